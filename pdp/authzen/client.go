@@ -1,0 +1,127 @@
+package authzen
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"mime"
+	"net"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+)
+
+// maxAnswer bounds what is read of an answer, in bytes.
+const maxAnswer = 1 << 20
+
+// Client asks one decision point. It is safe for concurrent use.
+type Client struct {
+	endpoint string
+	timeout  time.Duration
+	http     *http.Client
+}
+
+// NewClient makes a client for base: http://host:port, https://host:port, or unix:///path/to/socket. The timeout bounds
+// each evaluation, connecting included.
+func NewClient(base string, timeout time.Duration) (*Client, error) {
+	u, err := url.Parse(base)
+	if err != nil {
+		return nil, errors.New("decision point: not a URL")
+	}
+	dialer := &net.Dialer{Timeout: timeout}
+	transport := &http.Transport{
+		DialContext:         dialer.DialContext,
+		MaxIdleConns:        64,
+		MaxIdleConnsPerHost: 64,
+		IdleConnTimeout:     90 * time.Second,
+		DisableCompression:  true,
+	}
+	switch u.Scheme {
+	case "http", "https":
+		if u.Host == "" {
+			return nil, errors.New("decision point: URL has no host")
+		}
+	case "unix":
+		if u.Path == "" {
+			return nil, errors.New("decision point: unix URL has no path")
+		}
+		socket := u.Path
+		transport.DialContext = func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return dialer.DialContext(ctx, "unix", socket)
+		}
+		base = "http://pdp"
+	default:
+		return nil, errors.New("decision point: URL must be http, https or unix")
+	}
+	return &Client{
+		endpoint: strings.TrimRight(base, "/") + Path,
+		timeout:  timeout,
+		http: &http.Client{
+			Transport:     transport,
+			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+		},
+	}, nil
+}
+
+// Evaluate asks for one decision. Any answer that is not a whole, well-formed decision is an error; the caller must deny.
+func (c *Client) Evaluate(ctx context.Context, r Request) (Response, error) {
+	body, err := json.Marshal(r)
+	if err != nil {
+		return Response{}, fmt.Errorf("encode evaluation: %w", err)
+	}
+	ctx, cancel := context.WithTimeout(ctx, c.timeout)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, c.endpoint, bytes.NewReader(body))
+	if err != nil {
+		return Response{}, fmt.Errorf("ask decision point: %w", err)
+	}
+	req.Header.Set("Content-Type", "application/json")
+	if id, ok := r.Context["request_id"].(string); ok {
+		req.Header.Set("X-Request-ID", id)
+	}
+	res, err := c.http.Do(req)
+	if err != nil {
+		return Response{}, fmt.Errorf("ask decision point: %w", err)
+	}
+	defer res.Body.Close()
+	return decode(res)
+}
+
+// Close drops idle connections.
+func (c *Client) Close() { c.http.CloseIdleConnections() }
+
+func decode(res *http.Response) (Response, error) {
+	answer, err := io.ReadAll(io.LimitReader(res.Body, maxAnswer+1))
+	if err != nil {
+		return Response{}, fmt.Errorf("read decision: %w", err)
+	}
+	if len(answer) > maxAnswer {
+		return Response{}, errors.New("read decision: answer too large")
+	}
+	if res.StatusCode != http.StatusOK {
+		return Response{}, fmt.Errorf("decision point answered status %d", res.StatusCode)
+	}
+	if mt, _, err := mime.ParseMediaType(res.Header.Get("Content-Type")); err != nil || mt != "application/json" {
+		return Response{}, errors.New("decision point answered another media type than application/json")
+	}
+	return parse(answer)
+}
+
+// parse insists on a decision member: an empty object is no denial, it is nonsense.
+func parse(answer []byte) (Response, error) {
+	var v struct {
+		Decision *bool            `json:"decision"`
+		Context  *ResponseContext `json:"context"`
+	}
+	if err := json.Unmarshal(answer, &v); err != nil {
+		return Response{}, errors.New("decision point answered malformed JSON")
+	}
+	if v.Decision == nil {
+		return Response{}, errors.New("decision point answered without a decision")
+	}
+	return Response{Decision: *v.Decision, Context: v.Context}, nil
+}
