@@ -48,7 +48,7 @@ func Serve(ctx context.Context, ln net.Listener, h http.Handler, log *slog.Logge
 }
 
 // Check says whether one part works. A fault named "degraded" means that the program goes on with less.
-type Check func(ctx context.Context) error
+type Check = func(ctx context.Context) error
 
 // Degraded makes the error of a part that the program can do without for a while.
 func Degraded(detail string) error {
