@@ -1,0 +1,100 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"os/user"
+	"path/filepath"
+	"strconv"
+	"syscall"
+)
+
+// binaries is where the servers are, and the user to run them as: PostgreSQL refuses root.
+type binaries struct {
+	initdb, postgres, redis string
+	as                      *syscall.Credential // nil: whoever we are
+}
+
+// find looks for the servers, installing Debian's packages where they are missing and that is possible.
+func find(ctx context.Context) (binaries, error) {
+	b, err := look()
+	if err != nil {
+		if err = install(ctx); err != nil {
+			return b, err
+		}
+		if b, err = look(); err != nil {
+			return b, err
+		}
+	}
+	if os.Geteuid() == 0 {
+		b.as, err = nobody()
+	}
+	return b, err
+}
+
+func look() (b binaries, err error) {
+	b.initdb, b.postgres = newest("initdb"), newest("postgres")
+	b.redis, _ = exec.LookPath("redis-server")
+	if b.initdb == "" || b.postgres == "" || b.redis == "" {
+		return b, errMissing
+	}
+	return b, nil
+}
+
+var errMissing = errors.New("PostgreSQL (initdb, postgres) and Redis (redis-server) are needed and were not found")
+
+// newest finds a PostgreSQL program on the PATH or where Debian keeps its versions.
+func newest(name string) string {
+	found, _ := filepath.Glob("/usr/lib/postgresql/*/bin/" + name)
+	if len(found) > 0 {
+		return found[len(found)-1]
+	}
+	path, _ := exec.LookPath(name)
+	return path
+}
+
+func install(ctx context.Context) error {
+	if _, err := exec.LookPath("apt-get"); err != nil {
+		return fmt.Errorf("%w: install them, then run this again", errMissing)
+	}
+	var sudo []string
+	if os.Geteuid() != 0 {
+		if exec.CommandContext(ctx, "sudo", "-n", "true").Run() != nil {
+			return fmt.Errorf("%w: install the packages postgresql and redis-server, or run this as root", errMissing)
+		}
+		sudo = []string{"sudo", "-n"}
+	}
+	fmt.Fprintln(os.Stderr, "testenv: installing postgresql and redis-server")
+	for _, args := range [][]string{{"update", "-q"}, {"install", "-q", "-y", "--no-install-recommends", "postgresql", "redis-server"}} {
+		line := append(append(sudo, "env", "DEBIAN_FRONTEND=noninteractive", "apt-get"), args...)
+		cmd := exec.CommandContext(ctx, line[0], line[1:]...)
+		cmd.Stdout, cmd.Stderr = os.Stderr, os.Stderr
+		if err := cmd.Run(); err != nil {
+			return fmt.Errorf("apt-get %s: %w", args[0], err)
+		}
+	}
+	return nil
+}
+
+// nobody is an unprivileged user that every Debian has.
+func nobody() (*syscall.Credential, error) {
+	for _, name := range []string{"postgres", "nobody"} {
+		u, err := user.Lookup(name)
+		if err != nil {
+			continue
+		}
+		uid, err := strconv.ParseUint(u.Uid, 10, 32)
+		if err != nil {
+			return nil, fmt.Errorf("user %s: %w", name, err)
+		}
+		gid, err := strconv.ParseUint(u.Gid, 10, 32)
+		if err != nil {
+			return nil, fmt.Errorf("user %s: %w", name, err)
+		}
+		return &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}, nil
+	}
+	return nil, errors.New("running as root, and there is no user to run PostgreSQL as")
+}
