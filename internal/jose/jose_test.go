@@ -1,0 +1,270 @@
+package jose_test
+
+import (
+	"crypto/hmac"
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/gatehouse-auth/gatehouse/internal/fault"
+	"github.com/gatehouse-auth/gatehouse/internal/jose"
+)
+
+var now = time.Date(2026, 3, 2, 12, 0, 0, 0, time.UTC)
+
+var testKey = sync.OnceValue(func() jose.SigningKey { return must(jose.GenerateRSA(2048)) })
+
+func must[T any](v T, err error) T {
+	if err != nil {
+		panic(err)
+	}
+	return v
+}
+
+func policy() jose.Policy {
+	return jose.Policy{
+		Issuer: "https://issuer.test", Audiences: []string{"api"}, Algorithms: []string{jose.RS256}, Types: []string{"at+jwt"},
+		Skew: 30 * time.Second, MaxLifetime: time.Hour, RolesClaim: "roles", AttributesClaim: "attributes", TenantClaim: "tid",
+		Now: func() time.Time { return now },
+	}
+}
+
+func claims(changes map[string]any) map[string]any {
+	c := map[string]any{
+		"iss": "https://issuer.test", "sub": "u1", "aud": []string{"api"}, "exp": now.Add(5 * time.Minute).Unix(), "iat": now.Unix(),
+		"nbf": now.Unix(), "jti": "j1", "sid": "s1", "client_id": "c1", "scope": "a b", "roles": []string{"customer"},
+		"attributes": map[string]any{"department": "sales"},
+	}
+	for name, v := range changes {
+		if c[name] = v; v == nil {
+			delete(c, name)
+		}
+	}
+	return c
+}
+
+func keys(t *testing.T, k ...jose.SigningKey) jose.KeySource {
+	t.Helper()
+	s, err := jose.StaticKeys(must(jose.PublicSet(k...)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+func TestAGoodTokenAnswersItsPrincipal(t *testing.T) {
+	t.Parallel()
+	token := must(jose.Sign(testKey(), "at+jwt", claims(nil)))
+	p, err := jose.Verify(t.Context(), token, policy(), keys(t, testKey()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if p.Subject != "u1" || p.SessionID != "s1" || p.ClientID != "c1" || p.TokenID != "j1" || p.KeyID != testKey().ID ||
+		p.Roles[0] != "customer" || p.Attributes["department"] != "sales" || len(p.Scope) != 2 || !p.ExpiresAt.Equal(now.Add(5*time.Minute)) {
+		t.Errorf("principal %+v", p)
+	}
+}
+
+// S34, S35, S36: issuer, audience, subject, type and times are all insisted on.
+func TestATokenThatIsNotForUsIsRefused(t *testing.T) {
+	t.Parallel()
+	at := func(d time.Duration) int64 { return now.Add(d).Unix() }
+	for name, c := range map[string]struct {
+		typ     string
+		changes map[string]any
+		reason  string
+	}{
+		"another issuer":           {"at+jwt", map[string]any{"iss": "https://issuer.test/"}, "token_invalid"},
+		"no issuer":                {"at+jwt", map[string]any{"iss": nil}, "token_invalid"},
+		"another audience":         {"at+jwt", map[string]any{"aud": "web"}, "token_invalid"},
+		"no audience":              {"at+jwt", map[string]any{"aud": nil}, "token_invalid"},
+		"mixed audience":           {"at+jwt", map[string]any{"aud": []any{"api", 1}}, "token_invalid"},
+		"no subject":               {"at+jwt", map[string]any{"sub": ""}, "token_invalid"},
+		"numeric subject":          {"at+jwt", map[string]any{"sub": 7}, "token_invalid"},
+		"no expiry":                {"at+jwt", map[string]any{"exp": nil}, "token_invalid"},
+		"expiry as text":           {"at+jwt", map[string]any{"exp": "9999999999"}, "token_invalid"},
+		"expiry beyond all time":   {"at+jwt", map[string]any{"exp": 1e300, "iat": nil}, "token_invalid"},
+		"expired":                  {"at+jwt", map[string]any{"exp": at(-31 * time.Second), "iat": at(-time.Minute), "nbf": nil}, "token_expired"},
+		"not yet valid":            {"at+jwt", map[string]any{"nbf": at(31 * time.Second)}, "token_invalid"},
+		"issued in the future":     {"at+jwt", map[string]any{"iat": at(31 * time.Second)}, "token_invalid"},
+		"longer than any may live": {"at+jwt", map[string]any{"exp": at(2 * time.Hour)}, "token_invalid"},
+		"an id token":              {"JWT", nil, "token_invalid"},
+		"a logout token":           {"logout+jwt", nil, "token_invalid"},
+		"no type":                  {"", nil, "token_invalid"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			token := must(jose.Sign(testKey(), c.typ, claims(c.changes)))
+			wantRefused(t, token, c.reason)
+		})
+	}
+}
+
+func TestClocksMayDifferByTheSkewAndNoMore(t *testing.T) {
+	t.Parallel()
+	edge := now.Add(-29 * time.Second).Unix()
+	token := must(jose.Sign(testKey(), "application/at+JWT", claims(map[string]any{"exp": edge, "iat": edge - 60, "nbf": nil})))
+	if _, err := jose.Verify(t.Context(), token, policy(), keys(t, testKey())); err != nil {
+		t.Errorf("within the skew: %v", err)
+	}
+}
+
+// S30: only the algorithm that is pinned, whatever the token says of itself.
+func TestTheAlgorithmIsPinned(t *testing.T) {
+	t.Parallel()
+	payload := must(json.Marshal(claims(nil)))
+	none := forge(`{"alg":"none","typ":"at+jwt","kid":"`+testKey().ID+`"}`, payload, nil)
+	der := must(x509.MarshalPKIXPublicKey(testKey().Private.Public()))
+	hs := forge(`{"alg":"HS256","typ":"at+jwt","kid":"`+testKey().ID+`"}`, payload, func(in string) []byte {
+		m := hmac.New(sha256.New, der)
+		m.Write([]byte(in))
+		return m.Sum(nil)
+	})
+	for name, token := range map[string]string{"none": none, "none, unsigned": strings.TrimRight(none, "A"), "HS256 with the public key": hs} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			wantRefused(t, token, "token_invalid")
+		})
+	}
+	ps := testKey()
+	ps.Algorithm = jose.PS256
+	wantRefused(t, must(jose.Sign(ps, "at+jwt", claims(nil))), "token_invalid")
+}
+
+// S31, S32, S33: a header cannot bring its own key, nor anything that we do not understand.
+func TestAHeaderCannotSayWhereItsKeyIs(t *testing.T) {
+	t.Parallel()
+	stranger := must(jose.GenerateRSA(2048))
+	jwks := string(must(jose.PublicSet(stranger)))
+	good := `"alg":"RS256","typ":"at+jwt","kid":"` + testKey().ID + `"`
+	payload := must(json.Marshal(claims(nil)))
+	signed := func(header string, k jose.SigningKey) string { return forge(header, payload, signRS256(k)) }
+	for name, token := range map[string]string{
+		"its own jwk":       signed(`{`+good+`,"jwk":`+jwks[len(`{"keys":[`):len(jwks)-2]+`}`, stranger),
+		"its own jku":       signed(`{`+good+`,"jku":"https://evil.test/jwks"}`, stranger),
+		"unknown kid":       must(jose.Sign(stranger, "at+jwt", claims(nil))),
+		"no kid":            signed(`{"alg":"RS256","typ":"at+jwt"}`, testKey()),
+		"an endless kid":    signed(`{"alg":"RS256","typ":"at+jwt","kid":"`+strings.Repeat("x", 300)+`"}`, testKey()),
+		"crit":              signed(`{`+good+`,"crit":["exp"]}`, testKey()),
+		"b64":               signed(`{`+good+`,"b64":false}`, testKey()),
+		"alg twice":         signed(`{"alg":"none",`+good+`}`, testKey()),
+		"alg in other case": signed(`{"ALG":"none",`+good+`}`, testKey()),
+		"trailing bytes":    signed(`{`+good+`} {}`, testKey()),
+		"an array":          signed(`[{`+good+`}]`, testKey()),
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			wantRefused(t, token, "token_invalid")
+		})
+	}
+	if _, err := jose.Verify(t.Context(), signed(`{`+good+`}`, testKey()), policy(), keys(t, testKey())); err != nil {
+		t.Errorf("the same token without the tricks is refused too: %v", err)
+	}
+}
+
+// S32: one token is one sequence of bytes.
+func TestAMangledTokenIsRefused(t *testing.T) {
+	t.Parallel()
+	token := must(jose.Sign(testKey(), "at+jwt", claims(nil)))
+	parts := strings.Split(token, ".")
+	twice := `{"sub":"admin",` + string(must(json.Marshal(claims(nil))))[1:]
+	for name, bad := range map[string]string{
+		"empty": "", "two parts": parts[0] + "." + parts[1], "four parts": token + ".x", "five parts": token + ".x.y", "padding": token + "=",
+		"a line break": parts[0] + "." + parts[1] + "\n." + parts[2], "no signature": parts[0] + "." + parts[1] + ".",
+		"another's signature": parts[0] + "." + base64.RawURLEncoding.EncodeToString(must(json.Marshal(claims(map[string]any{"sub": "admin"})))) + "." + parts[2],
+		"too long":            must(jose.Sign(testKey(), "at+jwt", claims(map[string]any{"x": strings.Repeat("x", 8<<10)}))),
+		"a claim twice":       forge(`{"alg":"RS256","typ":"at+jwt","kid":"`+testKey().ID+`"}`, []byte(twice), signRS256(testKey())),
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			wantRefused(t, bad, "token_invalid")
+		})
+	}
+}
+
+// S37: a key that is too weak or of the wrong type never verifies; private halves never leave.
+func TestWeakKeysAreLeftOutOfASet(t *testing.T) {
+	t.Parallel()
+	if _, err := jose.StaticKeys(must(jose.PublicSet(must(jose.GenerateRSA(1024))))); err == nil {
+		t.Error("a set of one 1024-bit key is accepted")
+	}
+	set := string(must(jose.PublicSet(testKey())))
+	for _, private := range []string{`"d"`, `"p"`, `"q"`, `"dp"`} {
+		if strings.Contains(set, private) {
+			t.Errorf("the published set holds %s: %s", private, set)
+		}
+	}
+}
+
+func TestAPrivateKeyComesBackAsItWasStored(t *testing.T) {
+	t.Parallel()
+	der := must(testKey().MarshalPKCS8())
+	back, err := jose.ParsePKCS8(testKey().ID, jose.RS256, der)
+	if err != nil || back.ID != testKey().ID {
+		t.Fatalf("key %q, error %v", back.ID, err)
+	}
+	if _, err := jose.ParsePKCS8("another", jose.RS256, der); err == nil {
+		t.Error("a key under another's name is accepted")
+	}
+	if _, err := jose.ParsePKCS8(testKey().ID, jose.ES256, der); err == nil {
+		t.Error("an RSA key is accepted for ES256")
+	}
+}
+
+func wantRefused(t *testing.T, token, reason string) {
+	t.Helper()
+	p, err := jose.Verify(t.Context(), token, policy(), keys(t, testKey()))
+	if err == nil {
+		t.Fatalf("accepted as %+v", p)
+	}
+	f, ok := fault.As(err)
+	if !ok || f.Code != fault.Unauthenticated || f.Reason != reason {
+		t.Errorf("error %v, want %s", err, reason)
+	}
+	if p.Subject != "" {
+		t.Error("a refused token still answered a subject")
+	}
+}
+
+func FuzzVerify(f *testing.F) {
+	token := must(jose.Sign(testKey(), "at+jwt", claims(nil)))
+	f.Add(token)
+	f.Add("a.b.c")
+	f.Add(forge(`{"alg":"none"}`, []byte(`{"a":{"a":[{}]}}`), nil))
+	source := must(jose.StaticKeys(must(jose.PublicSet(testKey()))))
+	f.Fuzz(func(t *testing.T, s string) {
+		p, err := jose.Verify(t.Context(), s, policy(), source)
+		if err == nil && s != token {
+			t.Errorf("accepted %q as %+v", s, p)
+		}
+		if f := (*fault.Error)(nil); err != nil && !errors.As(err, &f) {
+			t.Errorf("%v is no fault", err)
+		}
+	})
+}
+
+func TestPolicyIsChecked(t *testing.T) {
+	t.Parallel()
+	if err := policy().Validate(); err != nil {
+		t.Fatal(err)
+	}
+	for name, spoil := range map[string]func(*jose.Policy){
+		"issuer":     func(p *jose.Policy) { p.Issuer = "" },
+		"audiences":  func(p *jose.Policy) { p.Audiences = nil },
+		"algorithms": func(p *jose.Policy) { p.Algorithms = []string{"HS256"} },
+		"types":      func(p *jose.Policy) { p.Types = nil },
+		"skew":       func(p *jose.Policy) { p.Skew = 61 * time.Second },
+	} {
+		p := policy()
+		spoil(&p)
+		if p.Validate() == nil {
+			t.Errorf("a bad %s is accepted", name)
+		}
+	}
+}

@@ -1,0 +1,167 @@
+package jose_test
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"net/http/httptest"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/gatehouse-auth/gatehouse/internal/fault"
+	"github.com/gatehouse-auth/gatehouse/internal/jose"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// issuer serves what it is told to and counts how often it is asked.
+type issuer struct {
+	mu     sync.Mutex
+	status int
+	body   []byte
+	asked  atomic.Int64
+}
+
+func (i *issuer) say(status int, body []byte) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	i.status, i.body = status, body
+}
+
+func (i *issuer) ServeHTTP(w http.ResponseWriter, _ *http.Request) {
+	i.asked.Add(1)
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if i.status == http.StatusFound {
+		w.Header().Set("Location", "/elsewhere")
+	}
+	w.WriteHeader(i.status)
+	_, _ = w.Write(i.body)
+}
+
+// clock is moved by hand.
+type clock struct{ at atomic.Int64 }
+
+func (c *clock) now() time.Time          { return now.Add(time.Duration(c.at.Load())) }
+func (c *clock) advance(d time.Duration) { c.at.Add(int64(d)) }
+
+func remote(t *testing.T) (*jose.RemoteKeys, *issuer, *clock) {
+	t.Helper()
+	i, c := &issuer{}, &clock{}
+	s := httptest.NewServer(i)
+	t.Cleanup(s.Close)
+	r, err := jose.NewRemoteKeys(s.URL, time.Hour, c.now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// Run with an ended context fetches once, fails, and drops its connections.
+	t.Cleanup(func() {
+		ctx, cancel := context.WithCancel(context.Background())
+		cancel()
+		if err := r.Run(ctx); err != nil {
+			t.Error(err)
+		}
+	})
+	return r, i, c
+}
+
+// S38: a new key is found when the first token names it; the issuer is not asked again for a kid that it does not know.
+func TestAnUnknownKeyIsFetchedOnceInTenSeconds(t *testing.T) {
+	t.Parallel()
+	r, i, c := remote(t)
+	i.say(200, must(jose.PublicSet(testKey())))
+	var wg sync.WaitGroup
+	for range 20 {
+		wg.Go(func() {
+			for range 20 {
+				_, _ = r.Key(context.Background(), "unknown", jose.RS256)
+			}
+		})
+	}
+	wg.Wait()
+	if n := i.asked.Load(); n != 1 {
+		t.Errorf("the issuer was asked %d times, want once", n)
+	}
+	if _, err := r.Key(t.Context(), testKey().ID, jose.RS256); err != nil {
+		t.Errorf("the key that came with it: %v", err)
+	}
+	second := must(jose.GenerateRSA(2048))
+	i.say(200, must(jose.PublicSet(testKey(), second)))
+	if _, err := r.Key(t.Context(), second.ID, jose.RS256); fault.CodeOf(err) != fault.Unauthenticated {
+		t.Errorf("within ten seconds: %v, want an unknown key", err)
+	}
+	c.advance(10 * time.Second)
+	if _, err := r.Key(t.Context(), second.ID, jose.RS256); err != nil {
+		t.Errorf("after ten seconds: %v", err)
+	}
+}
+
+func TestTheLastGoodSetOutlivesTheIssuer(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		status int
+		body   []byte
+	}{
+		"away":     {503, nil},
+		"nonsense": {200, []byte("<html>")},
+		"emptied":  {200, []byte(`{"keys":[]}`)},
+		"redirect": {302, nil}, // S31: followed nowhere
+		"too big":  {200, make([]byte, 1<<20)},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r, i, clock := remote(t)
+			i.say(200, must(jose.PublicSet(testKey())))
+			if _, err := r.Key(t.Context(), testKey().ID, jose.RS256); err != nil {
+				t.Fatal(err)
+			}
+			i.say(c.status, c.body)
+			clock.advance(time.Minute)
+			if _, err := r.Key(t.Context(), "unknown", jose.RS256); fault.CodeOf(err) != fault.Unauthenticated {
+				t.Errorf("unknown key: %v", err)
+			}
+			if r.Ready() == nil {
+				t.Error("the failed fetch is not reported")
+			}
+			if _, err := r.Key(t.Context(), testKey().ID, jose.RS256); err != nil {
+				t.Errorf("the known key is gone: %v", err)
+			}
+		})
+	}
+}
+
+func TestWithoutAnyKeySetKeysAreUnavailable(t *testing.T) {
+	t.Parallel()
+	r, i, _ := remote(t)
+	i.say(500, nil)
+	_, err := r.Key(t.Context(), testKey().ID, jose.RS256)
+	f, ok := fault.As(err)
+	if !ok || f.Reason != "keys_unavailable" || f.Code != fault.Unavailable || errors.Unwrap(f) == nil {
+		t.Errorf("error %v, want keys_unavailable with a cause", err)
+	}
+}
+
+func TestAKeySetIsFetchedAtStart(t *testing.T) {
+	t.Parallel()
+	r, i, _ := remote(t)
+	fetched := make(chan struct{})
+	i.say(200, must(jose.PublicSet(testKey())))
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error)
+	go func() { done <- r.Run(ctx) }()
+	go func() {
+		for !r.Has(testKey().ID) && ctx.Err() == nil {
+			time.Sleep(time.Millisecond)
+		}
+		close(fetched)
+	}()
+	<-fetched
+	cancel()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}
