@@ -1,0 +1,198 @@
+package revocation_test
+
+import (
+	"context"
+	"log/slog"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/alicebob/miniredis/v2"
+	"github.com/redis/go-redis/v9"
+	"go.uber.org/goleak"
+
+	"github.com/gatehouse-auth/gatehouse/internal/principal"
+	"github.com/gatehouse-auth/gatehouse/internal/redisx"
+	"github.com/gatehouse-auth/gatehouse/internal/testenv"
+	"github.com/gatehouse-auth/gatehouse/plugin/revocation"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// stores are the two Redis that a set must work on alike.
+var stores = map[string]func(*testing.T) string{
+	"redis":     func(t *testing.T) string { return testenv.Redis(t) },
+	"miniredis": func(t *testing.T) string { return "redis://" + miniredis.RunT(t).Addr() },
+}
+
+func each(t *testing.T, test func(t *testing.T, c redis.UniversalClient, follow func(now func() time.Time) *revocation.Follower)) {
+	t.Parallel()
+	for name, open := range stores {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			c, err := redisx.Open(open(t))
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { c.Close() })
+			test(t, c, func(now func() time.Time) *revocation.Follower { return start(t, c, now) })
+		})
+	}
+}
+
+func start(t *testing.T, c redis.UniversalClient, now func() time.Time) *revocation.Follower {
+	t.Helper()
+	f := revocation.Follow(c, revocation.New(now), slog.New(slog.DiscardHandler))
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- f.Run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+	return f
+}
+
+func publish(t *testing.T, c redis.UniversalClient, r redisx.Revocation) {
+	t.Helper()
+	if r.ExpiresAt.IsZero() {
+		r.ExpiresAt = time.Now().Add(time.Hour)
+	}
+	if err := redisx.PublishRevocation(t.Context(), c, r, time.Now()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// within waits for what another goroutine brings about.
+func within(t *testing.T, what string, holds func() bool) {
+	t.Helper()
+	tick := time.NewTicker(2 * time.Millisecond)
+	defer tick.Stop()
+	for deadline := time.After(10 * time.Second); !holds(); {
+		select {
+		case <-tick.C:
+		case <-deadline:
+			t.Fatalf("never came true: %s", what)
+		}
+	}
+}
+
+// S25: whatever ends a token, every edge that follows the stream knows; a token of somebody else stays alive.
+func TestEachKindEndsTheTokensThatItNames(t *testing.T) {
+	each(t, func(t *testing.T, c redis.UniversalClient, follow func(func() time.Time) *revocation.Follower) {
+		f := follow(time.Now)
+		issued := time.Now()
+		alive := principal.Principal{Subject: "u0", SessionID: "s0", TokenID: "j0", ClientID: "c0", KeyID: "k0", IssuedAt: issued}
+		for _, c2 := range []struct {
+			r redisx.Revocation
+			p principal.Principal
+		}{
+			{redisx.Revocation{Kind: "sid", Value: "s1"}, principal.Principal{Subject: "u0", SessionID: "s1", IssuedAt: issued}},
+			{redisx.Revocation{Kind: "jti", Value: "j1"}, principal.Principal{Subject: "u0", TokenID: "j1", IssuedAt: issued}},
+			{redisx.Revocation{Kind: "client_id", Value: "c1"}, principal.Principal{Subject: "u0", ClientID: "c1", IssuedAt: issued}},
+			{redisx.Revocation{Kind: "kid", Value: "k1"}, principal.Principal{Subject: "u0", KeyID: "k1", IssuedAt: issued}},
+			{redisx.Revocation{Kind: "sub", Value: "u1", NotBefore: issued}, principal.Principal{Subject: "u1", IssuedAt: issued.Truncate(time.Second)}},
+		} {
+			publish(t, c, c2.r)
+			within(t, c2.r.Kind+" is revoked", func() bool { return f.Revoked(c2.p) })
+		}
+		if f.Revoked(alive) {
+			t.Error("a token that nobody ended is revoked")
+		}
+		if f.Revoked(principal.Principal{Subject: "u1", IssuedAt: issued.Add(2 * time.Second)}) {
+			t.Error("a token issued after the subject's revocation is revoked")
+		}
+	})
+}
+
+func TestAnEdgeThatStartsLaterReadsWhatWasPublishedBefore(t *testing.T) {
+	each(t, func(t *testing.T, c redis.UniversalClient, follow func(func() time.Time) *revocation.Follower) {
+		for range 3 {
+			publish(t, c, redisx.Revocation{Kind: "sid", Value: "s1"})
+		}
+		if err := c.XAdd(t.Context(), &redis.XAddArgs{Stream: redisx.RevocationStream, Values: map[string]any{"kind": "nonsense"}}).Err(); err != nil {
+			t.Fatal(err)
+		}
+		publish(t, c, redisx.Revocation{Kind: "sid", Value: "s2"})
+		f := follow(time.Now)
+		within(t, "the stream has been read", func() bool { return f.Known() == nil })
+		if !f.Revoked(principal.Principal{SessionID: "s1"}) || !f.Revoked(principal.Principal{SessionID: "s2"}) || f.Len() != 2 {
+			t.Errorf("%d entries known", f.Len())
+		}
+		if err := f.Ready(); err != nil {
+			t.Errorf("Ready = %v", err)
+		}
+	})
+}
+
+// S56: before the stream has been read nobody is known to be alive.
+func TestUntilTheStreamIsReadNothingIsKnown(t *testing.T) {
+	t.Parallel()
+	s := revocation.New(time.Now)
+	if s.Known() == nil {
+		t.Error("an empty set claims to know")
+	}
+	if revocation.Follow(nil, s, slog.New(slog.DiscardHandler)).Ready() == nil {
+		t.Error("an empty set claims to be ready")
+	}
+}
+
+// S56: Redis away changes nothing of what is known, and its return, even with all its data lost, brings the news.
+func TestTheSetOutlivesRedisAndCatchesUp(t *testing.T) {
+	t.Parallel()
+	m := miniredis.RunT(t)
+	address := m.Addr()
+	c, err := redisx.Open("redis://" + address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	var ahead atomic.Int64
+	f := start(t, c, func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) })
+	publish(t, c, redisx.Revocation{Kind: "sid", Value: "s1"})
+	within(t, "s1 is revoked", func() bool { return f.Revoked(principal.Principal{SessionID: "s1"}) })
+
+	m.Close()
+	ahead.Store(int64(time.Minute))
+	within(t, "the set knows that it is behind", func() bool { return f.Ready() != nil })
+	if f.Known() != nil || !f.Revoked(principal.Principal{SessionID: "s1"}) {
+		t.Error("the set forgot while Redis was away")
+	}
+	empty := miniredis.NewMiniRedis()
+	if err := empty.StartAddr(address); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(empty.Close)
+	publish(t, c, redisx.Revocation{Kind: "sid", Value: "s2", ExpiresAt: time.Now().Add(time.Hour)})
+	within(t, "s2 is revoked", func() bool { return f.Revoked(principal.Principal{SessionID: "s2"}) })
+	if !f.Revoked(principal.Principal{SessionID: "s1"}) {
+		t.Error("the set forgot what the emptied Redis no longer holds")
+	}
+	within(t, "the set is ready again", func() bool { return f.Ready() == nil })
+}
+
+func TestWhatHasExpiredIsForgotten(t *testing.T) {
+	each(t, func(t *testing.T, c redis.UniversalClient, follow func(func() time.Time) *revocation.Follower) {
+		var ahead atomic.Int64
+		f := follow(func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) })
+		publish(t, c, redisx.Revocation{Kind: "sid", Value: "s1", ExpiresAt: time.Now().Add(time.Minute)})
+		within(t, "s1 is revoked", func() bool { return f.Revoked(principal.Principal{SessionID: "s1"}) })
+		ahead.Store(int64(2 * time.Minute))
+		if f.Revoked(principal.Principal{SessionID: "s1"}) {
+			t.Error("an expired revocation still counts")
+		}
+		publish(t, c, redisx.Revocation{Kind: "sid", Value: "s2", ExpiresAt: time.Now().Add(time.Hour)})
+		within(t, "only s2 is held", func() bool { return f.Len() == 1 && f.Revoked(principal.Principal{SessionID: "s2"}) })
+	})
+}
+
+func BenchmarkRevoked(b *testing.B) {
+	s := revocation.New(time.Now)
+	p := principal.Principal{Subject: "u", SessionID: "s", TokenID: "j", ClientID: "c", KeyID: "k", IssuedAt: time.Now()}
+	b.ReportAllocs()
+	for b.Loop() {
+		s.Revoked(p)
+	}
+}
