@@ -1,0 +1,134 @@
+package guard
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/gatehouse-auth/gatehouse/internal/telemetry"
+	"github.com/gatehouse-auth/gatehouse/plugin/limit"
+)
+
+// Mode says what a denial does.
+type Mode string
+
+// The modes: Enforce stops denied requests, Observe logs them and lets them pass.
+const (
+	Enforce Mode = "enforce"
+	Observe Mode = "observe"
+)
+
+// Identify says whether a route wants a token.
+type Identify string
+
+// The ways to identify: Required, Optional (none is fine, a bad one is not), None (tokens are not looked at).
+const (
+	Required Identify = "required"
+	Optional Identify = "optional"
+	None     Identify = "none"
+)
+
+// Config is what one route (or service) asks of the guard.
+type Config struct {
+	Mode      Mode
+	Identify  Identify
+	Issuers   []Issuer
+	Limits    []Limit
+	Challenge Challenge
+	Authorize bool
+	Resources []Resource
+	PDP       PDP
+	RedisURL  telemetry.Secret
+}
+
+// Issuer is one whose tokens are accepted.
+type Issuer struct {
+	Issuer, JWKSURL                          string
+	Algorithms, Audiences, Types             []string
+	Skew                                     time.Duration
+	RolesClaim, AttributesClaim, TenantClaim string
+}
+
+// LimitKey is what a limit counts by.
+type LimitKey string
+
+// The keys of a limit.
+const (
+	ByAddress LimitKey = "ip"      // IPv4 address, or IPv6 /64
+	BySubject LimitKey = "subject" // the verified token's; counts nothing for a request without one
+)
+
+// Limit is one limit of a route.
+type Limit struct {
+	Name string
+	Key  LimitKey
+	Rate limit.Rate
+}
+
+// Challenge says when a proof of work is asked for.
+type Challenge struct {
+	Always    bool
+	Action    string
+	Secret    telemetry.Secret
+	MaxNumber int64
+	TTL       time.Duration
+}
+
+// Resource names what a path stands for: {id} in a pattern is one segment.
+type Resource struct{ Pattern, Type string }
+
+// PDP is where decisions are made.
+type PDP struct {
+	URL     string
+	Timeout time.Duration
+}
+
+// Validate answers everything that is wrong, each with the path of its field.
+func (c Config) Validate() error {
+	var errs []error
+	wrong := func(path, format string, args ...any) {
+		errs = append(errs, fmt.Errorf("config.%s: %s", path, fmt.Sprintf(format, args...)))
+	}
+	if c.Identify != None && len(c.Issuers) == 0 {
+		wrong("issuers", "at least one is needed unless identify is none")
+	}
+	if c.RedisURL == "" && (c.Identify != None || len(c.Limits) > 0 || c.Challenge.Always) {
+		wrong("redis_url", "is needed for revocations, limits and challenges")
+	}
+	names := map[string]bool{}
+	for i, l := range c.Limits {
+		at := fmt.Sprintf("limits[%d]", i+1)
+		if names[l.Name] {
+			wrong(at+".name", "is given twice")
+		}
+		names[l.Name] = true
+		if !isToken(l.Name) {
+			wrong(at+".name", "expected letters, digits, - and _")
+		}
+		if l.Key == BySubject && c.Identify == None {
+			wrong(at+".key", "subject needs identify")
+		}
+	}
+	if c.Challenge.Always && c.Challenge.Action == "" {
+		wrong("challenge.action", "is needed")
+	}
+	if c.Authorize {
+		if c.PDP.URL == "" {
+			wrong("pdp.url", "is needed unless authorize is false")
+		}
+		if len(c.Resources) == 0 {
+			wrong("resources", "at least one is needed unless authorize is false")
+		}
+	}
+	for i, r := range c.Resources {
+		if !strings.HasPrefix(r.Pattern, "/") || r.Type == "" {
+			wrong(fmt.Sprintf("resources[%d]", i+1), "expected a pattern beginning with / and a type")
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func isToken(s string) bool {
+	return s != "" && strings.Trim(s, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_") == ""
+}

@@ -1,0 +1,159 @@
+package guard
+
+import (
+	"net/http"
+	"net/netip"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/gatehouse-auth/gatehouse/internal/fault"
+)
+
+// Request is what the gateway tells of a request.
+type Request struct {
+	Method           string
+	Path             string // as the client sent it, without the query
+	Query            string
+	UpstreamPath     string // what the upstream will get; "" where it is Path
+	Host             string
+	Route            string              // the gateway's name of the route
+	Header           map[string][]string // names in lower case, every value
+	HeadersTruncated bool                // there were more than the gateway tells of
+	Addr             netip.Addr          // the client's, by the gateway's own trust in its hops
+	Malformed        string              // why the gateway's words could not be read; answered with 400
+}
+
+var (
+	errRequest = fault.New(fault.Invalid, "The request cannot be read.").Named("bad_request")
+	errHeader  = fault.New(fault.Invalid, "A header is malformed or reserved.").Named("bad_header")
+	errPath    = fault.New(fault.Invalid, "The path can be read in more than one way.").Named("bad_path")
+	errTokens  = fault.New(fault.Invalid, "The request carries more than one token.").Named("two_tokens")
+)
+
+// path is what the policy decides on: what the upstream will get.
+func (r Request) path() string {
+	if r.UpstreamPath != "" {
+		return r.UpstreamPath
+	}
+	return r.Path
+}
+
+// check refuses what two parsers could read differently (S39, S54, S55).
+func (r Request) check() error {
+	if r.Malformed != "" || r.Method == "" {
+		return errRequest
+	}
+	if r.HeadersTruncated {
+		return errHeader
+	}
+	for name, values := range r.Header {
+		if strings.HasPrefix(strings.ReplaceAll(name, "_", "-"), "x-gatehouse-") && strings.Contains(name, "_") {
+			return errHeader // some upstreams read X_Gatehouse_Subject as X-Gatehouse-Subject
+		}
+		for _, v := range values {
+			if !plain(v) {
+				return errHeader
+			}
+		}
+	}
+	if !canonical(r.Path) || !canonical(r.path()) {
+		return errPath
+	}
+	return nil
+}
+
+// plain reports whether a header value is UTF-8 without control characters.
+func plain(s string) bool {
+	for i := range len(s) {
+		if (s[i] < 0x20 && s[i] != '\t') || s[i] == 0x7f {
+			return false
+		}
+	}
+	return utf8.ValidString(s)
+}
+
+// canonical reports whether every parser sees the same segments in the path: absolute, no empty or dot segment, no
+// separator, dot, percent, control or non-UTF-8 byte in disguise, no path parameter.
+func canonical(p string) bool {
+	if p == "" || p[0] != '/' || strings.Contains(p, "//") || strings.ContainsAny(p, "\\;#?") || !plain(p) {
+		return false
+	}
+	decoded := make([]byte, 0, len(p))
+	for i := 0; i < len(p); i++ {
+		c := p[i]
+		if c == '%' {
+			if i+2 >= len(p) {
+				return false
+			}
+			hi, lo := unhex(p[i+1]), unhex(p[i+2])
+			if hi < 0 || lo < 0 {
+				return false
+			}
+			c, i = byte(hi<<4|lo), i+2
+			if c < 0x20 || c == 0x7f || strings.IndexByte(`/\.%;?#`, c) >= 0 {
+				return false
+			}
+		}
+		decoded = append(decoded, c)
+	}
+	if !utf8.Valid(decoded) {
+		return false
+	}
+	for segment := range strings.SplitSeq(string(decoded), "/") {
+		if segment == "." || segment == ".." {
+			return false
+		}
+	}
+	return true
+}
+
+func unhex(c byte) int {
+	switch {
+	case '0' <= c && c <= '9':
+		return int(c - '0')
+	case 'a' <= c && c <= 'f':
+		return int(c-'a') + 10
+	case 'A' <= c && c <= 'F':
+		return int(c-'A') + 10
+	}
+	return -1
+}
+
+// header answers the only value of a header; ok is false for none, err for several that differ.
+func (r Request) header(name string) (value string, ok bool) {
+	values := r.Header[name]
+	if len(values) == 0 {
+		return "", false
+	}
+	return values[0], true
+}
+
+// token finds the one bearer token (RFC 6750 section 2.1). Several Authorization headers are refused even where they are
+// equal: another parser may join them.
+func (r Request) token() (string, error) {
+	values := r.Header["authorization"]
+	switch len(values) {
+	case 0:
+		return "", nil
+	case 1:
+	default:
+		return "", errTokens
+	}
+	scheme, token, _ := strings.Cut(values[0], " ")
+	token = strings.Trim(token, " ")
+	if !strings.EqualFold(scheme, "Bearer") || token == "" {
+		return "", nil
+	}
+	if strings.ContainsAny(token, ", \t") {
+		return "", errTokens
+	}
+	return token, nil
+}
+
+// action is the method that policies see: HEAD asks for what GET does.
+func (r Request) action() string {
+	if r.Method == http.MethodHead {
+		return http.MethodGet
+	}
+	return r.Method
+}
