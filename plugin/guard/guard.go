@@ -125,18 +125,12 @@ type state struct {
 }
 
 // Check decides on one request. It never panics.
-func (g *Guard) Check(ctx context.Context, r Request) (v Verdict) {
+func (g *Guard) Check(ctx context.Context, r Request) Verdict {
 	s := &state{Request: r, decision: Decision{Route: r.Route, TraceID: traceID(r)}}
-	defer func() {
-		if p := recover(); p != nil {
-			g.Log.ErrorContext(ctx, "guard panicked", "trace_id", s.decision.TraceID, "route", r.Route, "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
-			v = g.deny(s, errFailed)
-		}
-	}()
 	if s.decision.TraceID == "" {
 		s.decision.TraceID = web.NewTraceID()
 	}
-	err := g.way(ctx, s)
+	err := g.safely(ctx, s)
 	if s.decision.ID == "" {
 		s.decision.ID = g.NewID()
 	}
@@ -144,7 +138,7 @@ func (g *Guard) Check(ctx context.Context, r Request) (v Verdict) {
 		s.decision.Stage, s.decision.Code, s.decision.Allowed = "forward", "allowed", true
 		return g.forward(s)
 	}
-	v = g.deny(s, err)
+	v := g.deny(s, err)
 	if g.cfg.Mode == Observe && s.decision.Stage != "read" {
 		s.decision.Observed = true
 		v = g.forward(s)
@@ -154,6 +148,17 @@ func (g *Guard) Check(ctx context.Context, r Request) (v Verdict) {
 }
 
 var errFailed = fault.New(fault.Internal, "").Named("guard_failed")
+
+// safely goes the way and makes a panic on it a failure like any other.
+func (g *Guard) safely(ctx context.Context, s *state) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			g.Log.ErrorContext(ctx, "guard panicked", "trace_id", s.decision.TraceID, "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
+			err = errFailed
+		}
+	}()
+	return g.way(ctx, s)
+}
 
 // way is the order of the checks; the first that fails ends it.
 func (g *Guard) way(ctx context.Context, s *state) error {
