@@ -1,0 +1,229 @@
+package kong
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"math"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/gatehouse-auth/gatehouse/internal/telemetry"
+	"github.com/gatehouse-auth/gatehouse/plugin/guard"
+	"github.com/gatehouse-auth/gatehouse/plugin/limit"
+)
+
+// ParseConfig reads the JSON that Kong sends with a new instance. It checks every value against Schema once more, and
+// fills defaults, so that the schema is the one place where the configuration is described. Errors name the field's path
+// and never its value.
+func ParseConfig(data []byte) (guard.Config, error) {
+	var raw any
+	if err := json.Unmarshal(data, &raw); err != nil {
+		return guard.Config{}, errors.New("config: not JSON")
+	}
+	if m, ok := raw.(object); ok {
+		delete(m, "__seq__")
+		delete(m, "__plugin_id")
+		delete(m, "__key__")
+	}
+	fields := Schema()["fields"].([]object)
+	checked, err := conform("config", fields[len(fields)-1]["config"].(object), raw)
+	if err != nil {
+		return guard.Config{}, err
+	}
+	cfg, err := read(value{checked})
+	if err != nil {
+		return guard.Config{}, err
+	}
+	return cfg, cfg.Validate()
+}
+
+// conform answers v with defaults filled, or what is wrong with it. null is the same as unset.
+func conform(path string, f object, v any) (any, error) {
+	if v == nil {
+		v = f["default"]
+		if f["type"] == "record" {
+			v = object{}
+		}
+	}
+	if v == nil {
+		if f["required"] == true {
+			return nil, fmt.Errorf("%s: required field missing", path)
+		}
+		return nil, nil
+	}
+	switch f["type"] {
+	case "record":
+		return conformRecord(path, f, v)
+	case "array":
+		return conformArray(path, f, v)
+	case "string":
+		return v, conformString(path, f, v)
+	case "integer":
+		n, ok := number(v)
+		if !ok || n != math.Trunc(n) {
+			return nil, fmt.Errorf("%s: expected an integer", path)
+		}
+		if b, ok := f["between"].([]int); ok && (n < float64(b[0]) || n > float64(b[1])) {
+			return nil, fmt.Errorf("%s: value should be between %d and %d", path, b[0], b[1])
+		}
+		return n, nil
+	default:
+		if _, ok := v.(bool); !ok {
+			return nil, fmt.Errorf("%s: expected a boolean", path)
+		}
+		return v, nil
+	}
+}
+
+func number(v any) (float64, bool) {
+	if n, ok := v.(int); ok {
+		return float64(n), true
+	}
+	n, ok := v.(float64)
+	return n, ok
+}
+
+func conformRecord(path string, f object, v any) (any, error) {
+	m, ok := v.(object)
+	if !ok {
+		return nil, fmt.Errorf("%s: expected a record", path)
+	}
+	out := object{}
+	known := map[string]bool{"$refs": true} // Kong notes there which fields came from a vault
+	for _, entry := range f["fields"].([]object) {
+		for name, sub := range entry {
+			known[name] = true
+			checked, err := conform(path+"."+name, sub.(object), m[name])
+			if err != nil {
+				return nil, err
+			}
+			out[name] = checked
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(m)) {
+		if !known[name] {
+			return nil, fmt.Errorf("%s.%s: unknown field", path, name)
+		}
+	}
+	return out, nil
+}
+
+func conformArray(path string, f object, v any) (any, error) {
+	var in []any
+	switch a := v.(type) {
+	case []any:
+		in = a
+	case []string: // a default
+		for _, s := range a {
+			in = append(in, s)
+		}
+	case object: // Lua's empty table may arrive as an object
+		if len(a) > 0 {
+			return nil, fmt.Errorf("%s: expected an array", path)
+		}
+	default:
+		return nil, fmt.Errorf("%s: expected an array", path)
+	}
+	if least, ok := f["len_min"].(int); ok && len(in) < least {
+		return nil, fmt.Errorf("%s: length must be at least %d", path, least)
+	}
+	out := make([]any, len(in))
+	for i, e := range in {
+		var err error
+		if out[i], err = conform(fmt.Sprintf("%s[%d]", path, i+1), f["elements"].(object), e); err != nil {
+			return nil, err
+		}
+	}
+	return out, nil
+}
+
+func conformString(path string, f object, v any) error {
+	s, ok := v.(string)
+	if !ok {
+		return fmt.Errorf("%s: expected a string", path)
+	}
+	if s == "" && f["required"] == true {
+		return fmt.Errorf("%s: required field missing", path)
+	}
+	if choices, ok := f["one_of"].([]string); ok && !slices.Contains(choices, s) {
+		return fmt.Errorf("%s: expected one of: %s", path, strings.Join(choices, ", "))
+	}
+	if p, ok := f["match"].(string); ok && !luaPattern(p).MatchString(s) {
+		return fmt.Errorf("%s: invalid value", path)
+	}
+	return nil
+}
+
+// luaPattern turns the few Lua pattern items that Schema uses into a regular expression.
+func luaPattern(p string) *regexp.Regexp {
+	return regexp.MustCompile(strings.NewReplacer("%d", "[0-9]", "%w", "A-Za-z0-9", "%-", `\-`).Replace(p))
+}
+
+// value reads a configuration that has passed conform, so that its types are as the schema says.
+type value struct{ v any }
+
+func (v value) at(name string) value { return value{v.v.(object)[name]} }
+
+func (v value) text() string {
+	s, _ := v.v.(string)
+	return s
+}
+
+func (v value) number() int64 {
+	n, _ := v.v.(float64)
+	return int64(n)
+}
+
+func (v value) list() []value {
+	a, _ := v.v.([]any)
+	out := make([]value, len(a))
+	for i, e := range a {
+		out[i] = value{e}
+	}
+	return out
+}
+
+func (v value) texts() []string {
+	var out []string
+	for _, e := range v.list() {
+		out = append(out, e.text())
+	}
+	return out
+}
+
+func read(v value) (guard.Config, error) {
+	c := guard.Config{
+		Mode:      guard.Mode(v.at("mode").text()),
+		Identify:  guard.Identify(v.at("identify").text()),
+		Authorize: v.at("authorize").v == true,
+		PDP:       guard.PDP{URL: v.at("pdp").at("url").text(), Timeout: time.Duration(v.at("pdp").at("timeout_ms").number()) * time.Millisecond},
+		RedisURL:  telemetry.Secret(v.at("redis_url").text()),
+	}
+	ch := v.at("challenge")
+	c.Challenge = guard.Challenge{
+		Always: ch.at("when").text() == "always", Action: ch.at("action").text(), Secret: telemetry.Secret(ch.at("secret").text()),
+		MaxNumber: ch.at("max_number").number(), TTL: time.Duration(ch.at("ttl_seconds").number()) * time.Second,
+	}
+	for _, i := range v.at("issuers").list() {
+		c.Issuers = append(c.Issuers, guard.Issuer{
+			Issuer: i.at("issuer").text(), JWKSURL: i.at("jwks_url").text(), Algorithms: i.at("algorithms").texts(),
+			Audiences: i.at("audiences").texts(), Types: i.at("types").texts(), Skew: time.Duration(i.at("skew_seconds").number()) * time.Second,
+			RolesClaim: i.at("roles_claim").text(), AttributesClaim: i.at("attributes_claim").text(), TenantClaim: i.at("tenant_claim").text(),
+		})
+	}
+	for i, l := range v.at("limits").list() {
+		rate, err := limit.ParseRate(l.at("rate").text())
+		if err != nil {
+			return guard.Config{}, fmt.Errorf("config.limits[%d].rate: %w", i+1, err)
+		}
+		c.Limits = append(c.Limits, guard.Limit{Name: l.at("name").text(), Key: guard.LimitKey(l.at("key").text()), Rate: rate})
+	}
+	for _, r := range v.at("resources").list() {
+		c.Resources = append(c.Resources, guard.Resource{Pattern: r.at("pattern").text(), Type: r.at("type").text()})
+	}
+	return c, nil
+}

@@ -1,0 +1,245 @@
+// Package kong is the plugin's side of Kong's plugin-server protocol: frames, the event loop, the configuration schema.
+// Only this folder knows Kong.
+//
+// An allowed request costs six PDK calls and two wake-ups: all reads are one batch, and the last write holds the identity
+// headers, the end of the event and the call's return together.
+package kong
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"runtime/debug"
+	"sync"
+	"time"
+
+	protocol "github.com/Kong/go-pdk/server/kong_plugin_protocol"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/gatehouse-auth/gatehouse/plugin/guard"
+)
+
+// Handler decides on one request.
+type Handler interface {
+	Check(ctx context.Context, r guard.Request) guard.Verdict
+}
+
+// Factory makes the handler of one plugin configuration.
+type Factory func(guard.Config) (Handler, error)
+
+const (
+	// deadline bounds one event, far below the 60 s that Kong waits.
+	deadline = 5 * time.Second
+	// drain is how long events under way may take at shutdown.
+	drain = time.Second
+)
+
+// Server answers Kong on a Unix socket. It is made by NewServer.
+type Server struct {
+	factory Factory
+	log     *slog.Logger
+	now     func() time.Time
+	batch   []byte // the reads of every event, encoded once
+
+	mu        sync.Mutex
+	instances map[int32]Handler
+	last      int32
+	conns     map[net.Conn]bool // whether it is in the middle of a call
+	draining  bool
+}
+
+// NewServer makes a server.
+func NewServer(f Factory, now func() time.Time, log *slog.Logger) (*Server, error) {
+	s := &Server{factory: f, log: log, now: now, instances: map[int32]Handler{}, conns: map[net.Conn]bool{}}
+	for _, r := range reads {
+		var err error
+		if s.batch, err = appendCall(s.batch, r.method, r.args); err != nil {
+			return nil, err
+		}
+	}
+	return s, nil
+}
+
+// Serve answers connections of ln until ctx ends; then it takes no more and lets events under way end for a second.
+func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
+	stop := context.AfterFunc(ctx, func() {
+		_ = ln.Close() // Accept tells
+		s.drain()
+	})
+	defer stop()
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	for {
+		conn, err := ln.Accept()
+		if ctx.Err() != nil {
+			if err == nil {
+				_ = conn.Close() // Kong takes another
+			}
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("accept on %s: %w", ln.Addr(), err)
+		}
+		if !s.enter(conn, false) {
+			return nil
+		}
+		wg.Go(func() { s.serve(context.WithoutCancel(ctx), conn) })
+	}
+}
+
+// enter notes whether conn is in a call; it closes and refuses a connection that shall not begin one.
+func (s *Server) enter(conn net.Conn, busy bool) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.draining {
+		_ = conn.Close() // nothing of it is under way
+		return false
+	}
+	s.conns[conn] = busy
+	return true
+}
+
+// drain closes idle connections at once, and the others when they are done or a second has passed.
+func (s *Server) drain() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.draining = true
+	for conn, busy := range s.conns {
+		if busy {
+			_ = conn.SetDeadline(time.Now().Add(drain)) // fails only on a closed connection
+		} else {
+			_ = conn.Close() // nothing of it is under way
+		}
+	}
+}
+
+func (s *Server) serve(ctx context.Context, conn net.Conn) {
+	defer func() {
+		if p := recover(); p != nil {
+			s.log.ErrorContext(ctx, "connection panicked", "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
+		}
+		s.mu.Lock()
+		delete(s.conns, conn)
+		s.mu.Unlock()
+		_ = conn.Close() // Kong's side may be closed already
+	}()
+	e := &event{conn: conn, in: bufio.NewReader(conn)}
+	for s.enter(conn, false) {
+		frame, err := readFrame(e.in, nil)
+		if err != nil {
+			if !errors.Is(err, io.EOF) && !errors.Is(err, net.ErrClosed) {
+				s.log.WarnContext(ctx, "connection to Kong broke", "error", err)
+			}
+			return
+		}
+		if !s.enter(conn, true) {
+			return
+		}
+		if err = s.call(ctx, e, frame); err != nil {
+			if !errors.Is(err, errExited) {
+				s.log.WarnContext(ctx, "call by Kong failed", "error", err)
+			}
+			return
+		}
+	}
+}
+
+// call answers one RpcCall. An error closes the connection, which Kong takes as the failure of the call.
+func (s *Server) call(ctx context.Context, e *event, frame []byte) error {
+	var m protocol.RpcCall
+	if err := proto.Unmarshal(frame, &m); err != nil {
+		return errors.New("not an RpcCall")
+	}
+	answer := &protocol.RpcReturn{Sequence: m.GetSequence()}
+	switch c := m.GetCall().(type) {
+	case *protocol.RpcCall_CmdStartInstance:
+		id, err := s.start(c.CmdStartInstance)
+		if err != nil {
+			return err
+		}
+		answer.Return = s.status(id)
+	case *protocol.RpcCall_CmdGetInstanceStatus:
+		id := c.CmdGetInstanceStatus.GetInstanceId()
+		if _, err := s.instance(id); err != nil {
+			return err
+		}
+		answer.Return = s.status(id)
+	case *protocol.RpcCall_CmdCloseInstance:
+		id := c.CmdCloseInstance.GetInstanceId()
+		s.mu.Lock()
+		delete(s.instances, id)
+		s.mu.Unlock()
+		answer.Return = s.status(id)
+	case *protocol.RpcCall_CmdHandleEvent:
+		return s.handle(ctx, e, c.CmdHandleEvent, m.GetSequence())
+	default:
+		return fmt.Errorf("unexpected call %T", c)
+	}
+	out, err := appendMessage(nil, answer)
+	if err != nil {
+		return err
+	}
+	_, err = e.conn.Write(out)
+	return err
+}
+
+// handle takes one event. Kong's answer to the last write is read here, so that a connection is never closed under it.
+func (s *Server) handle(ctx context.Context, e *event, c *protocol.CmdHandleEvent, sequence int64) error {
+	h, err := s.instance(c.GetInstanceId())
+	if err != nil {
+		return err
+	}
+	if c.GetEventName() != "access" {
+		return fmt.Errorf("undefined method %q", c.GetEventName())
+	}
+	ctx, cancel := context.WithTimeout(ctx, deadline)
+	defer cancel()
+	r, err := e.ask(s.batch)
+	if err != nil {
+		return err
+	}
+	v, failed := check(ctx, h, r)
+	if failed != nil {
+		s.log.ErrorContext(ctx, "event panicked", "panic", fmt.Sprint(failed))
+	}
+	if err := e.answer(v, sequence); err != nil {
+		return err
+	}
+	_, err = readFrame(e.in, e.buf)
+	return err
+}
+
+func (s *Server) start(c *protocol.CmdStartInstance) (int32, error) {
+	cfg, err := ParseConfig(c.GetConfig())
+	if err != nil {
+		return 0, fmt.Errorf("start instance: %w", err)
+	}
+	h, err := s.factory(cfg)
+	if err != nil {
+		return 0, fmt.Errorf("start instance: %w", err)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.last++
+	s.instances[s.last] = h
+	return s.last, nil
+}
+
+// instance answers an error in the words at which Kong drops its instances and runs the event again.
+func (s *Server) instance(id int32) (Handler, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	h, ok := s.instances[id]
+	if !ok {
+		return nil, fmt.Errorf("no plugin instance %d", id)
+	}
+	return h, nil
+}
+
+func (s *Server) status(id int32) *protocol.RpcReturn_InstanceStatus {
+	return &protocol.RpcReturn_InstanceStatus{InstanceStatus: &protocol.InstanceStatus{Name: Name, InstanceId: id, StartedAt: s.now().Unix()}}
+}

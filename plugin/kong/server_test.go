@@ -1,0 +1,380 @@
+package kong_test
+
+import (
+	"bufio"
+	"context"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"io"
+	"log/slog"
+	"net"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	protocol "github.com/Kong/go-pdk/server/kong_plugin_protocol"
+	"go.uber.org/goleak"
+	"google.golang.org/protobuf/encoding/protowire"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/structpb"
+
+	"github.com/gatehouse-auth/gatehouse/plugin/guard"
+	"github.com/gatehouse-auth/gatehouse/plugin/kong"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+type handler func(guard.Request) guard.Verdict
+
+func (h handler) Check(_ context.Context, r guard.Request) guard.Verdict { return h(r) }
+
+// serve runs a server with one handler for every configuration and answers its socket.
+func serve(t *testing.T, h handler) (socket string, stop func()) {
+	t.Helper()
+	s, err := kong.NewServer(func(guard.Config) (kong.Handler, error) { return h, nil }, time.Now, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	socket = filepath.Join(t.TempDir(), "s")
+	ln, err := net.Listen("unix", socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- s.Serve(ctx, ln) }()
+	stop = func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+		done <- nil
+	}
+	t.Cleanup(stop)
+	return socket, stop
+}
+
+// peer is Kong's side of one connection.
+type peer struct {
+	t    *testing.T
+	conn net.Conn
+	in   *bufio.Reader
+}
+
+func dial(t *testing.T, socket string) *peer {
+	t.Helper()
+	conn, err := net.Dial("unix", socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	if err := conn.SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	return &peer{t, conn, bufio.NewReader(conn)}
+}
+
+func (p *peer) write(data []byte) {
+	p.t.Helper()
+	if _, err := p.conn.Write(append(binary.LittleEndian.AppendUint32(nil, uint32(len(data))), data...)); err != nil {
+		p.t.Fatal(err)
+	}
+}
+
+func (p *peer) send(m proto.Message) {
+	p.t.Helper()
+	p.write(bytesOf(p.t, m))
+}
+
+func bytesOf(t *testing.T, m proto.Message) []byte {
+	t.Helper()
+	b, err := proto.Marshal(m)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+func (p *peer) read() ([]byte, error) {
+	var n uint32
+	if err := binary.Read(p.in, binary.LittleEndian, &n); err != nil {
+		return nil, err
+	}
+	b := make([]byte, n)
+	_, err := io.ReadFull(p.in, b)
+	return b, err
+}
+
+func (p *peer) result() *protocol.RpcReturn {
+	p.t.Helper()
+	b, err := p.read()
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	var r protocol.RpcReturn
+	if err := proto.Unmarshal(b, &r); err != nil {
+		p.t.Fatal(err)
+	}
+	return &r
+}
+
+func (p *peer) start(config string) int32 {
+	p.t.Helper()
+	p.send(&protocol.RpcCall{Sequence: 1, Call: &protocol.RpcCall_CmdStartInstance{CmdStartInstance: &protocol.CmdStartInstance{Name: "gatehouse", Config: []byte(config)}}})
+	return p.result().GetInstanceStatus().GetInstanceId()
+}
+
+// request is what the stand-in answers reads with.
+type request struct {
+	headers []byte
+	line    string
+	uri     string
+}
+
+// outcome is what the plugin did in one event.
+type outcome struct {
+	calls  []string
+	set    *structpb.Struct
+	exit   *protocol.ExitArgs
+	ended  bool
+	broken error
+}
+
+func (p *peer) event(id int32, r request) outcome {
+	p.t.Helper()
+	p.send(&protocol.RpcCall{Sequence: 7, Call: &protocol.RpcCall_CmdHandleEvent{CmdHandleEvent: &protocol.CmdHandleEvent{InstanceId: id, EventName: "access"}}})
+	var o outcome
+	vars := []string{r.line, r.uri}
+	for {
+		method, err := p.read()
+		if err != nil {
+			o.broken = err
+			return o
+		}
+		if len(method) == 0 {
+			if got := p.result().GetSequence(); got != 7 {
+				p.t.Errorf("sequence %d", got)
+			}
+			o.ended = true
+			return o
+		}
+		args, err := p.read()
+		if err != nil {
+			o.broken = err
+			return o
+		}
+		o.calls = append(o.calls, string(method))
+		switch string(method) {
+		case "kong.request.get_headers":
+			p.write(r.headers)
+		case "kong.nginx.get_var":
+			p.send(&protocol.String{V: vars[0]})
+			vars = vars[1:]
+		case "kong.client.get_forwarded_ip":
+			p.send(&protocol.String{V: "192.0.2.1"})
+		case "kong.router.get_route":
+			p.send(&protocol.Route{Name: "orders"})
+		case "kong.service.request.set_headers":
+			o.set = &structpb.Struct{}
+			if err := proto.Unmarshal(args, o.set); err != nil {
+				p.t.Fatal(err)
+			}
+			p.write(nil)
+		case "kong.response.exit":
+			o.exit = &protocol.ExitArgs{}
+			if err := proto.Unmarshal(args, o.exit); err != nil {
+				p.t.Fatal(err)
+			}
+			return o // Kong never answers it
+		}
+	}
+}
+
+func headers(t *testing.T, m map[string]any) []byte {
+	t.Helper()
+	s, err := structpb.NewStruct(m)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return bytesOf(t, s)
+}
+
+const open = `{"identify":"none","authorize":false,"__seq__":3,"__plugin_id":"p"}`
+
+func forward(guard.Request) guard.Verdict {
+	return guard.Verdict{Forward: true, SetHeaders: map[string]string{"X-Gatehouse-Subject": "u1"}}
+}
+
+func TestAnAllowedRequestCostsSixCallsAndItsConnectionGoesOn(t *testing.T) {
+	t.Parallel()
+	var got guard.Request
+	socket, _ := serve(t, func(r guard.Request) guard.Verdict { got = r; return forward(r) })
+	p := dial(t, socket)
+	id := p.start(open)
+	for range 3 {
+		o := p.event(id, request{headers(t, map[string]any{"Host": "h", "accept": []any{"a", "b"}}), "GET /shop/orders?q=%20x HTTP/1.1", "/orders"})
+		if !o.ended || len(o.calls) != 6 || o.set.GetFields()["X-Gatehouse-Subject"].GetStringValue() != "u1" {
+			t.Fatalf("outcome %+v", o)
+		}
+	}
+	if got.Method != "GET" || got.Path != "/shop/orders" || got.Query != "q=%20x" || got.UpstreamPath != "/orders" || got.Route != "orders" ||
+		got.Host != "h" || len(got.Header["accept"]) != 2 || got.Addr.String() != "192.0.2.1" || got.Malformed != "" {
+		t.Errorf("request %+v", got)
+	}
+}
+
+func TestADenialIsAnExitAndTheConnectionIsAbandoned(t *testing.T) {
+	t.Parallel()
+	socket, _ := serve(t, func(guard.Request) guard.Verdict {
+		return guard.Verdict{Status: 403, Header: map[string]string{"X-A": "b"}, Body: []byte("no")}
+	})
+	p := dial(t, socket)
+	o := p.event(p.start(open), request{headers(t, nil), "GET / HTTP/1.1", "/"})
+	if o.exit.GetStatus() != 403 || string(o.exit.GetBody()) != "no" || o.exit.GetHeaders().GetFields()["X-A"].GetStringValue() != "b" {
+		t.Fatalf("outcome %+v", o)
+	}
+	if _, err := p.read(); !errors.Is(err, io.EOF) {
+		t.Errorf("after the exit: %v, want the end of the connection", err)
+	}
+}
+
+// S56: a panic in one event answers 500, and the next request is served.
+func TestAPanicAnswers500AndEndsNothingElse(t *testing.T) {
+	t.Parallel()
+	socket, _ := serve(t, func(r guard.Request) guard.Verdict {
+		if r.Path == "/panic" {
+			panic("x")
+		}
+		if r.Path == "/zero" {
+			return guard.Verdict{} // neither forward nor a status: never a pass
+		}
+		return forward(r)
+	})
+	id := dial(t, socket).start(open)
+	for _, path := range []string{"/panic", "/zero"} {
+		if o := dial(t, socket).event(id, request{headers(t, nil), "GET " + path + " HTTP/1.1", path}); o.exit.GetStatus() != 500 {
+			t.Errorf("%s: %+v", path, o)
+		}
+	}
+	if o := dial(t, socket).event(id, request{headers(t, nil), "GET / HTTP/1.1", "/"}); !o.ended {
+		t.Errorf("after a panic: %+v", o)
+	}
+}
+
+func TestWhatCannotBeReadIsMalformedNeverAnonymous(t *testing.T) {
+	t.Parallel()
+	var got guard.Request
+	socket, _ := serve(t, func(r guard.Request) guard.Verdict { got = r; return forward(r) })
+	p := dial(t, socket)
+	id := p.start(open)
+	value := protowire.AppendBytes(protowire.AppendTag(nil, 3, protowire.BytesType), []byte("\xff"))
+	entry := protowire.AppendBytes(protowire.AppendTag(nil, 1, protowire.BytesType), []byte("x-any"))
+	entry = protowire.AppendBytes(protowire.AppendTag(entry, 2, protowire.BytesType), value)
+	notUTF8 := protowire.AppendBytes(protowire.AppendTag(nil, 1, protowire.BytesType), entry)
+	for name, r := range map[string]request{
+		"a byte that is not UTF-8": {notUTF8, "GET / HTTP/1.1", "/"},
+		"headers cut short":        {notUTF8[:5], "GET / HTTP/1.1", "/"},
+		"a header of a number":     {headers(t, map[string]any{"x": 1}), "GET / HTTP/1.1", "/"},
+		"no request line":          {headers(t, nil), "", "/"},
+		"half a request line":      {headers(t, nil), "GET /", "/"},
+	} {
+		if p.event(id, r); got.Malformed == "" {
+			t.Errorf("%s: %+v", name, got)
+		}
+	}
+	many := map[string]any{}
+	list := make([]any, 1000)
+	for i := range list {
+		list[i] = "v"
+	}
+	many["x"] = list
+	if p.event(id, request{headers(t, many), "GET / HTTP/1.1", "/"}); !got.HeadersTruncated {
+		t.Error("as many headers as Kong tells of at most, and nothing was noticed")
+	}
+}
+
+func TestAnUnknownInstanceEndsTheConnectionAndAClosedOneIsUnknown(t *testing.T) {
+	t.Parallel()
+	socket, _ := serve(t, forward)
+	p := dial(t, socket)
+	id := p.start(open)
+	p.send(&protocol.RpcCall{Call: &protocol.RpcCall_CmdCloseInstance{CmdCloseInstance: &protocol.CmdCloseInstance{InstanceId: id}}})
+	p.result()
+	if o := p.event(id, request{}); o.broken == nil {
+		t.Errorf("a closed instance answered: %+v", o)
+	}
+}
+
+func TestABadConfigurationStartsNothing(t *testing.T) {
+	t.Parallel()
+	socket, _ := serve(t, forward)
+	p := dial(t, socket)
+	p.send(&protocol.RpcCall{Call: &protocol.RpcCall_CmdStartInstance{CmdStartInstance: &protocol.CmdStartInstance{Config: []byte(`{"mode":"off"}`)}}})
+	if _, err := p.read(); !errors.Is(err, io.EOF) {
+		t.Errorf("answered, error %v", err)
+	}
+}
+
+func TestBadFramesEndTheirConnectionOnly(t *testing.T) {
+	t.Parallel()
+	socket, _ := serve(t, forward)
+	for name, raw := range map[string]string{"too long": "\xff\xff\xff\xff", "not a call": "\x01\x00\x00\x00\xff", "empty": "\x00\x00\x00\x00"} {
+		p := dial(t, socket)
+		if _, err := p.conn.Write([]byte(raw)); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := p.read(); !errors.Is(err, io.EOF) {
+			t.Errorf("%s: %v, want the end of the connection", name, err)
+		}
+	}
+	p := dial(t, socket)
+	if o := p.event(p.start(open), request{headers(t, nil), "GET / HTTP/1.1", "/"}); !o.ended {
+		t.Errorf("afterwards: %+v", o)
+	}
+}
+
+func TestShutdownLetsTheEventUnderWayEnd(t *testing.T) {
+	t.Parallel()
+	entered, release := make(chan struct{}), make(chan struct{})
+	socket, stop := serve(t, func(r guard.Request) guard.Verdict { close(entered); <-release; return forward(r) })
+	p, idle := dial(t, socket), dial(t, socket)
+	id := p.start(open)
+	got := make(chan outcome, 1)
+	go func() { got <- p.event(id, request{headers(t, nil), "GET / HTTP/1.1", "/"}) }()
+	<-entered
+	stopped := make(chan struct{})
+	go func() { stop(); close(stopped) }()
+	if _, err := idle.read(); err == nil { // returns once the drain has begun
+		t.Error("an idle connection stays open")
+	}
+	close(release)
+	if o := <-got; !o.ended {
+		t.Errorf("the event under way was cut: %+v", o)
+	}
+	<-stopped
+}
+
+func TestTheDumpIsWhatKongExpects(t *testing.T) {
+	t.Parallel()
+	var out strings.Builder
+	if err := kong.Dump(&out, "/run/s"); err != nil {
+		t.Fatal(err)
+	}
+	var info struct {
+		Protocol, SocketPath string
+		Plugins              []struct {
+			Name, Version string
+			Priority      int
+			Phases        []string
+			Schema        map[string]any
+		}
+	}
+	if err := json.Unmarshal([]byte(out.String()), &info); err != nil {
+		t.Fatal(err)
+	}
+	if p := info.Plugins[0]; info.Protocol != "ProtoBuf:1" || info.SocketPath != "/run/s" || p.Name != "gatehouse" || len(p.Phases) != 1 || p.Schema["name"] != "gatehouse" {
+		t.Errorf("dump %+v", info)
+	}
+}
