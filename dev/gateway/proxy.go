@@ -120,6 +120,10 @@ func (g *Gateway) forward(w http.ResponseWriter, r *http.Request, ex *exchange, 
 			}
 		},
 	}
+	// Without this the server would read the whole request body before it sends the first byte of an answer.
+	if err := http.NewResponseController(w).EnableFullDuplex(); err != nil && !errors.Is(err, http.ErrNotSupported) {
+		g.log.DebugContext(r.Context(), "no full duplex", "error", err)
+	}
 	proxy.ServeHTTP(w, r)
 }
 

@@ -91,7 +91,7 @@ func (s *Store) Delete(id string) bool {
 // maxBody bounds the body of a new order, in bytes.
 const maxBody = 64 << 10
 
-// Handler serves the store. Copy names this listener in the header X-Orders-Copy, so that balancing can be seen.
+// Handler serves the store. copyName names this listener in the header X-Orders-Copy, so that balancing can be seen.
 func Handler(s *Store, copyName string) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /orders", func(w http.ResponseWriter, r *http.Request) {
