@@ -1,75 +1,63 @@
-// Package job names the work that authsvc does after a request has been answered. A store inserts jobs in the transaction
-// of the change that caused them, so that either both happen or neither; package work carries them out, at least once.
+// Package job says what is to be done after a change has been committed: send a mail, tell the edge of a revocation, make
+// a profile. Domain packages hand jobs to their store, which commits them with the change that caused them or not at all;
+// package work does them, at least once, so that each must bear being done twice. A job is plain data and knows neither
+// the queue nor the database.
 package job
 
 import "time"
 
-// The kinds of jobs. A kind is stored: it never changes its meaning.
+// The kinds of jobs. They are stored, so they never change their meaning.
 const (
-	KindVerifyEmail       = "mail.verify_email"
-	KindAlreadyRegistered = "mail.already_registered"
-	KindSessionEnded      = "mail.session_ended"
-	KindPublishRevocation = "revocation.publish"
-	KindCreateProfile     = "profile.create"
+	KindMail       = "mail.send"
+	KindRevocation = "revocation.publish"
+	KindProfile    = "profile.create"
 )
 
-// Args is what a job is told. It is stored as JSON until the job is done.
-type Args interface {
-	Kind() string
-}
-
-// Job is one piece of work to do. Args encodes to JSON and is one of this package's types.
+// Job is one thing to do. Args encodes as JSON and is decoded by the worker of that kind.
 type Job struct {
 	Kind string
-	Args Args
+	Args any
 }
 
-// Of makes the job that args describe.
-func Of(args Args) Job { return Job{Kind: args.Kind(), Args: args} }
+// Template names a mail; package mail has its words.
+type Template string
 
-// VerifyEmail mails the code that proves an address.
-type VerifyEmail struct {
-	To        string    `json:"to"`
-	Code      string    `json:"code"`
+// The mails there are, and the Data that each wants.
+const (
+	VerificationCode    Template = "verification_code"    // Data: code
+	RegistrationAttempt Template = "registration_attempt" // no Data
+	RefreshTokenReused  Template = "refresh_token_reused" // no Data
+)
+
+// Mail is a mail to one address. After ExpiresAt it would be of no use and is not sent; zero means always of use.
+type Mail struct {
+	Template  Template          `json:"template"`
+	To        string            `json:"to"`
+	Data      map[string]string `json:"data,omitempty"`
+	ExpiresAt time.Time         `json:"expires_at,omitzero"`
+}
+
+// Revocation ends tokens at the edge before they expire. Kind and Value are those of the revocation stream: sid, sub, jti,
+// client_id or kid. NotBefore belongs to kind sub: tokens issued at or before it are dead. From ExpiresAt on no such token
+// can be alive and the revocation may be forgotten.
+type Revocation struct {
+	Kind      string    `json:"kind"`
+	Value     string    `json:"value"`
+	NotBefore time.Time `json:"not_before,omitzero"`
 	ExpiresAt time.Time `json:"expires_at"`
 }
 
-// AlreadyRegistered tells the owner of an account that somebody tried to register its address again.
-type AlreadyRegistered struct {
-	To string `json:"to"`
-}
-
-// SessionEnded tells a user that a spent refresh token was used again and that its session has therefore been ended.
-type SessionEnded struct {
-	To string    `json:"to"`
-	At time.Time `json:"at"`
-}
-
-// PublishRevocation appends a revocation to the stream that the edge reads. Publishing it twice does no harm.
-type PublishRevocation struct {
-	RevokedKind string    `json:"revoked_kind"` // the claim to match: sid, sub, jti, client_id or kid
-	Value       string    `json:"value"`
-	NotBefore   time.Time `json:"not_before,omitzero"` // kind sub: tokens issued at or before are dead
-	ExpiresAt   time.Time `json:"expires_at"`
-}
-
-// CreateProfile makes the profile of a new user. A profile that is there already stays as it is.
-type CreateProfile struct {
+// Profile is the first state of a user's profile. It knows neither address nor password.
+type Profile struct {
 	UserID string `json:"user_id"`
 	Name   string `json:"name"`
 }
 
-// Kind implements Args.
-func (VerifyEmail) Kind() string { return KindVerifyEmail }
+// SendMail queues a mail.
+func SendMail(m Mail) Job { return Job{Kind: KindMail, Args: m} }
 
-// Kind implements Args.
-func (AlreadyRegistered) Kind() string { return KindAlreadyRegistered }
+// PublishRevocation queues a revocation's entry in the stream that the edge reads. The row in the database is the store's.
+func PublishRevocation(r Revocation) Job { return Job{Kind: KindRevocation, Args: r} }
 
-// Kind implements Args.
-func (SessionEnded) Kind() string { return KindSessionEnded }
-
-// Kind implements Args.
-func (PublishRevocation) Kind() string { return KindPublishRevocation }
-
-// Kind implements Args.
-func (CreateProfile) Kind() string { return KindCreateProfile }
+// CreateProfile queues a profile; one that exists stays as it is.
+func CreateProfile(p Profile) Job { return Job{Kind: KindProfile, Args: p} }
