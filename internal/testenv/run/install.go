@@ -68,16 +68,26 @@ func install(ctx context.Context) error {
 		sudo = []string{"sudo", "-n"}
 	}
 	fmt.Fprintln(os.Stderr, "testenv: installing postgresql and redis-server")
-	for _, args := range [][]string{{"update", "-q"}, {"install", "-q", "-y", "--no-install-recommends", "postgresql", "redis-server"}} {
-		line := append(append(sudo, "env", "DEBIAN_FRONTEND=noninteractive", "apt-get"), args...)
-		cmd := exec.CommandContext(ctx, line[0], line[1:]...)
-		cmd.Stdout, cmd.Stderr = os.Stderr, os.Stderr
-		if err := cmd.Run(); err != nil {
-			return fmt.Errorf("apt-get %s: %w", args[0], err)
-		}
+	line := append(sudo, "env", "DEBIAN_FRONTEND=noninteractive", "sh", "-ec", installScript)
+	cmd := exec.CommandContext(ctx, line[0], line[1:]...)
+	cmd.Stdout, cmd.Stderr = os.Stderr, os.Stderr
+	if err := cmd.Run(); err != nil {
+		return fmt.Errorf("apt-get: %w", err)
 	}
 	return nil
 }
+
+// installScript installs the packages without starting their system services: policy-rc.d is Debian's way to say so
+// (invoke-rc.d(8)). One that is there already is left alone.
+const installScript = `
+policy=/usr/sbin/policy-rc.d
+if [ ! -e $policy ]; then
+	trap 'rm -f '$policy EXIT
+	printf '#!/bin/sh\nexit 101\n' > $policy
+	chmod 755 $policy
+fi
+apt-get update -q
+apt-get install -q -y --no-install-recommends postgresql redis-server`
 
 // nobody is an unprivileged user that every Debian has.
 func nobody() (*syscall.Credential, error) {

@@ -3,17 +3,22 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"os/exec"
 	"os/signal"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"syscall"
 	"time"
+
+	"github.com/jackc/pgx/v5"
 
 	"github.com/gatehouse-auth/gatehouse/internal/testenv"
 )
@@ -34,7 +39,7 @@ func run(args []string) (code int, err error) {
 	if len(args) == 0 {
 		return 0, errors.New("usage: run -- COMMAND [ARGUMENT…]")
 	}
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	defer stop()
 	tools, err := find(ctx)
 	if err != nil {
@@ -60,9 +65,11 @@ func run(args []string) (code int, err error) {
 	defer rd.stop(syscall.SIGTERM)
 
 	cmd := exec.CommandContext(ctx, args[0], args[1:]...)
-	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
+	// A group of its own: a signal reaches what the command started as well (go test does not pass one on), and reaches it once.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGINT) }
 	cmd.WaitDelay = 10 * time.Second
-	cmd.Stdout, cmd.Stderr, cmd.Stdin = os.Stdout, os.Stderr, os.Stdin
+	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
 	cmd.Env = append(os.Environ(), testenv.PostgresVariable+"="+pg.url, testenv.RedisVariable+"="+rd.url)
 	err = cmd.Run()
 	if exit := (*exec.ExitError)(nil); errors.As(err, &exit) {
@@ -73,15 +80,16 @@ func run(args []string) (code int, err error) {
 
 // server is a child process that serves at url.
 type server struct {
-	cmd *exec.Cmd
-	url string
+	cmd  *exec.Cmd
+	url  string
+	over chan struct{} // closed when the process has ended
 }
 
 func (s *server) stop(sig os.Signal) {
-	if err := s.cmd.Process.Signal(sig); err != nil {
+	if err := s.cmd.Process.Signal(sig); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		fmt.Fprintln(os.Stderr, "testenv: stop", s.cmd.Path+":", err)
 	}
-	_ = s.cmd.Wait() // its status after a signal says nothing
+	<-s.over
 }
 
 func startPostgres(ctx context.Context, tools binaries, dir string) (*server, error) {
@@ -99,7 +107,7 @@ func startPostgres(ctx context.Context, tools binaries, dir string) (*server, er
 	}
 	p := strconv.Itoa(port)
 	s := &server{url: "postgres://gatehouse@127.0.0.1:" + p + "/postgres?sslmode=disable"}
-	return s, s.start(ctx, dir, tools, port, tools.postgres, "-D", dir, "-p", p, "-h", "127.0.0.1", "-k", dir,
+	return s, s.start(ctx, dir, tools, s.selects, tools.postgres, "-D", dir, "-p", p, "-h", "127.0.0.1", "-k", "", // a socket's path could be too long
 		"-c", "fsync=off", "-c", "synchronous_commit=off", "-c", "full_page_writes=off", "-c", "max_connections=300", "-c", "log_min_messages=fatal")
 }
 
@@ -112,29 +120,69 @@ func startRedis(ctx context.Context, tools binaries, dir string) (*server, error
 		return nil, err
 	}
 	s := &server{url: "redis://127.0.0.1:" + strconv.Itoa(port)}
-	return s, s.start(ctx, dir, tools, port, tools.redis, "--port", strconv.Itoa(port), "--bind", "127.0.0.1", "--dir", dir,
+	return s, s.start(ctx, dir, tools, s.pings, tools.redis, "--port", strconv.Itoa(port), "--bind", "127.0.0.1", "--dir", dir,
 		"--save", "", "--appendonly", "no", "--databases", "10000", "--loglevel", "warning")
 }
 
-// start runs the server and waits until its port takes connections. Its own process group keeps Ctrl-C from reaching it before the tests have ended.
-func (s *server) start(ctx context.Context, dir string, tools binaries, port int, path string, args ...string) error {
+// start runs the server and waits until it answers: PostgreSQL takes connections before it is ready for one. Its own process
+// group keeps Ctrl-C from reaching it before the tests have ended.
+func (s *server) start(ctx context.Context, dir string, tools binaries, answers func(context.Context) error, path string, args ...string) error {
 	s.cmd = exec.Command(path, args...)
 	s.cmd.Dir = dir
 	s.cmd.SysProcAttr = &syscall.SysProcAttr{Credential: tools.as, Setpgid: true}
-	s.cmd.Stderr = os.Stderr
+	var said bytes.Buffer // shown only where it matters: the output belongs to the command
+	s.cmd.Stderr = &said
 	if err := s.cmd.Start(); err != nil {
 		return fmt.Errorf("start %s: %w", path, err)
 	}
-	deadline := time.Now().Add(20 * time.Second)
-	for time.Now().Before(deadline) && ctx.Err() == nil {
-		c, err := net.DialTimeout("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)), time.Second)
-		if err == nil {
-			return c.Close()
+	s.over = make(chan struct{})
+	go func() {
+		_ = s.cmd.Wait() // its status after a signal says nothing
+		close(s.over)
+	}()
+	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
+	defer cancel()
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	var err error
+	for ctx.Err() == nil {
+		if err = answers(ctx); err == nil {
+			return nil
 		}
-		time.Sleep(20 * time.Millisecond)
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+		case <-s.over:
+			cancel()
+		}
 	}
 	s.stop(syscall.SIGKILL)
-	return fmt.Errorf("%s does not answer on port %d", path, port)
+	return fmt.Errorf("%s does not answer: %w\n%s", path, err, said.Bytes())
+}
+
+func (s *server) selects(ctx context.Context) error {
+	c, err := pgx.Connect(ctx, s.url)
+	if err != nil {
+		return err
+	}
+	return c.Close(ctx)
+}
+
+func (s *server) pings(ctx context.Context) error {
+	var d net.Dialer
+	c, err := d.DialContext(ctx, "tcp", strings.TrimPrefix(s.url, "redis://"))
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	if _, err := c.Write([]byte("PING\r\n")); err != nil {
+		return err
+	}
+	answer := make([]byte, len("+PONG"))
+	if _, err := io.ReadFull(c, answer); err != nil || string(answer) != "+PONG" {
+		return fmt.Errorf("answered %q to PING: %w", answer, err)
+	}
+	return nil
 }
 
 func sparePort() (int, error) {
