@@ -1,16 +1,40 @@
-# Everything a developer does here. `make dev` and `make test` are all that the README asks for.
-GO ?= go
-WITH_SERVERS = $(GO) run ./internal/testenv/run --
+# Everything a developer does here. `make dev` and `make test` are all that it takes to start.
+GO           ?= go
+FLAGS        ?=
+GOLANGCI     := $(GO) run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
+OPA          := $(GO) run github.com/open-policy-agent/opa
+WITH_SERVERS := $(GO) run ./internal/testenv/run --
+PROGRAMS     := plugin pdp authsvc dev
 
-.PHONY: test lint build bench
+.PHONY: help dev demo test bench lint policies build $(PROGRAMS)
+
+help: ## what there is to make
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1\t\2/p' Makefile
+
+dev: ## everything in one process on 127.0.0.1; FLAGS=-help shows how to move it
+	@$(GO) run ./dev $(FLAGS)
+
+demo: ## the whole story against a set-up of its own, as a transcript
+	@$(GO) run ./e2e/demo $(FLAGS)
 
 test: ## all tests, with the race detector, against a PostgreSQL and a Redis of their own
-	$(WITH_SERVERS) $(GO) test -race ./...
+	@$(WITH_SERVERS) $(GO) test -race $(FLAGS) ./...
 
-lint: ## formatting, vet, staticcheck
-	@test -z "$$(gofmt -l .)" || { gofmt -l .; echo "not formatted: run gofmt -w ."; exit 1; }
+bench: ## all benchmarks, five rounds
+	@$(WITH_SERVERS) $(GO) test -run '^$$' -bench . -benchmem -count 5 $(FLAGS) ./...
+
+lint: ## formatting, vet, golangci-lint, and the policies
+	@unformatted=$$(gofmt -l .); test -z "$$unformatted" || { echo "run gofmt -w on:"; echo "$$unformatted"; exit 1; }
 	$(GO) vet ./...
-	$(GO) run honnef.co/go/tools/cmd/staticcheck@v0.8.2 ./...
+	$(GOLANGCI) run ./...
+	$(MAKE) --no-print-directory policies
 
-bench: ## benchmarks, five rounds
-	$(WITH_SERVERS) $(GO) test -run '^$$' -bench . -benchmem -count 5 ./...
+policies: ## opa check, fmt and test, by the OPA that pdp embeds
+	$(OPA) check --strict policies
+	$(OPA) fmt --fail --diff policies
+	$(OPA) test policies
+
+build: $(PROGRAMS) ## bin/gatehouse-{plugin,pdp,authsvc,dev}, static and stripped
+
+$(PROGRAMS):
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w' -o bin/gatehouse-$@ ./$@
