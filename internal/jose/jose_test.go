@@ -1,6 +1,7 @@
 package jose_test
 
 import (
+	"bytes"
 	"crypto/hmac"
 	"crypto/sha256"
 	"crypto/x509"
@@ -135,6 +136,34 @@ func TestTheAlgorithmIsPinned(t *testing.T) {
 	ps := testKey()
 	ps.Algorithm = jose.PS256
 	wantRefused(t, must(jose.Sign(ps, "at+jwt", claims(nil))), "token_invalid")
+}
+
+// S30: the issuer's policy pins the algorithm, and so does its key set; each on its own.
+func TestEachPinHoldsAlone(t *testing.T) {
+	t.Parallel()
+	ps := testKey()
+	ps.Algorithm = jose.PS256
+	token := must(jose.Sign(ps, "at+jwt", claims(nil)))
+	pinned := must(jose.PublicSet(testKey()))
+	open := bytes.Replace(pinned, []byte(`"alg":"RS256",`), nil, 1)
+	if bytes.Equal(open, pinned) {
+		t.Fatal("the published set does not say alg")
+	}
+	both := policy()
+	both.Algorithms = []string{jose.RS256, jose.PS256}
+	for name, c := range map[string]struct {
+		set    []byte
+		policy jose.Policy
+		good   bool
+	}{
+		"neither pins":     {open, both, true},
+		"the policy alone": {open, policy(), false},
+		"the set alone":    {pinned, both, false},
+	} {
+		if _, err := jose.Verify(t.Context(), token, c.policy, must(jose.StaticKeys(c.set))); (err == nil) != c.good {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
 }
 
 // S31, S32, S33: a header cannot bring its own key, nor anything that we do not understand.

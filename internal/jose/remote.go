@@ -34,6 +34,7 @@ type RemoteKeys struct {
 
 	mu   sync.Mutex
 	last time.Time // of the last fetch for an unknown kid
+	busy int       // fetches under way
 	err  error     // of the last fetch
 }
 
@@ -121,6 +122,9 @@ func (r *RemoteKeys) mayFetch() bool {
 	defer r.mu.Unlock()
 	pause := refetchAfter
 	if r.set.Load() == nil {
+		if r.busy > 0 {
+			return true // joins the fetch under way: nothing can be verified before it ends
+		}
 		pause = retryAfter
 	}
 	now := r.now()
@@ -137,13 +141,17 @@ func (r *RemoteKeys) fetchOnce(ctx context.Context) error {
 }
 
 func (r *RemoteKeys) fetch(ctx context.Context) error {
+	r.mu.Lock()
+	r.busy++
+	r.mu.Unlock()
 	set, err := r.download(ctx)
 	if err == nil {
 		r.set.Store(&set)
 	}
 	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.busy--
 	r.err = err
-	r.mu.Unlock()
 	return err
 }
 

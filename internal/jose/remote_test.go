@@ -100,6 +100,48 @@ func TestAnUnknownKeyIsFetchedOnceInTenSeconds(t *testing.T) {
 	}
 }
 
+// Requests that arrive while the first key set is on its way wait for it; they are not turned away.
+func TestTheFirstFetchIsForAllWhoWait(t *testing.T) {
+	t.Parallel()
+	asked, release := make(chan struct{}), make(chan struct{})
+	set := must(jose.PublicSet(testKey()))
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		asked <- struct{}{}
+		<-release
+		_, _ = w.Write(set)
+	}))
+	t.Cleanup(s.Close)
+	r := must(jose.NewRemoteKeys(s.URL, time.Hour, func() time.Time { return now }))
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error)
+	go func() { done <- r.Run(ctx) }()
+	<-asked
+	const callers = 20
+	answers := make(chan error, callers)
+	for range callers {
+		go func() {
+			_, err := r.Key(context.Background(), testKey().ID, jose.RS256)
+			answers <- err
+		}()
+	}
+	select {
+	case err := <-answers:
+		t.Errorf("answered before the key set came: %v", err)
+		answers <- err
+	case <-time.After(50 * time.Millisecond):
+	}
+	close(release)
+	for range callers {
+		if err := <-answers; err != nil {
+			t.Error(err)
+		}
+	}
+	cancel()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}
+
 func TestTheLastGoodSetOutlivesTheIssuer(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {

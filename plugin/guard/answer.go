@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"log/slog"
 	"math"
+	"runtime/debug"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -27,7 +29,7 @@ func (g *Guard) forward(s *state) Verdict {
 		set[name] = ""
 	}
 	set[principal.HeaderSubject] = s.who.Subject
-	set[principal.HeaderRoles] = strings.Join(s.who.Roles, ",")
+	set[principal.HeaderRoles] = roles(s.who.Roles)
 	set[principal.HeaderScope] = strings.Join(s.who.Scope, " ")
 	set[principal.HeaderTenant] = s.who.Tenant
 	set[principal.HeaderDecision] = s.decision.ID
@@ -42,15 +44,27 @@ func (g *Guard) forward(s *state) Verdict {
 	return Verdict{Forward: true, SetHeaders: set, Decision: s.decision}
 }
 
+// roles is the list as a header. A role that would read as another, or as two, is left out; policy has seen it all the same.
+func roles(all []string) string {
+	if slices.ContainsFunc(all, unlisted) {
+		all = slices.DeleteFunc(slices.Clone(all), unlisted)
+	}
+	return strings.Join(all, ",")
+}
+
+func unlisted(role string) bool { return role == "" || strings.Contains(role, ",") || !portable(role) }
+
+// faultOf is err as a fault; what is none is our own failure.
+func faultOf(err error) *fault.Error {
+	if f, ok := fault.As(err); ok {
+		return f
+	}
+	return errFailed.Because(err)
+}
+
 // deny answers err as a problem document.
 func (g *Guard) deny(s *state, err error) Verdict {
-	if s.decision.ID == "" {
-		s.decision.ID = g.NewID()
-	}
-	f, ok := fault.As(err)
-	if !ok {
-		f = errFailed.Because(err)
-	}
+	f := faultOf(err)
 	p := web.Problem(web.WithTraceID(context.Background(), s.decision.TraceID), f)
 	p.DecisionID, p.Challenge = s.decision.ID, s.issued
 	s.decision.Code = p.Code
@@ -107,15 +121,19 @@ func limitHeaders(header map[string]string, limits []limit.State) {
 	header["Retry-After"] = strconv.Itoa(retry)
 }
 
-// logDenial writes one line for a denied request; it holds neither token nor query (S67).
-func (g *Guard) logDenial(ctx context.Context, s *state, err error) {
-	level, d := slog.LevelInfo, s.decision
-	switch fault.CodeOf(err) {
+// logDenial writes one line for a failed check, which is one for a denied request; it holds neither token nor query (S67).
+func (g *Guard) logDenial(ctx context.Context, s *state, failed failure) {
+	level, d, f := slog.LevelInfo, s.decision, faultOf(failed.err)
+	switch f.Code {
 	case fault.Unavailable:
 		level = slog.LevelWarn
 	case fault.Internal:
 		level = slog.LevelError
 	}
-	g.Log.Log(ctx, level, "request denied", "decision_id", d.ID, "code", d.Code, "stage", d.Stage, "observed", d.Observed, "reasons", d.Reasons,
-		"route", d.Route, "method", s.Method, "path", s.Path, "subject", d.Subject, "address", s.Addr.String(), "trace_id", d.TraceID, "error", err)
+	g.Log.Log(ctx, level, "request denied", "decision_id", d.ID, "code", f.Reason, "stage", failed.stage, "observed", d.Observed, "reasons", d.Reasons,
+		"route", d.Route, "method", s.Method, "path", s.Path, "subject", d.Subject, "address", s.Addr.String(), "trace_id", d.TraceID, "error", failed.err)
+}
+
+func (g *Guard) logPanic(ctx context.Context, s *state, p any) {
+	g.Log.ErrorContext(ctx, "guard panicked", "trace_id", s.decision.TraceID, "route", s.Route, "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
 }

@@ -13,7 +13,8 @@ import (
 // Mode says what a denial does.
 type Mode string
 
-// The modes: Enforce stops denied requests, Observe logs them and lets them pass.
+// The modes: Enforce (also "") stops denied requests, Observe goes through all checks, logs each that fails, and lets the
+// request pass.
 const (
 	Enforce Mode = "enforce"
 	Observe Mode = "observe"
@@ -22,7 +23,7 @@ const (
 // Identify says whether a route wants a token.
 type Identify string
 
-// The ways to identify: Required, Optional (none is fine, a bad one is not), None (tokens are not looked at).
+// The ways to identify: Required (also ""), Optional (none is fine, a bad one is not), None (tokens are not looked at).
 const (
 	Required Identify = "required"
 	Optional Identify = "optional"
@@ -90,6 +91,19 @@ func (c Config) Validate() error {
 	wrong := func(path, format string, args ...any) {
 		errs = append(errs, fmt.Errorf("config.%s: %s", path, fmt.Sprintf(format, args...)))
 	}
+	if c.Mode != Enforce && c.Mode != Observe && c.Mode != "" {
+		wrong("mode", "expected enforce or observe")
+	}
+	if c.Identify != Required && c.Identify != Optional && c.Identify != None && c.Identify != "" {
+		wrong("identify", "expected required, optional or none")
+	}
+	issuers := map[string]bool{}
+	for i, is := range c.Issuers {
+		if issuers[is.Issuer] || is.Issuer == "" {
+			wrong(fmt.Sprintf("issuers[%d].issuer", i+1), "is empty or given twice")
+		}
+		issuers[is.Issuer] = true
+	}
 	if c.Identify != None && len(c.Issuers) == 0 {
 		wrong("issuers", "at least one is needed unless identify is none")
 	}
@@ -106,8 +120,14 @@ func (c Config) Validate() error {
 		if !isToken(l.Name) {
 			wrong(at+".name", "expected letters, digits, - and _")
 		}
-		if l.Key == BySubject && c.Identify == None {
+		switch {
+		case l.Key != ByAddress && l.Key != BySubject:
+			wrong(at+".key", "expected ip or subject")
+		case l.Key == BySubject && c.Identify == None:
 			wrong(at+".key", "subject needs identify")
+		}
+		if l.Rate.Limit <= 0 || l.Rate.Period <= 0 {
+			wrong(at+".rate", "expected a number and a period above zero")
 		}
 	}
 	if c.Challenge.Always && c.Challenge.Action == "" {
@@ -117,14 +137,22 @@ func (c Config) Validate() error {
 		if c.PDP.URL == "" {
 			wrong("pdp.url", "is needed unless authorize is false")
 		}
+		if c.PDP.Timeout <= 0 {
+			wrong("pdp.timeout_ms", "expected a time above zero")
+		}
 		if len(c.Resources) == 0 {
 			wrong("resources", "at least one is needed unless authorize is false")
 		}
 	}
+	shapes := map[string]bool{}
 	for i, r := range c.Resources {
-		if !strings.HasPrefix(r.Pattern, "/") || r.Type == "" {
-			wrong(fmt.Sprintf("resources[%d]", i+1), "expected a pattern beginning with / and a type")
+		shape, at := r.shape(), fmt.Sprintf("resources[%d]", i+1)
+		if shape == "" || r.Type == "" {
+			wrong(at, "expected a type and a pattern such as /orders/{id}, without a slash at its end")
+		} else if shapes[shape] {
+			wrong(at, "an earlier pattern matches the same paths")
 		}
+		shapes[shape] = true
 	}
 	return errors.Join(errs...)
 }

@@ -7,10 +7,8 @@ package guard
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"net/netip"
-	"runtime/debug"
 	"time"
 
 	"github.com/gatehouse-auth/gatehouse/internal/fault"
@@ -122,51 +120,69 @@ type state struct {
 	limits   []limit.State
 	issued   any // a challenge to solve
 	need     *authzen.Need
+	failed   []failure // the first is the answer; more than one in observe mode only
+}
+
+// failure is a check that the request did not pass.
+type failure struct {
+	stage string
+	err   error
 }
 
 // Check decides on one request. It never panics.
-func (g *Guard) Check(ctx context.Context, r Request) Verdict {
+func (g *Guard) Check(ctx context.Context, r Request) (v Verdict) {
 	s := &state{Request: r, decision: Decision{Route: r.Route, TraceID: traceID(r)}}
 	if s.decision.TraceID == "" {
 		s.decision.TraceID = web.NewTraceID()
 	}
-	err := g.safely(ctx, s)
+	defer func() {
+		if p := recover(); p != nil {
+			g.logPanic(ctx, s, p)
+			v = g.deny(s, errFailed)
+		}
+	}()
+	g.way(ctx, s)
 	if s.decision.ID == "" {
 		s.decision.ID = g.NewID()
 	}
-	if err == nil {
+	if len(s.failed) == 0 {
 		s.decision.Stage, s.decision.Code, s.decision.Allowed = "forward", "allowed", true
 		return g.forward(s)
 	}
-	v := g.deny(s, err)
-	if g.cfg.Mode == Observe && s.decision.Stage != "read" {
+	s.decision.Stage = s.failed[0].stage
+	v = g.deny(s, s.failed[0].err)
+	if g.cfg.Mode == Observe && s.decision.Stage != stageRead {
 		s.decision.Observed = true
 		v = g.forward(s)
 	}
-	g.logDenial(ctx, s, err)
+	for _, f := range s.failed {
+		g.logDenial(ctx, s, f)
+	}
 	return v
 }
 
 var errFailed = fault.New(fault.Internal, "").Named("guard_failed")
 
-// safely goes the way and makes a panic on it a failure like any other.
-func (g *Guard) safely(ctx context.Context, s *state) (err error) {
+// safely makes a panic in a check a failure like any other.
+func (g *Guard) safely(ctx context.Context, s *state, check func(context.Context, *state) error) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
-			g.Log.ErrorContext(ctx, "guard panicked", "trace_id", s.decision.TraceID, "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
+			g.logPanic(ctx, s, p)
 			err = errFailed
 		}
 	}()
-	return g.way(ctx, s)
+	return check(ctx, s)
 }
 
-// way is the order of the checks; the first that fails ends it.
-func (g *Guard) way(ctx context.Context, s *state) error {
+const stageRead = "read"
+
+// way is the order of the checks. The first that fails ends it; in observe mode only an unreadable request does.
+func (g *Guard) way(ctx context.Context, s *state) {
 	for _, stage := range []struct {
 		name  string
 		check func(context.Context, *state) error
 	}{
-		{"read", func(context.Context, *state) error { return s.check() }},
+		{stageRead, func(context.Context, *state) error { return s.check() }},
 		{"limit", g.limitByAddress}, // before anything dear: a flood of bad tokens is a flood too
 		{"identify", g.identify},
 		{"alive", g.alive},
@@ -174,16 +190,18 @@ func (g *Guard) way(ctx context.Context, s *state) error {
 		{"challenge", g.challenge},
 		{"authorize", g.authorize},
 	} {
-		s.decision.Stage = stage.name
-		if err := stage.check(ctx, s); err != nil {
-			return err
+		if err := g.safely(ctx, s, stage.check); err != nil {
+			s.failed = append(s.failed, failure{stage.name, err})
+			if g.cfg.Mode != Observe || stage.name == stageRead {
+				return
+			}
 		}
 	}
-	return nil
 }
 
 var (
 	errNoToken   = fault.New(fault.Unauthenticated, "A bearer token is needed.").Named("token_missing")
+	errIdentity  = fault.New(fault.Unauthenticated, "The token is not valid.").Named("token_invalid").Because(errors.New("subject or tenant does not fit in a header"))
 	errRevoked   = fault.New(fault.Unauthenticated, "The session has ended.").Named("session_revoked")
 	errLimited   = fault.New(fault.Limited, "Too many requests; try again later.").Named("rate_limited")
 	errChallenge = fault.New(fault.Forbidden, "Solve the challenge and send the request again with the header X-Gatehouse-Challenge.").Named("challenge_required")
@@ -205,14 +223,16 @@ func (g *Guard) identify(ctx context.Context, s *state) error {
 		}
 		return errNoToken
 	}
-	s.who, err = g.Verifier.Verify(ctx, token)
-	if err != nil {
+	who, err := g.Verifier.Verify(ctx, token)
+	switch {
+	case err != nil:
 		return err
-	}
-	if s.who.Subject == "" {
+	case who.Subject == "":
 		return errFailed
+	case !portable(who.Subject) || !portable(who.Tenant):
+		return errIdentity // the upstream would read another name than the one that policy decided on
 	}
-	s.decision.Subject = s.who.Subject
+	s.who, s.decision.Subject = who, who.Subject
 	return nil
 }
 
@@ -220,13 +240,14 @@ func (g *Guard) alive(_ context.Context, s *state) error {
 	if s.who.Anonymous() {
 		return nil
 	}
-	if err := g.Revocations.Known(); err != nil {
-		return err
+	err := g.Revocations.Known()
+	if err == nil && g.Revocations.Revoked(s.who) {
+		err = errRevoked
 	}
-	if g.Revocations.Revoked(s.who) {
-		return errRevoked
+	if err != nil {
+		s.who = principal.Principal{} // in observe mode the request goes on, but nobody vouches for it
 	}
-	return nil
+	return err
 }
 
 func (g *Guard) limitByAddress(ctx context.Context, s *state) error {
@@ -295,6 +316,8 @@ func (g *Guard) challenge(ctx context.Context, s *state) error {
 	return refused
 }
 
+const maxID = 64 // bytes of a decision id
+
 func (g *Guard) authorize(ctx context.Context, s *state) error {
 	if !g.cfg.Authorize {
 		return nil
@@ -308,7 +331,10 @@ func (g *Guard) authorize(ctx context.Context, s *state) error {
 		return err
 	}
 	if c := answer.Context; c != nil {
-		s.decision.ID, s.decision.Reasons, s.need = c.DecisionID, c.Reasons, c.Need
+		s.decision.Reasons, s.need = c.Reasons, c.Need
+		if isToken(c.DecisionID) && len(c.DecisionID) <= maxID { // it becomes a header
+			s.decision.ID = c.DecisionID
+		}
 	}
 	switch {
 	case answer.Decision:

@@ -59,7 +59,8 @@ func (r Request) check() error {
 	if !canonical(r.Path) || !canonical(r.path()) {
 		return errPath
 	}
-	return nil
+	_, err := r.token() // on every route: an upstream may look where we do not
+	return err
 }
 
 // plain reports whether a header value is UTF-8 without control characters.
@@ -71,6 +72,9 @@ func plain(s string) bool {
 	}
 	return utf8.ValidString(s)
 }
+
+// portable reports whether a header carries s unchanged: HTTP drops white space around a value (RFC 9110 section 5.5).
+func portable(s string) bool { return plain(s) && strings.TrimSpace(s) == s }
 
 // canonical reports whether every parser sees the same segments in the path: absolute, no empty or dot segment, no
 // separator, dot, percent, control or non-UTF-8 byte in disguise, no path parameter.

@@ -22,10 +22,34 @@ type pattern struct {
 func patterns(resources []Resource) []pattern {
 	out := make([]pattern, 0, len(resources))
 	for _, r := range resources {
-		out = append(out, pattern{r, strings.Split(strings.Trim(r.Pattern, "/"), "/")})
+		out = append(out, pattern{r, segmentsOf(r.Pattern)})
 	}
 	slices.SortStableFunc(out, func(a, b pattern) int { return strings.Count(a.Pattern, "{") - strings.Count(b.Pattern, "{") })
 	return out
+}
+
+// segmentsOf keeps a slash at the end as an empty segment: to many an upstream that is another path.
+func segmentsOf(path string) []string { return strings.Split(strings.TrimPrefix(path, "/"), "/") }
+
+// shape is the pattern without its parameters' names: two of the same shape match the same paths. It is "" for a pattern
+// that is malformed or that no path could match.
+func (r Resource) shape() string {
+	if !strings.HasPrefix(r.Pattern, "/") {
+		return ""
+	}
+	segments := segmentsOf(r.Pattern)
+	for i, s := range segments {
+		if name, is := parameter(s); is && isToken(name) {
+			segments[i] = "{}"
+		} else if strings.ContainsAny(s, "{}") || (s == "" && len(segments) > 1) {
+			return ""
+		}
+	}
+	shape := "/" + strings.Join(segments, "/")
+	if !canonical(shape) {
+		return ""
+	}
+	return shape
 }
 
 func parameter(segment string) (name string, ok bool) {
@@ -59,7 +83,7 @@ func (g *Guard) resource(r Request) (authzen.Resource, error) {
 	if err != nil {
 		return authzen.Resource{}, errPath
 	}
-	segments := strings.Split(strings.Trim(path, "/"), "/")
+	segments := segmentsOf(path)
 	for _, p := range g.patterns {
 		params, ok := p.match(segments)
 		if !ok {
