@@ -4,12 +4,15 @@
 package mailbox
 
 import (
+	"context"
 	"encoding/json"
 	"html/template"
 	"net/http"
 	"strconv"
 	"sync"
 	"time"
+
+	"github.com/gatehouse-auth/gatehouse/authsvc/mail"
 )
 
 // keep is how many mails are remembered.
@@ -37,16 +40,18 @@ type Mailbox struct {
 // New answers an empty mailbox.
 func New(now func() time.Time) *Mailbox { return &Mailbox{now: now} }
 
-// Deliver keeps one mail; its ID and At are given here.
-func (m *Mailbox) Deliver(mail Item) {
+// Send keeps one mail; it makes the mailbox a mail.Sender, and never fails.
+func (m *Mailbox) Send(_ context.Context, msg mail.Message) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.next++
-	mail.ID, mail.At = strconv.Itoa(m.next), m.now().UTC()
-	m.items = append(m.items, mail)
+	m.items = append(m.items, Item{
+		ID: strconv.Itoa(m.next), To: msg.To, Subject: msg.Subject, Text: msg.Text, HTML: msg.HTML, At: m.now().UTC(),
+	})
 	if len(m.items) > keep {
 		m.items = m.items[len(m.items)-keep:]
 	}
+	return nil
 }
 
 // Messages answers the mails, newest first.

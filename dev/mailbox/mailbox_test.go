@@ -8,15 +8,23 @@ import (
 	"testing"
 	"time"
 
+	"github.com/gatehouse-auth/gatehouse/authsvc/mail"
 	"github.com/gatehouse-auth/gatehouse/dev/mailbox"
 )
+
+func send(t *testing.T, to mail.Sender, m mail.Message) {
+	t.Helper()
+	if err := to.Send(t.Context(), m); err != nil {
+		t.Fatal(err)
+	}
+}
 
 func TestMailsAreShownNewestFirstAndCannotRun(t *testing.T) {
 	t.Parallel()
 	now := time.Date(2026, 3, 2, 9, 0, 0, 0, time.UTC)
 	m := mailbox.New(func() time.Time { return now })
-	m.Deliver(mailbox.Item{To: "ada@example.test", Subject: "first", Text: "one"})
-	m.Deliver(mailbox.Item{To: "eve@example.test", Subject: "<script>alert(1)</script>", Text: "</pre><script>", HTML: `"><script>alert(2)</script>`})
+	send(t, m, mail.Message{To: "ada@example.test", Subject: "first", Text: "one"})
+	send(t, m, mail.Message{To: "eve@example.test", Subject: "<script>alert(1)</script>", Text: "</pre><script>", HTML: `"><script>alert(2)</script>`})
 
 	get := func(path string) *httptest.ResponseRecorder {
 		rec := httptest.NewRecorder()
@@ -46,7 +54,7 @@ func TestOldMailsAreForgotten(t *testing.T) {
 	t.Parallel()
 	m := mailbox.New(time.Now)
 	for range 600 {
-		m.Deliver(mailbox.Item{})
+		send(t, m, mail.Message{})
 	}
 	if got := m.Messages(); len(got) != 500 || got[0].ID != "600" {
 		t.Fatalf("%d mails, newest %s", len(got), got[0].ID)
