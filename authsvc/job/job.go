@@ -29,10 +29,12 @@ const (
 	RefreshTokenReused  Template = "refresh_token_reused" // no Data
 )
 
-// Mail is a mail to one address. After ExpiresAt it would be of no use and is not sent; zero means always of use.
+// Mail is a mail to one address: To, or where To is empty the address that UserID has when the mail is sent. After
+// ExpiresAt it would be of no use and is not sent; zero means always of use.
 type Mail struct {
 	Template  Template          `json:"template"`
-	To        string            `json:"to"`
+	To        string            `json:"to,omitempty"`
+	UserID    string            `json:"user_id,omitempty"`
 	Data      map[string]string `json:"data,omitempty"`
 	ExpiresAt time.Time         `json:"expires_at,omitzero"`
 }

@@ -90,8 +90,12 @@ type Store interface {
 	// next.Hash as its NextHash, and adds next with the session's id. However many present one token at the same moment,
 	// one gets Rotated and, within the grace, the others Replayed. Outcomes are checked in the order: Unknown (no token,
 	// session revoked), Reused or Replayed (spent), Expired, Rotated. A replay at exactly the grace's end still counts.
-	Rotate(ctx context.Context, hash []byte, next Refresh, sealed []byte, now time.Time, grace time.Duration) (Rotation, error)
+	// For Reused it revokes the session with ReasonReuse and adds the revocation and the jobs that reused makes of the
+	// session, all in the same step; reused only builds values and may run again after a lost race.
+	Rotate(ctx context.Context, hash []byte, next Refresh, sealed []byte, now time.Time, grace time.Duration,
+		reused func(Session) (Revocation, []job.Job)) (Rotation, error)
 	// Revoke ends a session and adds the revocation; jobs commit with it. On a session that is revoked already it changes
 	// nothing, adds no jobs and answers false. It answers ErrNotFound for an unknown id.
+	// r.CreatedAt is when it ends.
 	Revoke(ctx context.Context, id, reason string, r Revocation, jobs ...job.Job) (bool, error)
 }
