@@ -119,7 +119,7 @@ func (h *host) run(ctx context.Context) error {
 		err := h.once(ctx)
 		h.lost()
 		if ctx.Err() != nil {
-			return nil
+			return nil //nolint:nilerr // being told to stop is no failure
 		}
 		h.log.WarnContext(ctx, "plugin server ended", "error", err)
 		select {
