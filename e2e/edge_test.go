@@ -81,7 +81,7 @@ func start(t *testing.T) *edge {
 		t.Fatal(err)
 	}
 	// A socket's path may have 107 bytes at most, which a test's own folder can exceed.
-	dir, err := os.MkdirTemp("", "gh")
+	dir, err := os.MkdirTemp("", "gh") //nolint:usetesting // see above
 	if err != nil {
 		t.Fatal(err)
 	}

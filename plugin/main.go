@@ -52,13 +52,13 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	if err != nil {
 		return err
 	}
-	ln, err := listen(*socket)
+	ln, err := listen(ctx, *socket)
 	if err != nil {
 		return err
 	}
 	services := []lifecycle.Service{lifecycle.Func(func(ctx context.Context) error { return server.Serve(ctx, ln) })}
 	if *status != "" {
-		private, err := net.Listen("tcp", *status)
+		private, err := new(net.ListenConfig).Listen(ctx, "tcp", *status)
 		if err != nil {
 			return errors.Join(fmt.Errorf("status: %w", err), ln.Close())
 		}
@@ -69,18 +69,18 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 }
 
 // listen takes over the socket that a killed predecessor left behind, and refuses one that somebody still serves.
-func listen(socket string) (net.Listener, error) {
-	if c, err := net.Dial("unix", socket); err == nil {
+func listen(ctx context.Context, socket string) (net.Listener, error) {
+	if c, err := new(net.Dialer).DialContext(ctx, "unix", socket); err == nil {
 		return nil, errors.Join(fmt.Errorf("socket %s is in use", socket), c.Close())
 	}
 	if err := os.Remove(socket); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("remove stale socket: %w", err)
 	}
-	ln, err := net.Listen("unix", socket)
+	ln, err := new(net.ListenConfig).Listen(ctx, "unix", socket)
 	if err != nil {
 		return nil, fmt.Errorf("listen: %w", err)
 	}
-	if err := os.Chmod(socket, 0o660); err != nil {
+	if err := os.Chmod(socket, 0o600); err != nil {
 		return nil, errors.Join(fmt.Errorf("socket: %w", err), ln.Close())
 	}
 	return ln, nil

@@ -32,7 +32,7 @@ const (
 
 // App holds the shared parts. Parts are made when the first configuration asks for them and live until Close.
 type App struct {
-	ctx    context.Context
+	ctx    context.Context //nolint:containedctx // the lifetime of the shared parts, which no request's context has
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
 	now    func() time.Time

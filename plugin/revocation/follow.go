@@ -40,7 +40,7 @@ func (f *Follower) Run(ctx context.Context) error {
 	for ctx.Err() == nil {
 		err := f.follow(ctx)
 		if ctx.Err() != nil {
-			return nil
+			return nil //nolint:nilerr // being told to stop is no failure
 		}
 		if !f.away {
 			f.log.WarnContext(ctx, "revocations: Redis is away; going on with what is known", "error", err)

@@ -127,7 +127,7 @@ func startRedis(ctx context.Context, tools binaries, dir string) (*server, error
 // start runs the server and waits until it answers: PostgreSQL takes connections before it is ready for one. Its own process
 // group keeps Ctrl-C from reaching it before the tests have ended.
 func (s *server) start(ctx context.Context, dir string, tools binaries, answers func(context.Context) error, path string, args ...string) error {
-	s.cmd = exec.Command(path, args...)
+	s.cmd = exec.Command(path, args...) //nolint:noctx // it outlives the signal: stop ends it, after the tests
 	s.cmd.Dir = dir
 	s.cmd.SysProcAttr = &syscall.SysProcAttr{Credential: tools.as, Setpgid: true}
 	var said bytes.Buffer // shown only where it matters: the output belongs to the command
@@ -186,11 +186,11 @@ func (s *server) pings(ctx context.Context) error {
 }
 
 func sparePort() (int, error) {
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	ln, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // a loopback port needs no deadline
 	if err != nil {
 		return 0, fmt.Errorf("find a spare port: %w", err)
 	}
-	defer ln.Close()
+	defer func() { _ = ln.Close() }() // only its number was wanted
 	return ln.Addr().(*net.TCPAddr).Port, nil
 }
 
