@@ -1,0 +1,170 @@
+// Package engine decides by Rego policies with OPA inside the process.
+//
+// All that a decision depends on (rules, data, declared look-ups) is one immutable snapshot, built aside and swapped in whole.
+// A snapshot that does not parse, compile under strict checks, keep its own tests and deny by default never replaces one that
+// does; Ready then says so while the old one goes on deciding. Policies see only their input and data: every builtin that
+// could reach outside or answer differently twice (http.send, net.lookup_ip_addr, opa.runtime, time.now_ns, …) is taken away
+// (S62), and the clock is input.context.time.
+//
+// Evaluate never turns a failure into a pass: an undefined or malformed decision, a time-out and a panic are errors, for which
+// the caller must deny (S56).
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net/http"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/open-policy-agent/opa/v1/metrics"
+	"github.com/open-policy-agent/opa/v1/rego"
+
+	"github.com/gatehouse-auth/gatehouse/internal/fault"
+	"github.com/gatehouse-auth/gatehouse/pdp/authzen"
+	"github.com/gatehouse-auth/gatehouse/pdp/lookup"
+)
+
+// Defaults of Options.
+const (
+	DefaultDeadline = 100 * time.Millisecond
+	DefaultPoll     = 250 * time.Millisecond
+)
+
+// Options is what an Engine is made of. Either Policies or Dir must be given.
+type Options struct {
+	Policies fs.FS               // the policy folder
+	Dir      string              // the policy folder on disk
+	Services map[string][]string // service name of a look-up's URL → base URLs, tried in turn
+	Deadline time.Duration       // for one evaluation, look-ups not counted; default 100 ms
+	Poll     time.Duration       // how often Run looks for changed files; default 250 ms
+	Now      func() time.Time    // default time.Now
+	NewID    func() string       // decision ids; default UUIDv7
+	Log      *slog.Logger        // default slog.Default
+}
+
+// Engine decides. It is safe for concurrent use.
+type Engine struct {
+	opts    Options
+	files   fs.FS
+	http    *http.Client
+	current atomic.Pointer[snapshot]
+
+	loading sync.Mutex
+	seen    string // fingerprint of the files that were last tried
+	failure error  // why the newest files do not decide; nil when they do
+}
+
+// Open loads the policies. It fails when they do not load: an engine always has something to decide by.
+func Open(ctx context.Context, opts Options) (*Engine, error) {
+	if opts.Deadline == 0 {
+		opts.Deadline = DefaultDeadline
+	}
+	if opts.Poll == 0 {
+		opts.Poll = DefaultPoll
+	}
+	if opts.Now == nil {
+		opts.Now = time.Now
+	}
+	if opts.NewID == nil {
+		opts.NewID = newID
+	}
+	if opts.Log == nil {
+		opts.Log = slog.Default()
+	}
+	e := &Engine{opts: opts, files: opts.Policies, http: lookup.NewClient()}
+	if e.files == nil {
+		if opts.Dir == "" {
+			return nil, errors.New("engine: neither policies nor a folder of them")
+		}
+		e.files = os.DirFS(opts.Dir)
+	}
+	if err := e.Reload(ctx); err != nil {
+		return nil, fmt.Errorf("engine: %w", err)
+	}
+	return e, nil
+}
+
+func newID() string {
+	id, err := uuid.NewV7()
+	if err != nil { // only a broken random source; an id is no reason to refuse service
+		return ""
+	}
+	return id.String()
+}
+
+// Close drops idle connections to the services of look-ups. Run does so when it ends.
+func (e *Engine) Close() { e.http.CloseIdleConnections() }
+
+// Revision names the policies that decide now: 16 hexadecimal digits of the SHA-256 of their files.
+func (e *Engine) Revision() string { return e.current.Load().revision }
+
+// errFailed is every failure to decide; what failed stands in the log alone.
+var errFailed = fault.New(fault.Unavailable, "No decision could be made.").Named("policy_failed")
+
+// Evaluate decides. The context's time is the engine's own, whatever the request says. The answer carries the decision's id and
+// the policies' revision also when there is an error.
+func (e *Engine) Evaluate(ctx context.Context, r authzen.Request) (res authzen.Response, err error) {
+	snap := e.current.Load()
+	about := &authzen.ResponseContext{Revision: snap.revision, DecisionID: e.opts.NewID()}
+	defer func() {
+		if p := recover(); p != nil {
+			err = errFailed.Because(fmt.Errorf("panic: %v", p))
+		}
+		if err != nil {
+			res = authzen.Response{Context: about}
+		}
+	}()
+	now := e.opts.Now()
+	properties, err := snap.properties(ctx, r.Resource)
+	if err != nil {
+		e.opts.Log.WarnContext(ctx, "look-up failed; denied", "decision_id", about.DecisionID, "resource_type", r.Resource.Type, "error", err)
+		about.Reasons = []string{"lookup_failed"}
+		return authzen.Response{Context: about}, nil
+	}
+	input, err := inputOf(r, properties, now)
+	if err != nil {
+		return res, fault.New(fault.Invalid, "The request holds a value that is not JSON.").Because(err)
+	}
+	ctx, cancel := context.WithTimeout(ctx, e.opts.Deadline)
+	defer cancel()
+	results, err := snap.query.Eval(ctx, rego.EvalParsedInput(input), rego.EvalTime(now), rego.EvalMetrics(metrics.NoOp()))
+	if err != nil {
+		return res, errFailed.Because(err)
+	}
+	allow, err := decisionOf(results, about)
+	if err != nil {
+		return res, errFailed.Because(err)
+	}
+	return authzen.Response{Decision: allow, Context: about}, nil
+}
+
+// Ready answers nil when the newest policies decide, and a fault named "degraded" that says what is wrong with them when older
+// ones do.
+func (e *Engine) Ready() error {
+	e.loading.Lock()
+	defer e.loading.Unlock()
+	if e.failure == nil {
+		return nil
+	}
+	return fault.New(fault.Unavailable, "The policies have changed but do not load; revision "+e.Revision()+
+		" goes on deciding. "+oneLine(e.failure)).Named("degraded")
+}
+
+// properties is what the policy may believe of the object: the answer of a declared look-up, or else what the enforcement
+// point sent. A collection (its id is a path pattern) has no object to ask for.
+func (s *snapshot) properties(ctx context.Context, r authzen.Resource) (map[string]any, error) {
+	if !s.lookups.Declared(r.Type) {
+		return others(r.Properties, resourceMembers), nil
+	}
+	if len(r.ID) > 0 && r.ID[0] == '/' {
+		return map[string]any{}, nil
+	}
+	return s.lookups.Find(ctx, r.Type, r.ID)
+}

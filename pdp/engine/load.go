@@ -1,0 +1,290 @@
+package engine
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"maps"
+	"path"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/open-policy-agent/opa/v1/ast"
+	"github.com/open-policy-agent/opa/v1/rego"
+	"github.com/open-policy-agent/opa/v1/storage"
+	"github.com/open-policy-agent/opa/v1/storage/inmem"
+	"github.com/open-policy-agent/opa/v1/tester"
+	"github.com/open-policy-agent/opa/v1/util"
+
+	"github.com/gatehouse-auth/gatehouse/pdp/authzen"
+	"github.com/gatehouse-auth/gatehouse/pdp/lookup"
+)
+
+// Entrypoint is the rule that decides.
+const Entrypoint = "data.gatehouse.authz.decision"
+
+const (
+	maxFiles   = 64 << 20 // bytes of all policy files together
+	testsLimit = 10 * time.Second
+	casesDir   = "cases" // decisions written down for people and tests; no data for rules
+)
+
+// snapshot is everything that a decision depends on. It never changes.
+type snapshot struct {
+	revision string
+	query    rego.PreparedEvalQuery
+	lookups  *lookup.Set
+}
+
+// source is one reading of the policy files.
+type source struct {
+	revision string
+	modules  map[string]*ast.Module
+	tests    map[string]*ast.Module
+	data     map[string]any
+}
+
+// build makes a snapshot of files or says why it cannot be one.
+func (e *Engine) build(ctx context.Context, files map[string][]byte) (*snapshot, error) {
+	src, err := parse(files)
+	if err != nil {
+		return nil, err
+	}
+	var declared any
+	if gatehouse, ok := src.data["gatehouse"].(map[string]any); ok {
+		declared = gatehouse["lookups"]
+	}
+	lookups, err := lookup.New(declared, e.opts.Services, e.http, e.opts.Now)
+	if err != nil {
+		return nil, err
+	}
+	store := inmem.NewFromObjectWithOpts(src.data, inmem.OptRoundTripOnWrite(false))
+	compiler, err := compile(ctx, store, src.modules)
+	if err != nil {
+		return nil, err
+	}
+	if len(compiler.GetRulesExact(ast.MustParseRef(Entrypoint))) == 0 {
+		return nil, fmt.Errorf("there is no rule %s", Entrypoint)
+	}
+	if err := runTests(ctx, store, src); err != nil {
+		return nil, err
+	}
+	query, err := rego.New(rego.Query(Entrypoint), rego.Compiler(compiler), rego.Store(store),
+		rego.StrictBuiltinErrors(true)).PrepareForEval(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("prepare: %w", err)
+	}
+	s := &snapshot{revision: src.revision, query: query, lookups: lookups}
+	return s, s.deniesByDefault(ctx, e.opts.Deadline)
+}
+
+// deniesByDefault asks for something that no policy can know (S62).
+func (s *snapshot) deniesByDefault(ctx context.Context, deadline time.Duration) error {
+	nobody := authzen.Request{
+		Subject: authzen.Subject{Type: "probe", ID: "probe"}, Action: authzen.Action{Name: "probe"},
+		Resource: authzen.Resource{Type: "probe", ID: "probe"}, Context: map[string]any{"ip": "192.0.2.1"},
+	}
+	input, err := inputOf(nobody, nil, time.Unix(0, 0))
+	if err != nil {
+		return fmt.Errorf("probe: %w", err)
+	}
+	ctx, cancel := context.WithTimeout(ctx, max(deadline, time.Second)) // the first evaluation of a cold snapshot
+	defer cancel()
+	results, err := s.query.Eval(ctx, rego.EvalParsedInput(input))
+	if err != nil {
+		return fmt.Errorf("probe: %w", err)
+	}
+	allow, err := decisionOf(results, &authzen.ResponseContext{})
+	if err != nil {
+		return fmt.Errorf("probe: %w", err)
+	}
+	if allow {
+		return errors.New("the policies allow an unknown subject an unknown action on an unknown resource; they must deny by default")
+	}
+	return nil
+}
+
+// Capabilities are OPA's own less every builtin that reaches outside the process or is not a function of its operands (S62).
+func Capabilities() *ast.Capabilities {
+	c := ast.CapabilitiesForThisVersion()
+	c.Builtins = slices.DeleteFunc(c.Builtins, func(b *ast.Builtin) bool {
+		switch b.Name {
+		case "http.send", "net.lookup_ip_addr", "opa.runtime":
+			return true
+		}
+		return b.Nondeterministic
+	})
+	c.AllowNet = []string{} // schemas are not fetched either
+	return c
+}
+
+func compile(ctx context.Context, store storage.Store, modules map[string]*ast.Module) (*ast.Compiler, error) {
+	var compiler *ast.Compiler
+	err := storage.Txn(ctx, store, storage.TransactionParams{}, func(txn storage.Transaction) error {
+		compiler = ast.NewCompiler().WithCapabilities(Capabilities()).WithStrict(true).
+			WithPathConflictsCheck(storage.NonEmpty(ctx, store, txn))
+		compiler.Compile(modules)
+		if compiler.Failed() {
+			return compiler.Errors
+		}
+		return nil
+	})
+	return compiler, err
+}
+
+// runTests runs the *_test.rego beside the rules: policies that break their own tests do not go live.
+func runTests(ctx context.Context, store storage.Store, src source) error {
+	if len(src.tests) == 0 {
+		return nil
+	}
+	all := maps.Clone(src.modules)
+	maps.Copy(all, src.tests)
+	// The compiler rewrites modules in place.
+	for name, m := range all {
+		all[name] = m.Copy()
+	}
+	ctx, cancel := context.WithTimeout(ctx, testsLimit)
+	defer cancel()
+	return storage.Txn(ctx, store, storage.TransactionParams{}, func(txn storage.Transaction) error {
+		results, err := tester.NewRunner().SetCompiler(ast.NewCompiler().WithCapabilities(Capabilities())).
+			SetStore(store).SetModules(all).SetTimeout(testsLimit).RunTests(ctx, txn)
+		if err != nil {
+			return fmt.Errorf("tests: %w", err)
+		}
+		var failed []string
+		for r := range results {
+			if r.Fail || r.Error != nil {
+				failed = append(failed, r.Location.File+": "+r.Name)
+			}
+		}
+		if len(failed) > 0 {
+			slices.Sort(failed)
+			return fmt.Errorf("tests fail: %s", strings.Join(failed, ", "))
+		}
+		return ctx.Err()
+	})
+}
+
+// parse reads modules and data as `opa test <folder>` does: a data file's place in the folder is its path in data.
+func parse(files map[string][]byte) (source, error) {
+	src := source{revision: revisionOf(files), modules: map[string]*ast.Module{}, tests: map[string]*ast.Module{}, data: map[string]any{}}
+	var errs []error
+	for _, name := range slices.Sorted(maps.Keys(files)) {
+		if strings.HasSuffix(name, ".rego") {
+			m, err := ast.ParseModuleWithOpts(name, string(files[name]), ast.ParserOptions{RegoVersion: ast.RegoV1, Capabilities: Capabilities()})
+			switch {
+			case err != nil:
+				errs = append(errs, err)
+			case m == nil:
+				errs = append(errs, fmt.Errorf("%s: empty module", name))
+			case strings.HasSuffix(name, "_test.rego"):
+				src.tests[name] = m
+			default:
+				src.modules[name] = m
+			}
+			continue
+		}
+		var v any
+		if err := util.Unmarshal(files[name], &v); err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", name, err))
+			continue
+		}
+		object, ok := v.(map[string]any)
+		if !ok {
+			errs = append(errs, fmt.Errorf("%s: data must be an object", name))
+			continue
+		}
+		if dir := path.Dir(name); dir != "." {
+			parts := strings.Split(dir, "/")
+			for _, p := range slices.Backward(parts) {
+				object = map[string]any{p: object}
+			}
+		}
+		if at := merge(src.data, object, ""); at != "" {
+			errs = append(errs, fmt.Errorf("%s: %s is also defined by another file", name, at))
+		}
+	}
+	return src, errors.Join(errs...)
+}
+
+// merge adds from to into, and answers the path of the first conflict.
+func merge(into, from map[string]any, at string) (conflict string) {
+	for k, v := range from {
+		old, taken := into[k]
+		if !taken {
+			into[k] = v
+			continue
+		}
+		a, okA := old.(map[string]any)
+		b, okB := v.(map[string]any)
+		if !okA || !okB {
+			return at + "/" + k
+		}
+		if c := merge(a, b, at+"/"+k); c != "" {
+			return c
+		}
+	}
+	return ""
+}
+
+// wanted reports whether a file belongs to the policies. Hidden names are left out: editors' and Kubernetes' own.
+func wanted(name string) bool {
+	if strings.HasPrefix(path.Base(name), ".") {
+		return false
+	}
+	switch path.Ext(name) {
+	case ".rego", ".yaml", ".yml", ".json":
+		return true
+	}
+	return false
+}
+
+// walk calls visit for each policy file.
+func walk(files fs.FS, visit func(name string, d fs.DirEntry) error) error {
+	return fs.WalkDir(files, ".", func(name string, d fs.DirEntry, err error) error {
+		switch {
+		case err != nil:
+			return err
+		case d.IsDir() && name != "." && (name == casesDir || strings.HasPrefix(d.Name(), ".")):
+			return fs.SkipDir
+		case d.IsDir() || !wanted(name):
+			return nil
+		}
+		return visit(name, d)
+	})
+}
+
+func read(files fs.FS) (map[string][]byte, error) {
+	all, left := map[string][]byte{}, int64(maxFiles)
+	err := walk(files, func(name string, _ fs.DirEntry) error {
+		f, err := files.Open(name)
+		if err != nil {
+			return err
+		}
+		defer f.Close()
+		b, err := io.ReadAll(io.LimitReader(f, left+1))
+		if err != nil {
+			return err
+		}
+		if left -= int64(len(b)); left < 0 {
+			return fmt.Errorf("the policy files are larger than %d bytes together", maxFiles)
+		}
+		all[name] = b
+		return nil
+	})
+	return all, err
+}
+
+func revisionOf(files map[string][]byte) string {
+	h := sha256.New()
+	for _, name := range slices.Sorted(maps.Keys(files)) {
+		fmt.Fprintf(h, "%d:%s%d:", len(name), name, len(files[name]))
+		h.Write(files[name])
+	}
+	return hex.EncodeToString(h.Sum(nil)[:8])
+}

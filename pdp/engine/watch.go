@@ -1,0 +1,107 @@
+package engine
+
+import (
+	"context"
+	"fmt"
+	"io/fs"
+	"strings"
+	"time"
+)
+
+// Reload reads the policy files and puts them in force, or keeps those that are and answers why.
+func (e *Engine) Reload(ctx context.Context) error {
+	e.loading.Lock()
+	defer e.loading.Unlock()
+	print, err := fingerprint(e.files)
+	if err == nil {
+		err = e.load(ctx, print)
+	}
+	return e.settle(ctx, err)
+}
+
+// Run looks for changed files until ctx ends. It polls (the sizes and times of a few files) because that also works on mounts
+// where change events do not, and reloads once two looks in a row agree, so that a file half written is not tried.
+func (e *Engine) Run(ctx context.Context) error {
+	defer e.Close()
+	tick := time.NewTicker(e.opts.Poll)
+	defer tick.Stop()
+	last := ""
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+			last = e.look(ctx, last)
+		}
+	}
+}
+
+// look reloads when the files differ from those tried last and have not changed since the look before. It answers their
+// fingerprint.
+func (e *Engine) look(ctx context.Context, last string) string {
+	e.loading.Lock()
+	defer e.loading.Unlock()
+	print, err := fingerprint(e.files)
+	switch {
+	case err != nil:
+		e.seen = ""            // look again even if they come back as they were
+		_ = e.settle(ctx, err) // told by Ready and the log
+	case print != e.seen && print == last:
+		_ = e.settle(ctx, e.load(ctx, print)) // as above
+	}
+	return print
+}
+
+func (e *Engine) load(ctx context.Context, print string) error {
+	e.seen = print
+	files, err := read(e.files)
+	if err != nil {
+		e.seen = ""
+		return err
+	}
+	if now := e.current.Load(); now != nil && now.revision == revisionOf(files) {
+		return nil
+	}
+	snap, err := e.build(ctx, files)
+	if err != nil {
+		return err
+	}
+	e.current.Store(snap)
+	e.opts.Log.InfoContext(ctx, "policies loaded", "revision", snap.revision)
+	return nil
+}
+
+// settle remembers how loading went, and logs a failure once.
+func (e *Engine) settle(ctx context.Context, err error) error {
+	if err != nil && (e.failure == nil || e.failure.Error() != err.Error()) && e.current.Load() != nil {
+		e.opts.Log.ErrorContext(ctx, "policies not loaded; the old ones go on deciding", "revision", e.Revision(), "error", err)
+	}
+	if err != nil && e.failure != nil && e.failure.Error() == err.Error() {
+		return err
+	}
+	e.failure = err
+	return err
+}
+
+// fingerprint changes when a policy file does: names, sizes and times.
+func fingerprint(files fs.FS) (string, error) {
+	var b strings.Builder
+	err := walk(files, func(name string, _ fs.DirEntry) error {
+		info, err := fs.Stat(files, name) // follows links, as reading does
+		if err != nil {
+			return err
+		}
+		fmt.Fprintf(&b, "%s %d %d\n", name, info.Size(), info.ModTime().UnixNano())
+		return nil
+	})
+	return b.String(), err
+}
+
+// oneLine is the beginning of an error's text without line breaks.
+func oneLine(err error) string {
+	text := strings.Join(strings.Fields(err.Error()), " ")
+	if len(text) > 500 {
+		text = strings.ToValidUTF8(text[:500], "") + " …"
+	}
+	return text
+}

@@ -1,0 +1,257 @@
+package lookup
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+	"unicode"
+	"unicode/utf8"
+
+	"golang.org/x/sync/singleflight"
+)
+
+const (
+	maxAnswer  = 256 << 10 // bytes
+	maxID      = 256       // bytes
+	maxEntries = 10_000    // remembered answers
+	missing    = "missing" // the property of an object that does not exist
+)
+
+// Set is the declared look-ups of one policy. It is safe for concurrent use.
+type Set struct {
+	specs   map[string]*spec
+	http    *http.Client
+	now     func() time.Time
+	flights singleflight.Group
+	good    sync.Map // resource type → *atomic.Int32, the address that answered last
+
+	mu    sync.Mutex
+	cache map[key]entry
+}
+
+type key struct{ kind, id string }
+
+type entry struct {
+	properties map[string]any
+	until      time.Time
+}
+
+// NewClient makes the HTTP client that look-ups need: no redirects, no proxy of the environment, bounded connections.
+func NewClient() *http.Client {
+	return &http.Client{
+		Transport: &http.Transport{
+			DialContext:            (&net.Dialer{Timeout: time.Second}).DialContext,
+			MaxIdleConns:           128,
+			MaxIdleConnsPerHost:    32,
+			MaxConnsPerHost:        64,
+			IdleConnTimeout:        time.Minute,
+			MaxResponseHeaderBytes: 16 << 10,
+			DisableCompression:     true,
+		},
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
+}
+
+// New checks the declarations in document (the value under "lookups", nil for none). Services maps the host of a
+// declaration's URL to base URLs, which are tried in turn.
+func New(document any, services map[string][]string, client *http.Client, now func() time.Time) (*Set, error) {
+	specs, err := parse(document, services)
+	if err != nil {
+		return nil, err
+	}
+	s := &Set{specs: specs, http: client, now: now, cache: map[key]entry{}}
+	for kind := range specs {
+		s.good.Store(kind, new(atomic.Int32))
+	}
+	return s, nil
+}
+
+// Declared reports whether there is a look-up for objects of this type.
+func (s *Set) Declared(kind string) bool { return s.specs[kind] != nil }
+
+// Find answers the declared properties of an object, and {"missing": true} for one that does not exist (404 or 410), which
+// is never remembered: it may be created the next moment. The answer is shared and must not be changed.
+func (s *Set) Find(ctx context.Context, kind, id string) (map[string]any, error) {
+	spec := s.specs[kind]
+	if spec == nil {
+		return nil, errors.New("look-up: none is declared for this type")
+	}
+	if !safeID(id) {
+		return nil, errors.New("look-up: unfit id")
+	}
+	k := key{kind, id}
+	if found, ok := s.remembered(k); ok {
+		return found, nil
+	}
+	// Callers that ask for the same object at the same moment share one request, which none of them can cancel alone.
+	result := s.flights.DoChan(kind+"\x00"+id, func() (any, error) {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), spec.deadline)
+		defer cancel()
+		asked := s.now()
+		found, err := s.ask(ctx, kind, spec, id)
+		if err == nil && found[missing] == nil {
+			s.remember(k, entry{found, asked.Add(spec.ttl)})
+		}
+		return found, err
+	})
+	select {
+	case r := <-result:
+		if r.Err != nil {
+			return nil, r.Err
+		}
+		return r.Val.(map[string]any), nil
+	case <-ctx.Done():
+		return nil, fmt.Errorf("look-up: %w", ctx.Err())
+	}
+}
+
+// safeID refuses ids that could mean another path once they are part of a URL, whatever the API's parser.
+func safeID(id string) bool {
+	return id != "" && len(id) <= maxID && id != "." && id != ".." && utf8.ValidString(id) &&
+		!strings.ContainsFunc(id, unicode.IsControl) && !strings.ContainsAny(id, `/\`)
+}
+
+// ask tries the addresses in turn, the one that answered last first. Each gets an equal share of the time that is left, so
+// that one that hangs leaves some for the next.
+func (s *Set) ask(ctx context.Context, kind string, spec *spec, id string) (map[string]any, error) {
+	v, _ := s.good.Load(kind)
+	good := v.(*atomic.Int32)
+	first, n := int(good.Load()), len(spec.bases)
+	var failures []error
+	for i := range n {
+		at := (first + i) % n
+		found, err := s.askOne(ctx, spec, spec.bases[at], id, n-i)
+		if err == nil {
+			good.Store(int32(at))
+			return found, nil
+		}
+		failures = append(failures, err)
+		var final *refusal
+		if errors.As(err, &final) || ctx.Err() != nil {
+			break
+		}
+	}
+	return nil, errors.Join(failures...)
+}
+
+// refusal is an answer that another address would give as well.
+type refusal struct{ why string }
+
+func (r *refusal) Error() string { return "look-up: " + r.why }
+
+func (s *Set) askOne(ctx context.Context, spec *spec, base, id string, left int) (map[string]any, error) {
+	if end, ok := ctx.Deadline(); ok {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, time.Until(end)/time.Duration(left))
+		defer cancel()
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, base+spec.before+url.PathEscape(id)+spec.after, nil)
+	if err != nil {
+		return nil, &refusal{"no request can be made of the id"}
+	}
+	req.Header.Set("Accept", "application/json")
+	req.Header.Set("User-Agent", "gatehouse-pdp")
+	res, err := s.http.Do(req)
+	if err != nil {
+		var u *url.Error // names the whole URL, and with it the object
+		if errors.As(err, &u) {
+			err = u.Err
+		}
+		return nil, fmt.Errorf("look-up: %w", err)
+	}
+	defer res.Body.Close()
+	body, err := io.ReadAll(io.LimitReader(res.Body, maxAnswer+1))
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("look-up: read answer: %w", err)
+	case len(body) > maxAnswer:
+		return nil, &refusal{"answer too large"}
+	case res.StatusCode == http.StatusNotFound || res.StatusCode == http.StatusGone:
+		return map[string]any{missing: true}, nil
+	case res.StatusCode >= 500:
+		return nil, fmt.Errorf("look-up: status %d", res.StatusCode)
+	case res.StatusCode != http.StatusOK:
+		return nil, &refusal{"status " + strconv.Itoa(res.StatusCode)}
+	}
+	return spec.read(body)
+}
+
+// read takes the declared properties from an answer. One that the answer lacks is absent.
+func (s *spec) read(body []byte) (map[string]any, error) {
+	dec := json.NewDecoder(strings.NewReader(string(body)))
+	dec.UseNumber()
+	var object map[string]any
+	if err := dec.Decode(&object); err != nil || object == nil || dec.Decode(new(any)) != io.EOF {
+		return nil, &refusal{"answer is not one JSON object"}
+	}
+	found := make(map[string]any, len(s.properties))
+	for name, tokens := range s.properties {
+		if v, ok := resolve(object, tokens); ok {
+			found[name] = v
+		}
+	}
+	return found, nil
+}
+
+func resolve(v any, tokens []string) (any, bool) {
+	for _, t := range tokens {
+		switch at := v.(type) {
+		case map[string]any:
+			next, ok := at[t]
+			if !ok {
+				return nil, false
+			}
+			v = next
+		case []any:
+			i, err := strconv.Atoi(t)
+			if err != nil || i < 0 || i >= len(at) || t != strconv.Itoa(i) {
+				return nil, false
+			}
+			v = at[i]
+		default:
+			return nil, false
+		}
+	}
+	return v, true
+}
+
+func (s *Set) remembered(k key) (map[string]any, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	e, ok := s.cache[k]
+	if !ok || !s.now().Before(e.until) {
+		return nil, false
+	}
+	return e.properties, true
+}
+
+// remember keeps e, and makes room first by dropping what has expired, or everything when nothing has.
+func (s *Set) remember(k key, e entry) {
+	now := s.now()
+	if !now.Before(e.until) {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.cache) >= maxEntries {
+		for old, o := range s.cache {
+			if !now.Before(o.until) {
+				delete(s.cache, old)
+			}
+		}
+		if len(s.cache) >= maxEntries {
+			clear(s.cache)
+		}
+	}
+	s.cache[k] = e
+}
