@@ -4,13 +4,17 @@ import (
 	"errors"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"go.uber.org/goleak"
 
 	"github.com/gatehouse-auth/gatehouse/internal/redisx"
 	"github.com/gatehouse-auth/gatehouse/internal/testenv"
 )
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 var now = time.UnixMilli(1_772_000_000_123)
 
@@ -73,27 +77,82 @@ func TestAnAddressThatIsNoneIsRefusedWithoutBeingShown(t *testing.T) {
 	}
 }
 
-func TestABreakerLetsOneTryAtATimeUntilItWorks(t *testing.T) {
+func TestABreakerOpensAfterFailuresInARowAndClosesByItsProbe(t *testing.T) {
 	t.Parallel()
-	at := now
-	b := redisx.Breaker{Pause: time.Second, Now: func() time.Time { return at }}
-	broken := errors.New("broken")
-	calls := 0
-	try := func(err error) error { return b.Do(func() error { calls++; return err }) }
+	synctest.Test(t, func(t *testing.T) {
+		broken := errors.New("broken")
+		var probes, changes int
+		probed := error(broken)
+		b := redisx.Breaker{
+			Pause: time.Second, Tolerate: 1, Now: time.Now,
+			Probe:   func() error { probes++; time.Sleep(100 * time.Millisecond); return probed },
+			Changed: func(bool, error) { changes++ },
+		}
+		calls := 0
+		try := func(err error) error { return b.Do(func() error { calls++; return err }) }
 
-	if err := try(broken); !errors.Is(err, broken) || !b.Open() {
-		t.Fatalf("error %v, open %v", err, b.Open())
+		for _, err := range []error{broken, nil, broken} {
+			if got := try(err); !errors.Is(got, err) || b.Open() {
+				t.Fatalf("error %v, open %v: failures that are not in a row opened it", got, b.Open())
+			}
+		}
+		if err := try(broken); !errors.Is(err, broken) || !b.Open() {
+			t.Fatalf("error %v, open %v after two failures in a row", err, b.Open())
+		}
+		was := calls
+		for range 10 {
+			if err := try(nil); !errors.Is(err, redisx.ErrOpen) {
+				t.Errorf("while open: %v", err)
+			}
+		}
+		if calls != was || probes != 0 {
+			t.Errorf("%d calls and %d probes during the pause", calls-was, probes)
+		}
+		for range 2 { // the first probe fails, the second works
+			time.Sleep(time.Second)
+			began := time.Now()
+			for range 10 {
+				if err := try(nil); !errors.Is(err, redisx.ErrOpen) {
+					t.Errorf("beside the probe: %v", err)
+				}
+			}
+			if waited := time.Since(began); waited != 0 {
+				t.Errorf("callers waited %v for the probe", waited)
+			}
+			time.Sleep(200 * time.Millisecond)
+			synctest.Wait()
+			probed = nil
+		}
+		if probes != 2 || changes != 2 || b.Open() {
+			t.Errorf("%d probes, %d changes, open %v", probes, changes, b.Open())
+		}
+		if err := try(nil); err != nil {
+			t.Errorf("after a probe that worked: %v", err)
+		}
+	})
+}
+
+func TestALateSuccessDoesNotCloseABreaker(t *testing.T) {
+	t.Parallel()
+	b := redisx.Breaker{Pause: time.Hour, Now: time.Now, Probe: func() error { return nil }}
+	err := b.Do(func() error {
+		_ = b.Do(func() error { return errors.New("broken") })
+		return nil
+	})
+	if err != nil || !b.Open() {
+		t.Errorf("error %v, open %v", err, b.Open())
 	}
-	if err := try(nil); !errors.Is(err, redisx.ErrOpen) || calls != 1 {
-		t.Errorf("while open: error %v after %d calls", err, calls)
-	}
-	at = at.Add(time.Second)
-	inner := error(nil)
-	if err := b.Do(func() error { inner = try(nil); return nil }); err != nil || !errors.Is(inner, redisx.ErrOpen) {
-		t.Errorf("the one try: %v, a second beside it: %v", err, inner)
-	}
-	if err := try(nil); err != nil || b.Open() {
-		t.Errorf("after a try that worked: error %v, open %v", err, b.Open())
+}
+
+func TestAPanicIsAFailure(t *testing.T) {
+	t.Parallel()
+	b := redisx.Breaker{Pause: time.Hour, Now: time.Now, Probe: func() error { return nil }}
+	func() {
+		defer func() { _ = recover() }()
+		_ = b.Do(func() error { panic("x") })
+	}()
+	if !b.Open() {
+		t.Error("closed")
 	}
 }
 

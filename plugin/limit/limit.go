@@ -7,7 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -59,10 +59,13 @@ type Result struct {
 
 const (
 	prefix = "gatehouse:limit"
-	// retry is how soon Redis is tried again after a failure; it bounds how long limits stay local after its return.
+	// retry is how often Redis is tried while it is away; it bounds how long limits stay local after its return.
 	retry = 500 * time.Millisecond
 	// timeout bounds the counting of one request.
-	timeout = 100 * time.Millisecond
+	timeout = 250 * time.Millisecond
+	// tolerate is how many requests in a row may find Redis too slow before it counts as away. One slow command must not
+	// make the whole process count alone, for then more pass than the limit says.
+	tolerate = 2
 )
 
 // Limiter counts. It is safe for concurrent use.
@@ -71,19 +74,31 @@ type Limiter struct {
 	local   limiter.Store
 	breaker redisx.Breaker
 	now     func() time.Time
-	log     *slog.Logger
+	timeout time.Duration
 
-	mu     sync.Mutex
-	shared limiter.Store // nil until Redis has been reached once: ulule's store loads its scripts when it is made
+	loading chan struct{} // holds one token: the right to make shared
+	shared  atomic.Pointer[limiter.Store]
 }
 
 // New makes a limiter; Redis need not be there yet.
 func New(client redis.UniversalClient, now func() time.Time, log *slog.Logger) *Limiter {
-	return &Limiter{
-		client: client, now: now, log: log,
+	l := &Limiter{
+		client: client, now: now, timeout: timeout,
 		local:   memory.NewStoreWithOptions(limiter.StoreOptions{Prefix: prefix, CleanUpInterval: time.Minute}),
-		breaker: redisx.Breaker{Pause: retry, Now: now},
+		loading: make(chan struct{}, 1),
 	}
+	l.breaker = redisx.Breaker{
+		Pause: retry, Tolerate: tolerate, Now: now,
+		Probe: func() error { return l.ping(context.Background()) },
+		Changed: func(away bool, cause error) {
+			if away {
+				log.Warn("limits: Redis is away; counting locally", "error", cause)
+			} else {
+				log.Info("limits: Redis is back")
+			}
+		},
+	}
+	return l
 }
 
 // Take counts the request against every key and answers whether all still had room. Redis away is no error: the request is
@@ -93,11 +108,11 @@ func (l *Limiter) Take(ctx context.Context, keys []Key) (Result, error) {
 		return Result{Allowed: true}, nil
 	}
 	var res Result
-	was := l.breaker.Open()
 	err := l.breaker.Do(func() (err error) {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), timeout)
+		// A caller who hangs up says nothing about Redis and is counted all the same.
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), l.timeout)
 		defer cancel()
-		store, err := l.store()
+		store, err := l.store(ctx)
 		if err != nil {
 			return err
 		}
@@ -105,13 +120,7 @@ func (l *Limiter) Take(ctx context.Context, keys []Key) (Result, error) {
 		return err
 	})
 	if err == nil {
-		if was {
-			l.log.InfoContext(ctx, "limits: Redis is back")
-		}
 		return res, nil
-	}
-	if !was {
-		l.log.WarnContext(ctx, "limits: Redis is away; counting locally", "error", err)
 	}
 	res, err = count(ctx, l.local, keys, l.now())
 	if err != nil {
@@ -121,25 +130,41 @@ func (l *Limiter) Take(ctx context.Context, keys []Key) (Result, error) {
 	return res, nil
 }
 
-// Ready answers a degraded state while limits are counted locally.
+// Ready asks Redis and answers a degraded state while limits are counted locally.
 func (l *Limiter) Ready() error {
-	if l.breaker.Open() {
+	if err := l.breaker.Do(func() error { return l.ping(context.Background()) }); err != nil {
 		return web.Degraded("Limits are counted by each process alone: Redis is away.")
 	}
 	return nil
 }
 
-func (l *Limiter) store() (limiter.Store, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.shared == nil {
-		s, err := redisstore.NewStoreWithOptions(l.client, limiter.StoreOptions{Prefix: prefix})
-		if err != nil {
-			return nil, fmt.Errorf("load scripts: %w", err)
-		}
-		l.shared = s
+func (l *Limiter) ping(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, l.timeout)
+	defer cancel()
+	return l.client.Ping(ctx).Err()
+}
+
+// store makes ulule's store when it is first needed, for it loads its scripts then and fails without Redis. One caller
+// does; the others wait no longer than they would for Redis itself.
+func (l *Limiter) store(ctx context.Context) (limiter.Store, error) {
+	if s := l.shared.Load(); s != nil {
+		return *s, nil
 	}
-	return l.shared, nil
+	select {
+	case l.loading <- struct{}{}:
+		defer func() { <-l.loading }()
+	case <-ctx.Done():
+		return nil, fmt.Errorf("wait for scripts: %w", ctx.Err())
+	}
+	if s := l.shared.Load(); s != nil {
+		return *s, nil
+	}
+	s, err := redisstore.NewStoreWithOptions(l.client, limiter.StoreOptions{Prefix: prefix})
+	if err != nil {
+		return nil, fmt.Errorf("load scripts: %w", err)
+	}
+	l.shared.Store(&s)
+	return s, nil
 }
 
 func count(ctx context.Context, store limiter.Store, keys []Key, now time.Time) (Result, error) {
