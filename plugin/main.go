@@ -46,7 +46,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	log := telemetry.Logger(stderr, level)
-	a := app.New(time.Now, log)
+	a := app.New(app.Options{Now: time.Now, Log: log})
 	defer a.Close()
 	server, err := kong.NewServer(a.Guard, time.Now, log)
 	if err != nil {
@@ -56,7 +56,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	if err != nil {
 		return err
 	}
-	services := []lifecycle.Service{lifecycle.Func(func(ctx context.Context) error { return server.Serve(ctx, ln) })}
+	services := []lifecycle.Service{a, lifecycle.Func(func(ctx context.Context) error { return server.Serve(ctx, ln) })}
 	if *status != "" {
 		private, err := new(net.ListenConfig).Listen(ctx, "tcp", *status)
 		if err != nil {

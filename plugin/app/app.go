@@ -30,18 +30,31 @@ const (
 	maxLifetime = 24 * time.Hour  // of any token; revocations are kept as long
 )
 
-// App holds the shared parts. Parts are made when the first configuration asks for them and live until Close.
-type App struct {
-	ctx    context.Context //nolint:containedctx // the lifetime of the shared parts, which no request's context has
-	cancel context.CancelFunc
-	wg     sync.WaitGroup
-	now    func() time.Time
-	log    *slog.Logger
+// Options is what an App is made of.
+type Options struct {
+	Now func() time.Time
+	Log *slog.Logger
+}
 
-	mu    sync.Mutex
-	redis map[string]*store
-	keys  map[string]*jose.RemoteKeys
-	pdps  map[guard.PDP]*decide.Client
+// App holds the shared parts. A part is made when the first configuration asks for it, and works in the background while
+// Run runs. Close ends what is left.
+type App struct {
+	now func() time.Time
+	log *slog.Logger
+
+	mu        sync.Mutex
+	redis     map[string]*store
+	keys      map[string]*jose.RemoteKeys
+	verifiers map[string]*guard.Issuers
+	pdps      map[guard.PDP]*decide.Client
+	parts     []part
+	start     func(part) // nil unless Run runs
+}
+
+// part is work in the background: it runs until its context ends.
+type part struct {
+	name string
+	run  func(context.Context) error
 }
 
 // store is one Redis and what works over it.
@@ -52,18 +65,39 @@ type store struct {
 }
 
 // New makes an App that has no parts yet.
-func New(now func() time.Time, log *slog.Logger) *App {
-	ctx, cancel := context.WithCancel(context.Background())
+func New(o Options) *App {
 	return &App{
-		ctx: ctx, cancel: cancel, now: now, log: log,
-		redis: map[string]*store{}, keys: map[string]*jose.RemoteKeys{}, pdps: map[guard.PDP]*decide.Client{},
+		now: o.Now, log: o.Log,
+		redis: map[string]*store{}, keys: map[string]*jose.RemoteKeys{}, verifiers: map[string]*guard.Issuers{}, pdps: map[guard.PDP]*decide.Client{},
 	}
 }
 
-// Close stops what runs in the background and closes all connections.
+// Run does the background work of all parts, those too that are made while it runs, until ctx ends. Connections stay open
+// for the requests that are under way then; Close closes them.
+func (a *App) Run(ctx context.Context) error {
+	var wg sync.WaitGroup
+	a.mu.Lock()
+	a.start = func(p part) {
+		wg.Go(func() {
+			if err := p.run(ctx); err != nil {
+				a.log.ErrorContext(ctx, "background part ended", "part", p.name, "error", err)
+			}
+		})
+	}
+	for _, p := range a.parts {
+		a.start(p)
+	}
+	a.mu.Unlock()
+	<-ctx.Done()
+	a.mu.Lock()
+	a.start = nil
+	a.mu.Unlock()
+	wg.Wait()
+	return nil
+}
+
+// Close closes all connections. Guards that are asked afterwards deny.
 func (a *App) Close() {
-	a.cancel()
-	a.wg.Wait()
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for _, s := range a.redis {
@@ -136,7 +170,13 @@ func (a *App) store(url telemetry.Secret) (*store, error) {
 	return s, nil
 }
 
+// verifier answers one verifier for all configurations that trust the same issuers in the same way, so that a token which
+// one route (or another worker of Kong) has seen verified costs the next no signature check.
 func (a *App) verifier(issuers []guard.Issuer) (*guard.Issuers, error) {
+	same := fmt.Sprintf("%#v", issuers)
+	if v, ok := a.verifiers[same]; ok {
+		return v, nil
+	}
 	var trusted []guard.TrustedIssuer
 	for i, is := range issuers {
 		p := jose.Policy{
@@ -146,18 +186,28 @@ func (a *App) verifier(issuers []guard.Issuer) (*guard.Issuers, error) {
 		if err := p.Validate(); err != nil {
 			return nil, fmt.Errorf("config.issuers[%d]: %w", i+1, err)
 		}
-		k, ok := a.keys[is.JWKSURL]
-		if !ok {
-			var err error
-			if k, err = jose.NewRemoteKeys(is.JWKSURL, keyRefresh, a.now); err != nil {
-				return nil, fmt.Errorf("config.issuers[%d].jwks_url: %w", i+1, err)
-			}
-			a.keys[is.JWKSURL] = k
-			a.background("key set", k.Run)
+		k, err := a.keySet(is.JWKSURL)
+		if err != nil {
+			return nil, fmt.Errorf("config.issuers[%d].jwks_url: %w", i+1, err)
 		}
 		trusted = append(trusted, guard.TrustedIssuer{Policy: p, Keys: k})
 	}
-	return guard.NewIssuers(a.now, trusted...), nil
+	v := guard.NewIssuers(a.now, trusted...)
+	a.verifiers[same] = v
+	return v, nil
+}
+
+func (a *App) keySet(url string) (*jose.RemoteKeys, error) {
+	if k, ok := a.keys[url]; ok {
+		return k, nil
+	}
+	k, err := jose.NewRemoteKeys(url, keyRefresh, a.now)
+	if err != nil {
+		return nil, err
+	}
+	a.keys[url] = k
+	a.background("key set", k.Run)
+	return k, nil
 }
 
 func (a *App) pdp(p guard.PDP) (*decide.Client, error) {
@@ -172,12 +222,13 @@ func (a *App) pdp(p guard.PDP) (*decide.Client, error) {
 	return c, nil
 }
 
+// background is called with a.mu held.
 func (a *App) background(name string, run func(context.Context) error) {
-	a.wg.Go(func() {
-		if err := run(a.ctx); err != nil {
-			a.log.Error("background part ended", "part", name, "error", err)
-		}
-	})
+	p := part{name, run}
+	a.parts = append(a.parts, p)
+	if a.start != nil {
+		a.start(p)
+	}
 }
 
 // Status serves /healthz and /readyz, for a private address.
