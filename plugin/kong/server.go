@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math/rand/v2"
 	"net"
 	"runtime/debug"
 	"sync"
@@ -55,6 +56,9 @@ type Server struct {
 // NewServer makes a server.
 func NewServer(f Factory, now func() time.Time, log *slog.Logger) (*Server, error) {
 	s := &Server{factory: f, log: log, now: now, instances: map[int32]Handler{}, conns: map[net.Conn]bool{}}
+	// A Kong worker may still hold ids of the process before this one. Were they given out again, it could meet another
+	// route's configuration; a random start makes them unknown, which Kong heals.
+	s.last = rand.Int32N(1 << 30) //nolint:gosec // uniqueness, not secrecy
 	for _, r := range reads {
 		var err error
 		if s.batch, err = appendCall(s.batch, r.method, r.args); err != nil {

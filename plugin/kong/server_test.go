@@ -307,6 +307,21 @@ func TestAnUnknownInstanceEndsTheConnectionAndAClosedOneIsUnknown(t *testing.T) 
 	}
 }
 
+// S53: an id that Kong kept from a process that is gone must not meet another route's configuration.
+func TestARestartedServerDoesNotKnowTheIdsOfTheOneBefore(t *testing.T) {
+	t.Parallel()
+	before, _ := serve(t, forward)
+	old := dial(t, before).start(open)
+	after, _ := serve(t, forward)
+	p := dial(t, after)
+	if id := p.start(open); id == old {
+		t.Fatalf("both gave out %d", id)
+	}
+	if o := p.event(old, request{}); o.broken == nil {
+		t.Errorf("the old id answered: %+v", o)
+	}
+}
+
 func TestABadConfigurationStartsNothing(t *testing.T) {
 	t.Parallel()
 	socket, _ := serve(t, forward)
