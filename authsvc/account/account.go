@@ -61,4 +61,6 @@ type Store interface {
 	// verified at now, exactly once however many ask at the same moment. A wrong one counts as an attempt; with
 	// maxAttempts used up even the right one is refused. It answers ErrCodeInvalid for every refusal.
 	SpendCode(ctx context.Context, userID string, hash []byte, maxAttempts int, now time.Time) error
+	// Enqueue adds jobs that no change of a user causes, all or none.
+	Enqueue(ctx context.Context, jobs ...job.Job) error
 }
