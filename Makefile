@@ -1,4 +1,4 @@
-# Everything a developer does here. `make dev` and `make test` are all that it takes to start.
+# Everything a developer does here. `make test` is all that it takes to start.
 GO           ?= go
 FLAGS        ?=
 GOLANGCI     := $(GO) run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
@@ -6,16 +6,10 @@ OPA          := $(GO) run github.com/open-policy-agent/opa
 WITH_SERVERS := $(GO) run ./internal/testenv/run --
 PROGRAMS     := $(addprefix bin/gatehouse-,plugin pdp authsvc dev)
 
-.PHONY: help dev demo test bench lint policies build $(PROGRAMS)
+.PHONY: help test bench lint policies build $(PROGRAMS)
 
 help: ## what there is to make
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1\t\2/p' Makefile
-
-dev: ## everything in one process on 127.0.0.1; FLAGS=-help shows how to move it
-	@$(GO) run ./dev $(FLAGS)
-
-demo: ## the whole story against a set-up of its own, as a transcript
-	@$(GO) run ./e2e/demo $(FLAGS)
 
 test: ## all tests, with the race detector, against a PostgreSQL and a Redis of their own
 	@$(WITH_SERVERS) $(GO) test -race $(FLAGS) ./...

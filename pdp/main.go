@@ -46,7 +46,7 @@ func run(ctx context.Context, args []string, getenv func(string) string, stderr 
 	flags.SetOutput(stderr)
 	address := flags.String("listen", env(getenv, "PDP_LISTEN", ":8181"), "host:port or unix:///path ($PDP_LISTEN)")
 	dir := flags.String("policies", getenv("PDP_POLICIES"), "folder of policies; without one, those built in ($PDP_POLICIES)")
-	services := flags.String("services", env(getenv, "PDP_SERVICES", ""),
+	services := flags.String("services", getenv("PDP_SERVICES"),
 		"where look-ups go: name=url|url,name=url ($PDP_SERVICES)")
 	level := slog.LevelInfo
 	flags.TextVar(&level, "log-level", level, "debug, info, warn or error")
@@ -69,15 +69,22 @@ func run(ctx context.Context, args []string, getenv func(string) string, stderr 
 	if err != nil {
 		return err
 	}
-	ln, err := listen(*address)
+	ln, err := listen(ctx, *address)
 	if err != nil {
 		return err
 	}
 	decisions := decisionlog.New(log)
 	handler := server.New(server.Options{Engine: e, DecisionLog: decisions, Log: log})
 	log.InfoContext(ctx, "deciding", "address", ln.Addr().String(), "revision", e.Revision())
-	return lifecycle.Run(ctx, e, decisions,
-		lifecycle.Func(func(ctx context.Context) error { return web.Serve(ctx, ln, handler, log) }))
+	return lifecycle.Run(ctx, e, lifecycle.Func(func(ctx context.Context) error {
+		// The decision log outlives the last request, so that no denial made while draining is lost.
+		writing, stop := context.WithCancel(context.WithoutCancel(ctx))
+		written := make(chan error, 1)
+		go func() { written <- decisions.Run(writing) }()
+		err := web.Serve(ctx, ln, handler, log)
+		stop()
+		return errors.Join(err, <-written)
+	}))
 }
 
 func env(getenv func(string) string, name, absent string) string {
@@ -110,16 +117,16 @@ func parseServices(text string) (map[string][]string, error) {
 }
 
 // listen opens a TCP port or a Unix socket; it takes over the socket that a killed predecessor left behind.
-func listen(address string) (net.Listener, error) {
+func listen(ctx context.Context, address string) (net.Listener, error) {
 	path, unix := strings.CutPrefix(address, "unix://")
 	if !unix {
-		return net.Listen("tcp", address)
+		return new(net.ListenConfig).Listen(ctx, "tcp", address)
 	}
-	if c, err := net.Dial("unix", path); err == nil {
+	if c, err := new(net.Dialer).DialContext(ctx, "unix", path); err == nil {
 		return nil, errors.Join(fmt.Errorf("socket %s is in use", path), c.Close())
 	}
 	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("remove stale socket: %w", err)
 	}
-	return net.Listen("unix", path)
+	return new(net.ListenConfig).Listen(ctx, "unix", path)
 }

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"regexp"
 	"strings"
@@ -21,7 +22,7 @@ type Account struct {
 
 // Join registers a new user, verifies the address by the mailbox, and logs in.
 func Join(ctx context.Context, site Site) (Account, error) {
-	p := newPlay(site, discard{})
+	p := newPlay(site, io.Discard)
 	who, err := p.join(ctx, "guest")
 	if err != nil {
 		return Account{}, err
@@ -31,7 +32,7 @@ func Join(ctx context.Context, site Site) (Account, error) {
 
 // Login logs in a user who is verified already.
 func Login(ctx context.Context, site Site, email, password string) (Account, error) {
-	p := newPlay(site, discard{})
+	p := newPlay(site, io.Discard)
 	who := &person{email: email, password: password}
 	if err := p.login(ctx, who); err != nil {
 		return Account{}, err
@@ -45,10 +46,6 @@ func (who *person) account() Account {
 		Access: who.tokens.AccessToken, Refresh: who.tokens.RefreshToken, SID: who.tokens.SessionID, Client: who.client,
 	}
 }
-
-type discard struct{}
-
-func (discard) Write(b []byte) (int, error) { return len(b), nil }
 
 func newPerson(name string) *person {
 	return &person{
@@ -185,4 +182,11 @@ func readTokens(a Answer) (tokens, error) {
 		return t, errors.New("the answer lacks a token, its type, its life or the session")
 	}
 	return t, nil
+}
+
+// Register asks for an account of this address, solving the challenge. It tells nothing of whether the address is known.
+func Register(ctx context.Context, site Site, email string) error {
+	who := newPerson("guest")
+	who.email = email
+	return newPlay(site, io.Discard).register(ctx, who)
 }

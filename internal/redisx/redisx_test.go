@@ -82,7 +82,7 @@ func TestABreakerOpensAfterFailuresInARowAndClosesByItsProbe(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		broken := errors.New("broken")
 		var probes, changes int
-		probed := error(broken)
+		probed := broken
 		b := redisx.Breaker{
 			Pause: time.Second, Tolerate: 1, Now: time.Now,
 			Probe:   func() error { probes++; time.Sleep(100 * time.Millisecond); return probed },
@@ -132,15 +132,21 @@ func TestABreakerOpensAfterFailuresInARowAndClosesByItsProbe(t *testing.T) {
 	})
 }
 
-func TestALateSuccessDoesNotCloseABreaker(t *testing.T) {
+func TestWhatEndsAfterABreakerOpenedSaysNothingNew(t *testing.T) {
 	t.Parallel()
-	b := redisx.Breaker{Pause: time.Hour, Now: time.Now, Probe: func() error { return nil }}
-	err := b.Do(func() error {
-		_ = b.Do(func() error { return errors.New("broken") })
-		return nil
-	})
-	if err != nil || !b.Open() {
-		t.Errorf("error %v, open %v", err, b.Open())
+	broken := errors.New("broken")
+	for name, late := range map[string]error{"late success": nil, "late failure": broken} {
+		changes := 0
+		b := redisx.Breaker{
+			Pause: time.Hour, Now: time.Now, Probe: func() error { return nil }, Changed: func(bool, error) { changes++ },
+		}
+		err := b.Do(func() error {
+			_ = b.Do(func() error { return broken })
+			return late
+		})
+		if !errors.Is(err, late) || !b.Open() || changes != 1 {
+			t.Errorf("%s: error %v, open %v, %d changes", name, err, b.Open(), changes)
+		}
 	}
 }
 

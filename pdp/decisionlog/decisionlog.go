@@ -91,7 +91,7 @@ func (l *Log) write(e Entry) {
 		level, message = slog.LevelError, "not decided"
 		attrs = append(attrs, slog.String("error", e.Err.Error()))
 	}
-	l.out.LogAttrs(ctx, level, message, attrs...)
+	l.out.LogAttrs(ctx, level, message, attrs...) //nolint:sloglint // one of two constants, chosen above
 }
 
 // cut bounds what a caller can make us write.

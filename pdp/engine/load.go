@@ -266,7 +266,7 @@ func read(files fs.FS) (map[string][]byte, error) {
 		if err != nil {
 			return err
 		}
-		defer f.Close()
+		defer func() { _ = f.Close() }() // it was only read
 		b, err := io.ReadAll(io.LimitReader(f, left+1))
 		if err != nil {
 			return err
