@@ -4,7 +4,7 @@ FLAGS        ?=
 GOLANGCI     := $(GO) run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 OPA          := $(GO) run github.com/open-policy-agent/opa
 WITH_SERVERS := $(GO) run ./internal/testenv/run --
-PROGRAMS     := $(addprefix bin/gatehouse-,plugin pdp authsvc dev)
+PROGRAMS     := $(addprefix bin/gatehouse-,plugin pdp dev)
 
 .PHONY: help test bench lint policies build $(PROGRAMS)
 
@@ -28,7 +28,7 @@ policies: ## opa check, fmt and test, by the OPA that pdp embeds
 	$(OPA) fmt --fail --diff policies
 	$(OPA) test policies
 
-build: $(PROGRAMS) ## bin/gatehouse-{plugin,pdp,authsvc,dev}, static and stripped
+build: $(PROGRAMS) ## bin/gatehouse-{plugin,pdp,dev}, static and stripped
 
 $(PROGRAMS): bin/gatehouse-%: # go build knows best what is out of date, so it is always asked
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w' -o $@ ./$*
