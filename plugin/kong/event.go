@@ -5,14 +5,20 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
+	"net/http"
 	"net/netip"
+	"runtime/debug"
 	"strings"
 
 	protocol "github.com/Kong/go-pdk/server/kong_plugin_protocol"
+	"github.com/google/uuid"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/structpb"
 
+	"github.com/gatehouse-auth/gatehouse/internal/principal"
+	"github.com/gatehouse-auth/gatehouse/internal/web"
 	"github.com/gatehouse-auth/gatehouse/plugin/guard"
 )
 
@@ -35,27 +41,50 @@ var reads = []struct {
 // errExited says that the request was answered by kong.response.exit: Kong abandons the connection.
 var errExited = errors.New("the request was answered")
 
-// event is one access event on a connection.
+// event is one connection and its buffers. Kong abandons a connection at each denial, so buffers outlive connections.
 type event struct {
 	conn net.Conn
 	in   *bufio.Reader
-	out  []byte
-	buf  []byte
+	out  []byte // the last frames written
+	buf  []byte // the last frame read
 }
 
-// ask writes all reads at once, then takes their answers.
-func (e *event) ask(batch []byte) (guard.Request, error) {
-	if _, err := e.conn.Write(batch); err != nil {
-		return guard.Request{}, err
+// maxKept bounds the buffers that are kept for the next connection, in bytes.
+const maxKept = 64 << 10
+
+func (e *event) open(conn net.Conn) {
+	e.conn = conn
+	e.in.Reset(conn)
+}
+
+// close reports whether e is small enough to be used again.
+func (e *event) close() bool {
+	e.conn = nil
+	e.in.Reset(nil)
+	return cap(e.out) <= maxKept && cap(e.buf) <= maxKept
+}
+
+// read takes the next frame into e.buf.
+func (e *event) read() error {
+	frame, err := readFrame(e.in, e.buf)
+	if err == nil {
+		e.buf = frame
 	}
+	return err
+}
+
+// ask writes all reads at once, then takes their answers. It reads all of them, whatever they hold: Kong must not be cut off
+// before it gets to the answer.
+func (e *event) ask(batch []byte) (guard.Request, error) {
 	var r guard.Request
+	if _, err := e.conn.Write(batch); err != nil {
+		return r, err
+	}
 	for i := range reads {
-		answer, err := readFrame(e.in, e.buf)
-		if err != nil {
-			return guard.Request{}, err
+		if err := e.read(); err != nil {
+			return r, err
 		}
-		e.buf = answer
-		if err := fill(&r, i, answer); err != nil && r.Malformed == "" {
+		if err := fill(&r, i, e.buf); err != nil && r.Malformed == "" {
 			r.Malformed = err.Error()
 		}
 	}
@@ -64,7 +93,12 @@ func (e *event) ask(batch []byte) (guard.Request, error) {
 
 // fill puts the i-th answer into r. An answer that cannot be read makes the request malformed, never anonymous: one header
 // byte that is not UTF-8 makes the whole struct unreadable.
-func fill(r *guard.Request, i int, answer []byte) error {
+func fill(r *guard.Request, i int, answer []byte) (err error) {
+	defer func() {
+		if recover() != nil { // a bug of a decoder must not look like a lost connection
+			err = errors.New("an answer cannot be decoded")
+		}
+	}()
 	switch i {
 	case 0:
 		return headers(r, answer)
@@ -76,8 +110,13 @@ func fill(r *guard.Request, i int, answer []byte) error {
 		return requestLine(r, s)
 	case 2:
 		s, err := text(answer)
-		r.UpstreamPath, _, _ = strings.Cut(s, "?")
-		return err
+		if err != nil {
+			return err
+		}
+		if r.UpstreamPath, _, _ = strings.Cut(s, "?"); r.UpstreamPath == "" {
+			return errors.New("what the upstream will get is not known")
+		}
+		return nil
 	case 3:
 		s, err := text(answer)
 		if err != nil {
@@ -126,30 +165,35 @@ func headers(r *guard.Request, answer []byte) error {
 	r.Header = make(map[string][]string, len(s.GetFields()))
 	n := 0
 	for name, value := range s.GetFields() {
-		var values []string
-		switch v := value.GetKind().(type) {
-		case *structpb.Value_StringValue:
-			values = []string{v.StringValue}
-		case *structpb.Value_ListValue:
-			for _, e := range v.ListValue.GetValues() {
-				s, ok := e.GetKind().(*structpb.Value_StringValue)
-				if !ok {
-					return errors.New("a header has no text")
-				}
-				values = append(values, s.StringValue)
-			}
-		case *structpb.Value_BoolValue: // how Kong tells of a header without a value
-			values = []string{""}
-		default:
-			return errors.New("a header has no text")
+		values := []*structpb.Value{value}
+		if list, ok := value.GetKind().(*structpb.Value_ListValue); ok {
+			values = list.ListValue.GetValues()
 		}
 		name = strings.ToLower(name)
-		r.Header[name] = append(r.Header[name], values...)
+		for _, v := range values {
+			s, err := headerText(v)
+			if err != nil {
+				return err
+			}
+			r.Header[name] = append(r.Header[name], s)
+		}
 		n += len(values)
 	}
 	r.HeadersTruncated = n >= maxHeaders
 	r.Host = strings.Join(r.Header["host"], ",")
 	return nil
+}
+
+// headerText reads one value. Lua's protobuf may leave an empty text out altogether, and a header without any value is true.
+func headerText(v *structpb.Value) (string, error) {
+	switch v := v.GetKind().(type) {
+	case *structpb.Value_StringValue:
+		return v.StringValue, nil
+	case nil, *structpb.Value_BoolValue:
+		return "", nil
+	default:
+		return "", errors.New("a header has no text")
+	}
 }
 
 // answer ends the event as the verdict says, in one write.
@@ -183,17 +227,31 @@ func fields(m map[string]string) *structpb.Struct {
 	return s
 }
 
-// check runs the handler and makes a panic a 500: one request's panic must not end the process for all.
-func check(ctx context.Context, h Handler, r guard.Request) (v guard.Verdict, failed any) {
+// check runs the handler and makes a panic an error: one request's panic must not end the process for all.
+func check(ctx context.Context, h Handler, phase string, r guard.Request) (v guard.Verdict, err error) {
 	defer func() {
-		if failed = recover(); failed != nil {
-			v = guard.Verdict{Status: 500, Header: map[string]string{"Content-Type": "application/problem+json"},
-				Body: []byte(`{"type":"about:blank","title":"Internal Server Error","status":500,"detail":"","code":"guard_failed","trace_id":""}`)}
+		if p := recover(); p != nil {
+			err = fmt.Errorf("panic: %v\n%s", p, debug.Stack())
 		}
 	}()
+	if phase != "access" {
+		return guard.Verdict{}, fmt.Errorf("event %q was not declared", phase)
+	}
 	v = h.Check(ctx, r)
 	if !v.Forward && v.Status < 400 {
-		panic(fmt.Sprintf("a denial with status %d", v.Status))
+		return guard.Verdict{}, fmt.Errorf("neither forwarded nor denied: status %d", v.Status)
 	}
 	return v, nil
+}
+
+// failure is the denial where the handler came to none.
+func failure(ctx context.Context, log *slog.Logger, err error) guard.Verdict {
+	trace, id := web.NewTraceID(), uuid.NewString()
+	log.ErrorContext(ctx, "event failed", "decision_id", id, "trace_id", trace, "error", err)
+	p := web.NewProblem(trace, http.StatusInternalServerError, "guard_failed", "")
+	p.DecisionID = id
+	return guard.Verdict{
+		Status: p.Status, Body: p.JSON(),
+		Header: map[string]string{"Content-Type": p.ContentType(""), "Cache-Control": "no-store", principal.HeaderDecision: id},
+	}
 }

@@ -16,6 +16,7 @@ import (
 	"net"
 	"runtime/debug"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	protocol "github.com/Kong/go-pdk/server/kong_plugin_protocol"
@@ -37,6 +38,9 @@ const (
 	deadline = 5 * time.Second
 	// drain is how long events under way may take at shutdown.
 	drain = time.Second
+	// forgotten is when an instance that no event has used is dropped. Kong closes those that it replaces, but not those of
+	// a worker that died or of a route that is gone; if it comes back to one, it starts it anew.
+	forgotten = time.Hour
 )
 
 // Server answers Kong on a Unix socket. It is made by NewServer.
@@ -45,20 +49,28 @@ type Server struct {
 	log     *slog.Logger
 	now     func() time.Time
 	batch   []byte // the reads of every event, encoded once
+	events  sync.Pool
 
 	mu        sync.Mutex
-	instances map[int32]Handler
+	instances map[int32]*instance
 	last      int32
 	conns     map[net.Conn]bool // whether it is in the middle of a call
 	draining  bool
 }
 
+// instance is one plugin configuration that Kong has started.
+type instance struct {
+	Handler
+	used atomic.Int64 // Unix time in seconds
+}
+
 // NewServer makes a server.
 func NewServer(f Factory, now func() time.Time, log *slog.Logger) (*Server, error) {
-	s := &Server{factory: f, log: log, now: now, instances: map[int32]Handler{}, conns: map[net.Conn]bool{}}
+	s := &Server{factory: f, log: log, now: now, instances: map[int32]*instance{}, conns: map[net.Conn]bool{}}
 	// A Kong worker may still hold ids of the process before this one. Were they given out again, it could meet another
 	// route's configuration; a random start makes them unknown, which Kong heals.
 	s.last = rand.Int32N(1 << 30) //nolint:gosec // uniqueness, not secrecy
+	s.events.New = func() any { return &event{in: bufio.NewReader(nil)} }
 	for _, r := range reads {
 		var err error
 		if s.batch, err = appendCall(s.batch, r.method, r.args); err != nil {
@@ -70,9 +82,11 @@ func NewServer(f Factory, now func() time.Time, log *slog.Logger) (*Server, erro
 
 // Serve answers connections of ln until ctx ends; then it takes no more and lets events under way end for a second.
 func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
+	events, cut := context.WithCancel(context.WithoutCancel(ctx))
+	defer cut()
 	stop := context.AfterFunc(ctx, func() {
 		_ = ln.Close() // Accept tells
-		s.drain()
+		s.drain(cut)
 	})
 	defer stop()
 	var wg sync.WaitGroup
@@ -86,12 +100,13 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 			return nil
 		}
 		if err != nil {
+			s.drain(cut)
 			return fmt.Errorf("accept on %s: %w", ln.Addr(), err)
 		}
 		if !s.enter(conn, false) {
 			return nil
 		}
-		wg.Go(func() { s.serve(context.WithoutCancel(ctx), conn) })
+		wg.Go(func() { s.serve(events, conn) })
 	}
 }
 
@@ -107,8 +122,9 @@ func (s *Server) enter(conn net.Conn, busy bool) bool {
 	return true
 }
 
-// drain closes idle connections at once, and the others when they are done or a second has passed.
-func (s *Server) drain() {
+// drain closes idle connections at once, and the others when they are done or a second has passed; then it calls cut.
+func (s *Server) drain(cut func()) {
+	time.AfterFunc(drain, cut)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.draining = true
@@ -122,6 +138,8 @@ func (s *Server) drain() {
 }
 
 func (s *Server) serve(ctx context.Context, conn net.Conn) {
+	e, _ := s.events.Get().(*event)
+	e.open(conn)
 	defer func() {
 		if p := recover(); p != nil {
 			s.log.ErrorContext(ctx, "connection panicked", "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
@@ -130,11 +148,12 @@ func (s *Server) serve(ctx context.Context, conn net.Conn) {
 		delete(s.conns, conn)
 		s.mu.Unlock()
 		_ = conn.Close() // Kong's side may be closed already
+		if e.close() {
+			s.events.Put(e)
+		}
 	}()
-	e := &event{conn: conn, in: bufio.NewReader(conn)}
 	for s.enter(conn, false) {
-		frame, err := readFrame(e.in, nil)
-		if err != nil {
+		if err := e.read(); err != nil {
 			if !errors.Is(err, io.EOF) && !errors.Is(err, net.ErrClosed) {
 				s.log.WarnContext(ctx, "connection to Kong broke", "error", err)
 			}
@@ -143,7 +162,7 @@ func (s *Server) serve(ctx context.Context, conn net.Conn) {
 		if !s.enter(conn, true) {
 			return
 		}
-		if err = s.call(ctx, e, frame); err != nil {
+		if err := s.call(ctx, e); err != nil {
 			if !errors.Is(err, errExited) {
 				s.log.WarnContext(ctx, "call by Kong failed", "error", err)
 			}
@@ -153,9 +172,9 @@ func (s *Server) serve(ctx context.Context, conn net.Conn) {
 }
 
 // call answers one RpcCall. An error closes the connection, which Kong takes as the failure of the call.
-func (s *Server) call(ctx context.Context, e *event, frame []byte) error {
+func (s *Server) call(ctx context.Context, e *event) error {
 	var m protocol.RpcCall
-	if err := proto.Unmarshal(frame, &m); err != nil {
+	if err := proto.Unmarshal(e.buf, &m); err != nil {
 		return errors.New("not an RpcCall")
 	}
 	answer := &protocol.RpcReturn{Sequence: m.GetSequence()}
@@ -192,29 +211,28 @@ func (s *Server) call(ctx context.Context, e *event, frame []byte) error {
 }
 
 // handle takes one event. Kong's answer to the last write is read here, so that a connection is never closed under it.
+// Once the instance is known, whatever goes wrong on this side is answered: Kong would run an event whose connection just
+// closes again, and again.
 func (s *Server) handle(ctx context.Context, e *event, c *protocol.CmdHandleEvent, sequence int64) error {
 	h, err := s.instance(c.GetInstanceId())
 	if err != nil {
 		return err
 	}
-	if c.GetEventName() != "access" {
-		return fmt.Errorf("undefined method %q", c.GetEventName())
-	}
+	h.used.Store(s.now().Unix())
 	ctx, cancel := context.WithTimeout(ctx, deadline)
 	defer cancel()
 	r, err := e.ask(s.batch)
 	if err != nil {
 		return err
 	}
-	v, failed := check(ctx, h, r)
-	if failed != nil {
-		s.log.ErrorContext(ctx, "event panicked", "panic", fmt.Sprint(failed))
+	v, err := check(ctx, h, c.GetEventName(), r)
+	if err != nil {
+		v = failure(ctx, s.log, err)
 	}
 	if err := e.answer(v, sequence); err != nil {
 		return err
 	}
-	_, err = readFrame(e.in, e.buf)
-	return err
+	return e.read()
 }
 
 func (s *Server) start(c *protocol.CmdStartInstance) (int32, error) {
@@ -226,15 +244,22 @@ func (s *Server) start(c *protocol.CmdStartInstance) (int32, error) {
 	if err != nil {
 		return 0, fmt.Errorf("start instance: %w", err)
 	}
+	now := s.now()
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	for id, i := range s.instances {
+		if i.used.Load() < now.Add(-forgotten).Unix() {
+			delete(s.instances, id)
+		}
+	}
 	s.last++
-	s.instances[s.last] = h
+	s.instances[s.last] = &instance{Handler: h}
+	s.instances[s.last].used.Store(now.Unix())
 	return s.last, nil
 }
 
 // instance answers an error in the words at which Kong drops its instances and runs the event again.
-func (s *Server) instance(id int32) (Handler, error) {
+func (s *Server) instance(id int32) (*instance, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	h, ok := s.instances[id]

@@ -3,6 +3,7 @@ package revocation
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"time"
 
@@ -16,6 +17,9 @@ const (
 	page  = 1000                   // entries read at once
 	block = 200 * time.Millisecond // how long one read waits for news; below the client's read time-out
 	pause = 250 * time.Millisecond // between two tries while Redis is away
+	// patience bounds one exchange with Redis, waiting included: a connection that has died without a word must not keep
+	// the news back for long.
+	patience = 700 * time.Millisecond
 	// stale is the lag from which the set is reported as degraded.
 	stale = 5 * time.Second
 )
@@ -46,6 +50,7 @@ func (f *Follower) Run(ctx context.Context) error {
 			f.log.WarnContext(ctx, "revocations: Redis is away; going on with what is known", "error", err)
 		}
 		f.away = true
+		f.forget()
 		timer := time.NewTimer(pause)
 		select {
 		case <-ctx.Done():
@@ -62,12 +67,12 @@ func (f *Follower) follow(ctx context.Context) error {
 	last := "0"
 	for {
 		asked := f.now()
-		streams, err := f.redis.XRead(ctx, &redis.XReadArgs{
-			Streams: []string{redisx.RevocationStream, last}, Count: page, Block: f.wait(last),
-		}).Result()
-		if errors.Is(err, redis.Nil) {
-			err = nil
+		messages, err := f.read(ctx, last)
+		if err != nil {
+			return err
 		}
+		// Asked after the read: had the stream been replaced before it, new entries with lower ids would lie hidden.
+		intact, err := f.holds(ctx, last)
 		if err != nil {
 			return err
 		}
@@ -75,20 +80,55 @@ func (f *Follower) follow(ctx context.Context) error {
 			f.away = false
 			f.log.InfoContext(ctx, "revocations: Redis is back")
 		}
-		n := 0
-		for _, s := range streams {
-			for _, m := range s.Messages {
-				last, n = m.ID, n+1
-				f.take(ctx, m)
-			}
+		for _, m := range messages {
+			last = m.ID
+			f.take(ctx, m)
 		}
-		if n < page { // the end of the stream was reached by a read that began at asked
+		f.forget()
+		if !intact {
+			f.log.InfoContext(ctx, "revocations: the stream was trimmed or replaced; reading it again")
+			last = "0"
+			continue
+		}
+		if len(messages) < page { // the end of the stream was reached by a read that began at asked
 			f.current.Store(asked.UnixMilli())
 			if !f.known.Swap(true) {
 				f.log.InfoContext(ctx, "revocations: stream read", "entries", f.Len())
 			}
 		}
 	}
+}
+
+// read answers what comes after last, waiting for it a little.
+func (f *Follower) read(ctx context.Context, last string) ([]redis.XMessage, error) {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	streams, err := f.redis.XRead(ctx, &redis.XReadArgs{
+		Streams: []string{redisx.RevocationStream, last}, Count: page, Block: f.wait(last),
+	}).Result()
+	switch {
+	case errors.Is(err, redis.Nil):
+		return nil, nil
+	case err != nil:
+		return nil, fmt.Errorf("read: %w", err)
+	case len(streams) != 1:
+		return nil, fmt.Errorf("read: %d streams", len(streams))
+	}
+	return streams[0].Messages, nil
+}
+
+// holds reports whether the stream still has the entry that was read last.
+func (f *Follower) holds(ctx context.Context, last string) (bool, error) {
+	if last == "0" {
+		return true, nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	found, err := f.redis.XRangeN(ctx, redisx.RevocationStream, last, last, 1).Result()
+	if err != nil {
+		return false, fmt.Errorf("look for the last entry: %w", err)
+	}
+	return len(found) == 1, nil
 }
 
 // wait blocks only once something may be known to be the end: the first read of an empty stream returns at once.

@@ -92,13 +92,15 @@ func (s *Set) add(r redisx.Revocation) {
 		e.expires, e.notBefore = max(e.expires, old.expires), max(e.notBefore, old.notBefore)
 	}
 	s.entries[k] = e
-	s.sweep(now)
 }
 
 const sweepEvery = time.Minute
 
-// sweep forgets what has expired, at most once a minute.
-func (s *Set) sweep(now time.Time) {
+// forget drops what has expired, at most once a minute.
+func (s *Set) forget() {
+	now := s.now()
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	if now.Before(s.sweepAt) {
 		return
 	}

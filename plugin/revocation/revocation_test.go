@@ -3,6 +3,9 @@ package revocation_test
 import (
 	"context"
 	"log/slog"
+	"runtime"
+	"strconv"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -173,6 +176,159 @@ func TestTheSetOutlivesRedisAndCatchesUp(t *testing.T) {
 	within(t, "the set is ready again", func() bool { return f.Ready() == nil })
 }
 
+// S56: a stream that is replaced or trimmed without a broken connection neither hides what comes after nor takes back what
+// came before, even where the new entries' ids are lower.
+func TestAReplacedStreamHidesNothing(t *testing.T) {
+	each(t, func(t *testing.T, c redis.UniversalClient, follow func(func() time.Time) *revocation.Follower) {
+		f := follow(time.Now)
+		revoked := func(sid string) func() bool {
+			return func() bool { return f.Revoked(principal.Principal{SessionID: sid}) }
+		}
+		publish(t, c, redisx.Revocation{Kind: "sid", Value: "s1"})
+		within(t, "s1 is revoked", revoked("s1"))
+
+		later := redisx.Revocation{Kind: "sid", ExpiresAt: time.Now().Add(time.Hour)}
+		_, err := c.TxPipelined(t.Context(), func(p redis.Pipeliner) error {
+			p.Del(t.Context(), redisx.RevocationStream)
+			later.Value = "s2"
+			p.XAdd(t.Context(), &redis.XAddArgs{Stream: redisx.RevocationStream, ID: "1-1", Values: later.Values()})
+			later.Value = "s3"
+			p.XAdd(t.Context(), &redis.XAddArgs{Stream: redisx.RevocationStream, Values: later.Values()})
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		within(t, "s3 is revoked", revoked("s3"))
+		within(t, "s2, whose id is lower than what was read before, is revoked", revoked("s2"))
+
+		if err := c.XTrimMaxLen(t.Context(), redisx.RevocationStream, 0).Err(); err != nil {
+			t.Fatal(err)
+		}
+		publish(t, c, redisx.Revocation{Kind: "sid", Value: "s4"})
+		within(t, "s4 is revoked", revoked("s4"))
+		for _, sid := range []string{"s1", "s2", "s3"} {
+			if !revoked(sid)() {
+				t.Errorf("%s is alive again", sid)
+			}
+		}
+	})
+}
+
+// A stream longer than one page is known only when it has been read to its end.
+func TestALongStreamIsReadToItsEnd(t *testing.T) {
+	each(t, func(t *testing.T, c redis.UniversalClient, follow func(func() time.Time) *revocation.Follower) {
+		const n = 2500
+		_, err := c.Pipelined(t.Context(), func(p redis.Pipeliner) error {
+			for i := range n {
+				r := redisx.Revocation{Kind: "sid", Value: "s" + strconv.Itoa(i), ExpiresAt: time.Now().Add(time.Hour)}
+				p.XAdd(t.Context(), &redis.XAddArgs{Stream: redisx.RevocationStream, Values: r.Values()})
+			}
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		f := follow(time.Now)
+		within(t, "the stream has been read", func() bool { return f.Known() == nil })
+		if f.Len() != n {
+			t.Errorf("%d entries known, want %d", f.Len(), n)
+		}
+	})
+}
+
+// S25: a connection that dies without a word delays the news, but not for long.
+func TestAHungConnectionIsGivenUp(t *testing.T) {
+	t.Parallel()
+	m := miniredis.RunT(t)
+	through := startProxy(t, m.Addr())
+	slow, err := redisx.Open("redis://" + through.address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { slow.Close() })
+	direct, err := redisx.Open("redis://" + m.Addr())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { direct.Close() })
+	f := start(t, slow, time.Now)
+	within(t, "the stream has been read", func() bool { return f.Known() == nil })
+	through.hang()
+	began := time.Now()
+	publish(t, direct, redisx.Revocation{Kind: "sid", Value: "s1"})
+	within(t, "s1 is revoked", func() bool { return f.Revoked(principal.Principal{SessionID: "s1"}) })
+	if d := time.Since(began); d > 5*time.Second {
+		t.Errorf("the news took %v", d)
+	}
+}
+
+func TestOfTwoEntriesForOneSubjectTheWiderCounts(t *testing.T) {
+	each(t, func(t *testing.T, c redis.UniversalClient, follow func(func() time.Time) *revocation.Follower) {
+		f, now := follow(time.Now), time.Now()
+		early := redisx.Revocation{Kind: "sub", NotBefore: now.Add(-time.Hour), ExpiresAt: now.Add(time.Hour)}
+		late := redisx.Revocation{Kind: "sub", NotBefore: now, ExpiresAt: now.Add(time.Minute)}
+		for subject, order := range map[string][]redisx.Revocation{"u1": {early, late}, "u2": {late, early}} {
+			for _, r := range order {
+				r.Value = subject
+				publish(t, c, r)
+			}
+			within(t, subject+" is revoked until the later moment", func() bool {
+				return f.Revoked(principal.Principal{Subject: subject, IssuedAt: now.Add(-time.Minute)})
+			})
+		}
+	})
+}
+
+// What nobody publishes about any more is forgotten all the same.
+func TestAQuietStreamIsSwept(t *testing.T) {
+	each(t, func(t *testing.T, c redis.UniversalClient, follow func(func() time.Time) *revocation.Follower) {
+		var ahead atomic.Int64
+		f := follow(func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) })
+		publish(t, c, redisx.Revocation{Kind: "sid", Value: "s1", ExpiresAt: time.Now().Add(time.Minute)})
+		within(t, "s1 is held", func() bool { return f.Len() == 1 })
+		ahead.Store(int64(3 * time.Minute))
+		within(t, "nothing is held", func() bool { return f.Len() == 0 })
+	})
+}
+
+func TestLookUpsRunBesideNewsAndAllocateNothing(t *testing.T) {
+	// Not parallel: AllocsPerRun counts the allocations of the whole process.
+	m := miniredis.RunT(t)
+	c, err := redisx.Open("redis://" + m.Addr())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	s := revocation.New(time.Now)
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- revocation.Follow(c, s, slog.New(slog.DiscardHandler)).Run(ctx) }()
+	p := principal.Principal{Subject: "u", SessionID: "s", TokenID: "j", ClientID: "c", KeyID: "k", IssuedAt: time.Now()}
+	var wg sync.WaitGroup
+	for range 4 {
+		wg.Go(func() {
+			for s.Len() < 100 && ctx.Err() == nil {
+				if s.Revoked(p) {
+					t.Error("revoked")
+					return
+				}
+			}
+		})
+	}
+	for i := range 100 {
+		publish(t, c, redisx.Revocation{Kind: "sid", Value: "other" + strconv.Itoa(i)})
+	}
+	wg.Wait()
+	cancel()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+	if n := testing.AllocsPerRun(1000, func() { s.Revoked(p) }); n != 0 {
+		t.Errorf("%v allocations a look-up", n)
+	}
+}
+
 func TestWhatHasExpiredIsForgotten(t *testing.T) {
 	each(t, func(t *testing.T, c redis.UniversalClient, follow func(func() time.Time) *revocation.Follower) {
 		var ahead atomic.Int64
@@ -189,10 +345,33 @@ func TestWhatHasExpiredIsForgotten(t *testing.T) {
 }
 
 func BenchmarkRevoked(b *testing.B) {
+	c, err := redisx.Open("redis://" + miniredis.RunT(b).Addr())
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer c.Close()
+	for i := range 1000 {
+		r := redisx.Revocation{Kind: "sid", Value: "other" + strconv.Itoa(i), ExpiresAt: time.Now().Add(time.Hour)}
+		if err := redisx.PublishRevocation(b.Context(), c, r, time.Now()); err != nil {
+			b.Fatal(err)
+		}
+	}
 	s := revocation.New(time.Now)
+	ctx, cancel := context.WithCancel(b.Context())
+	done := make(chan error, 1)
+	go func() { done <- revocation.Follow(c, s, slog.New(slog.DiscardHandler)).Run(ctx) }()
+	for s.Known() != nil {
+		runtime.Gosched()
+	}
+	cancel()
+	if err := <-done; err != nil {
+		b.Fatal(err)
+	}
 	p := principal.Principal{Subject: "u", SessionID: "s", TokenID: "j", ClientID: "c", KeyID: "k", IssuedAt: time.Now()}
 	b.ReportAllocs()
-	for b.Loop() {
-		s.Revoked(p)
-	}
+	b.RunParallel(func(pb *testing.PB) {
+		for pb.Next() {
+			s.Revoked(p)
+		}
+	})
 }
