@@ -1,6 +1,6 @@
-// Package e2e_test plays against the whole edge over HTTP: the gateway with the real kong.yml, the built plugin as its
+// Package edge_test plays against the whole edge over HTTP: the gateway with the real kong.yml, the built plugin as its
 // child process, a real Redis, and the sample upstream. The issuer and the decision point are the test's own.
-package e2e_test
+package edge_test
 
 import (
 	"bytes"
@@ -37,12 +37,12 @@ const issuer = "http://issuer.test"
 
 // build makes the plugin once for all tests.
 var build = sync.OnceValues(func() (string, error) {
-	dir, err := os.MkdirTemp("", "gatehouse-e2e-")
+	dir, err := os.MkdirTemp("", "gatehouse-edge-")
 	if err != nil {
 		return "", err
 	}
 	path := filepath.Join(dir, "gatehouse-plugin")
-	cmd := exec.Command("go", "build", "-o", path, "../plugin")
+	cmd := exec.Command("go", "build", "-o", path, "../../plugin")
 	cmd.Stderr = os.Stderr
 	return path, cmd.Run()
 })
@@ -97,7 +97,7 @@ func start(t *testing.T) *edge {
 		t.Cleanup(target.Close)
 		e.targets = append(e.targets, target)
 	}
-	config, err := os.ReadFile("../kong.yml")
+	config, err := os.ReadFile("../../kong.yml")
 	if err != nil {
 		t.Fatal(err)
 	}
