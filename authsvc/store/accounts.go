@@ -159,6 +159,13 @@ func (a Accounts) SpendCode(ctx context.Context, userID string, hash []byte, max
 	return err
 }
 
+// Enqueue adds jobs that no change of a user causes.
+func (a Accounts) Enqueue(ctx context.Context, jobs ...job.Job) error {
+	return a.step(ctx, "enqueue jobs", func(ctx context.Context, tx *sql.Tx) error {
+		return a.queue.Insert(ctx, tx, jobs...)
+	})
+}
+
 func orEmpty(list []string) []string {
 	if list == nil {
 		return []string{}

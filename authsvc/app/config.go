@@ -1,0 +1,162 @@
+package app
+
+import (
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"net/mail"
+	"net/url"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/gatehouse-auth/gatehouse/authsvc/seal"
+	"github.com/gatehouse-auth/gatehouse/internal/telemetry"
+)
+
+// Role is a part of authsvc that a process may serve.
+type Role string
+
+// The roles: Auth serves accounts, sessions and keys, Profile the profiles, Worker does the jobs that both leave behind.
+const (
+	Auth    Role = "auth"
+	Profile Role = "profile"
+	Worker  Role = "worker"
+)
+
+// Config is all that authsvc can be told. Each value comes from the environment variable beside it; a secret may also come
+// from the file that the same variable with _FILE at its end names.
+type Config struct {
+	Roles       []Role           // AUTHSVC_ROLES: auth,profile,worker
+	Listen      string           // AUTHSVC_LISTEN: host:port
+	DatabaseURL telemetry.Secret // AUTHSVC_DATABASE_URL: postgres://… or sqlite:path
+	RedisURL    telemetry.Secret // AUTHSVC_REDIS_URL: redis://…, where the edge reads revocations
+	RootKey     telemetry.Secret // AUTHSVC_ROOT_KEY: 64 hexadecimal digits; seals what is stored
+	Issuer      string           // AUTHSVC_ISSUER: claim iss, an absolute URL
+	Audience    string           // AUTHSVC_AUDIENCE: claim aud
+	AccessTTL   time.Duration    // AUTHSVC_ACCESS_TTL: life of an access token
+	SMTPURL     telemetry.Secret // AUTHSVC_SMTP_URL: smtp://… or smtps://…
+	MailFrom    string           // AUTHSVC_MAIL_FROM: such as Gatehouse <noreply@example.org>
+	HashAtOnce  int              // AUTHSVC_HASH_AT_ONCE: passwords hashed at the same moment; 0 for one per processor
+}
+
+// Bounds of AccessTTL: a revocation is remembered as long as a token lives.
+const (
+	minAccessTTL = time.Minute
+	maxAccessTTL = time.Hour
+)
+
+// Load reads the environment. It answers every value that cannot be read, by the variable's name, and shows none.
+func Load(getenv func(string) string) (Config, error) {
+	var errs []error
+	text := func(name, absent string) string {
+		if v := getenv(name); v != "" {
+			return v
+		}
+		return absent
+	}
+	secret := func(name string) telemetry.Secret {
+		v, file := getenv(name), getenv(name+"_FILE")
+		if file == "" {
+			return telemetry.Secret(v)
+		}
+		if v != "" {
+			errs = append(errs, fmt.Errorf("%s: given twice, also as %s_FILE", name, name))
+		}
+		data, err := os.ReadFile(file) //nolint:gosec // the operator names it
+		if err != nil {
+			errs = append(errs, fmt.Errorf("%s_FILE: %w", name, err))
+		}
+		return telemetry.Secret(strings.TrimSpace(string(data)))
+	}
+	c := Config{
+		Listen:      text("AUTHSVC_LISTEN", ":8081"),
+		DatabaseURL: secret("AUTHSVC_DATABASE_URL"),
+		RedisURL:    secret("AUTHSVC_REDIS_URL"),
+		RootKey:     secret("AUTHSVC_ROOT_KEY"),
+		Issuer:      getenv("AUTHSVC_ISSUER"),
+		Audience:    text("AUTHSVC_AUDIENCE", "gatehouse-api"),
+		SMTPURL:     secret("AUTHSVC_SMTP_URL"),
+		MailFrom:    getenv("AUTHSVC_MAIL_FROM"),
+	}
+	for name := range strings.SplitSeq(text("AUTHSVC_ROLES", "auth,profile,worker"), ",") {
+		c.Roles = append(c.Roles, Role(strings.TrimSpace(name)))
+	}
+	var err error
+	if c.AccessTTL, err = time.ParseDuration(text("AUTHSVC_ACCESS_TTL", "5m")); err != nil {
+		errs = append(errs, errors.New("AUTHSVC_ACCESS_TTL: not a duration such as 5m"))
+	}
+	if c.HashAtOnce, err = strconv.Atoi(text("AUTHSVC_HASH_AT_ONCE", "0")); err != nil || c.HashAtOnce < 0 {
+		errs = append(errs, errors.New("AUTHSVC_HASH_AT_ONCE: not a number of hashes"))
+	}
+	return c, errors.Join(errs...)
+}
+
+// Has reports whether this process serves a role.
+func (c Config) Has(r Role) bool { return slices.Contains(c.Roles, r) }
+
+// Validate answers every problem of the roles that are served, in the operator's words.
+func (c Config) Validate() error {
+	errs := []error{c.ValidateStore()}
+	wrong := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
+	seen := map[Role]bool{}
+	for _, r := range c.Roles {
+		if (r != Auth && r != Profile && r != Worker) || seen[r] {
+			wrong("AUTHSVC_ROLES: expected some of auth, profile and worker, each once")
+			break
+		}
+		seen[r] = true
+	}
+	if c.RedisURL == "" {
+		wrong("AUTHSVC_REDIS_URL: is needed, so that the edge learns of ended sessions")
+	}
+	if u, err := url.Parse(c.Issuer); err != nil || (u.Scheme != "https" && u.Scheme != "http") || u.Host == "" || u.RawQuery != "" || u.Fragment != "" {
+		wrong("AUTHSVC_ISSUER: expected an absolute URL without query, such as https://api.example.org")
+	}
+	if c.Audience == "" {
+		wrong("AUTHSVC_AUDIENCE: is empty")
+	}
+	if c.AccessTTL < minAccessTTL || c.AccessTTL > maxAccessTTL {
+		wrong("AUTHSVC_ACCESS_TTL: expected %s to %s", minAccessTTL, maxAccessTTL)
+	}
+	if c.Has(Worker) && c.SMTPURL != "" {
+		if _, err := mail.ParseAddress(c.MailFrom); err != nil {
+			wrong("AUTHSVC_MAIL_FROM: expected an address such as Gatehouse <noreply@example.org>")
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// ValidateStore checks what every command needs: the database and the key that seals what is in it.
+func (c Config) ValidateStore() error {
+	var errs []error
+	if c.DatabaseURL == "" {
+		errs = append(errs, errors.New("AUTHSVC_DATABASE_URL: is needed: postgres://… or sqlite:path"))
+	}
+	if _, err := c.rootKey(); err != nil {
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
+}
+
+// rootKey refuses what is no key of random bytes: a boot with a known key would be an open door (S7).
+func (c Config) rootKey() ([]byte, error) {
+	key, err := hex.DecodeString(c.RootKey.Reveal())
+	if err != nil || len(key) != seal.KeySize {
+		return nil, errors.New("AUTHSVC_ROOT_KEY: expected 64 hexadecimal digits, such as `openssl rand -hex 32` prints")
+	}
+	distinct := map[byte]bool{}
+	steps := map[byte]bool{}
+	for i, b := range key {
+		distinct[b] = true
+		if i > 0 {
+			steps[b-key[i-1]] = true
+		}
+	}
+	if len(distinct) < 8 || len(steps) < 8 {
+		return nil, errors.New("AUTHSVC_ROOT_KEY: this is a pattern, not a random key; make one by `openssl rand -hex 32`")
+	}
+	return key, nil
+}
