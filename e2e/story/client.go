@@ -178,11 +178,11 @@ func Solve(challenge json.RawMessage) (string, error) {
 	return base64.StdEncoding.EncodeToString(payload), nil
 }
 
-// Until asks again every few milliseconds until met reports true. It answers the last error, or that time is up.
-func Until(ctx context.Context, within time.Duration, met func(context.Context) (bool, error)) error {
+// Until asks again after each pause until met reports true. It answers the last error, or that time is up.
+func Until(ctx context.Context, within, pause time.Duration, met func(context.Context) (bool, error)) error {
 	ctx, cancel := context.WithTimeout(ctx, within)
 	defer cancel()
-	tick := time.NewTicker(10 * time.Millisecond)
+	tick := time.NewTicker(pause)
 	defer tick.Stop()
 	for {
 		ok, err := met(ctx)

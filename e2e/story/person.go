@@ -102,7 +102,7 @@ func (p *play) code(ctx context.Context, email string) (string, error) {
 	digits := regexp.MustCompile(`\b\d{6,8}\b`)
 	mailbox := Client{HTTP: p.HTTP, Base: p.Mailbox}
 	var code string
-	err := Until(ctx, 10*time.Second, func(ctx context.Context) (bool, error) {
+	err := Until(ctx, 10*time.Second, pause, func(ctx context.Context) (bool, error) {
 		a, err := mailbox.Send(ctx, Request{Method: http.MethodGet, Path: "/messages.json"})
 		if err != nil {
 			return false, err
