@@ -50,10 +50,10 @@ func (h *handler) readProfile(ctx context.Context, in *callerInput) (*profileOut
 }
 
 type patchInput struct {
-	callerInput
-	IfMatch     string `header:"If-Match" doc:"the ETag that the change is for"`
-	ContentType string `header:"Content-Type"`
-	RawBody     []byte `contentType:"application/merge-patch+json"`
+	Authorization string `header:"Authorization" doc:"Bearer and an access token"`
+	IfMatch       string `header:"If-Match" doc:"the ETag that the change is for"`
+	ContentType   string `header:"Content-Type"`
+	RawBody       []byte `contentType:"application/merge-patch+json"`
 }
 
 func (h *handler) patchProfile(ctx context.Context, in *patchInput) (*profileOutput, error) {

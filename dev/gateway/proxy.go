@@ -111,6 +111,8 @@ func (g *Gateway) forward(w http.ResponseWriter, r *http.Request, ex *exchange, 
 			}
 			var ne net.Error
 			switch {
+			case errors.Is(err, errBody):
+				refuse(w, http.StatusBadRequest, "Bad request")
 			case errors.Is(err, errNoPeer):
 				refuse(w, http.StatusServiceUnavailable, errNoPeer.Error())
 			case errors.As(err, &ne) && ne.Timeout():
@@ -155,6 +157,9 @@ func (b *balanced) RoundTrip(r *http.Request) (*http.Response, error) {
 		if err == nil {
 			pool.passive(t, answered, resp.StatusCode)
 			return resp, nil
+		}
+		if body != nil && body.broken.Load() {
+			return nil, errBody // says nothing of the target
 		}
 		if r.Context().Err() != nil {
 			return nil, err
@@ -206,15 +211,22 @@ func (silence) Temporary() bool { return true }
 
 var errSilent error = silence{}
 
+var errBody = errors.New("the request's body ended early or is malformed")
+
 // kept is a request body that survives a failed connection: closing it is left to the server.
 type kept struct {
 	io.ReadCloser
-	read atomic.Bool
+	read   atomic.Bool
+	broken atomic.Bool // the client did not send what it announced
 }
 
 func (k *kept) Read(p []byte) (int, error) {
 	k.read.Store(true)
-	return k.ReadCloser.Read(p)
+	n, err := k.ReadCloser.Read(p)
+	if err != nil && !errors.Is(err, io.EOF) {
+		k.broken.Store(true)
+	}
+	return n, err
 }
 
 func (k *kept) Close() error { return nil }

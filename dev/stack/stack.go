@@ -33,13 +33,14 @@ type Addresses struct {
 
 // Options say what to run. The zero value of each field but KongFile and DataDir has a meaning of its own.
 type Options struct {
-	KongFile    string    // kong.yml
-	DataDir     string    // for what outlives the process; made if missing
-	Listen      Addresses // an empty one is any free port of 127.0.0.1
-	DatabaseURL string    // "" for an SQLite file in DataDir
-	RedisURL    string    // "" for the embedded Redis
-	PolicyDir   string    // "" for the policies that are built in
-	Plugin      string    // path of gatehouse-plugin, to run it as a child; "" for this process
+	KongFile    string        // kong.yml
+	DataDir     string        // for what outlives the process; made if missing
+	Listen      Addresses     // an empty one is any free port of 127.0.0.1
+	DatabaseURL string        // "" for an SQLite file in DataDir
+	RedisURL    string        // "" for the embedded Redis
+	PolicyDir   string        // "" for the policies that are built in
+	Deadline    time.Duration // of one evaluation; 0 for the engine's own
+	Plugin      string        // path of gatehouse-plugin, to run it as a child; "" for this process
 	Log         *slog.Logger
 }
 
@@ -79,7 +80,7 @@ func New(ctx context.Context, o Options) (s *Stack, err error) {
 		func() error { return s.listen(ctx, o.Listen) },
 		func() error { return s.startRedis(o.RedisURL) },
 		func() error { return s.buildOrders() },
-		func() error { return s.buildPDP(ctx, o.PolicyDir) },
+		func() error { return s.buildPDP(ctx, o.PolicyDir, o.Deadline) },
 		func() error { return s.buildAuthsvc(ctx, o, root) },
 		func() error { return s.buildGateway(ctx, o, root) },
 	} {
@@ -169,14 +170,14 @@ func (s *Stack) buildOrders() error {
 	return nil
 }
 
-func (s *Stack) buildPDP(ctx context.Context, dir string) error {
+func (s *Stack) buildPDP(ctx context.Context, dir string, deadline time.Duration) error {
 	var builtIn fs.FS
 	if dir == "" {
 		builtIn = policies.FS
 	}
 	var err error
 	s.engine, err = engine.Open(ctx, engine.Options{
-		Policies: builtIn, Dir: dir, Now: s.policyNow, Log: s.log,
+		Policies: builtIn, Dir: dir, Deadline: deadline, Now: s.policyNow, Log: s.log,
 		Services: map[string][]string{"orders": {"http://" + s.Addresses.Orders1, "http://" + s.Addresses.Orders2}},
 	})
 	if err != nil {
