@@ -4,12 +4,18 @@ FLAGS        ?=
 GOLANGCI     := $(GO) run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 OPA          := $(GO) run github.com/open-policy-agent/opa
 WITH_SERVERS := $(GO) run ./internal/testenv/run --
-PROGRAMS     := $(addprefix bin/gatehouse-,plugin pdp dev)
+PROGRAMS     := $(addprefix bin/gatehouse-,plugin pdp authsvc dev)
 
-.PHONY: help test bench lint policies build $(PROGRAMS)
+.PHONY: help dev demo test bench lint policies build $(PROGRAMS)
 
 help: ## what there is to make
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1\t\2/p' Makefile
+
+dev: bin/gatehouse-dev bin/gatehouse-plugin ## everything in one process, until Ctrl-C; FLAGS=-h lists what can be set
+	@bin/gatehouse-dev serve $(FLAGS)
+
+demo: bin/gatehouse-dev bin/gatehouse-plugin ## a story played against everything, on free ports
+	@bin/gatehouse-dev demo $(FLAGS)
 
 test: ## all tests, with the race detector, against a PostgreSQL and a Redis of their own
 	@$(WITH_SERVERS) $(GO) test -race $(FLAGS) ./...
@@ -28,7 +34,7 @@ policies: ## opa check, fmt and test, by the OPA that pdp embeds
 	$(OPA) fmt --fail --diff policies
 	$(OPA) test policies
 
-build: $(PROGRAMS) ## bin/gatehouse-{plugin,pdp,dev}, static and stripped
+build: $(PROGRAMS) ## bin/gatehouse-{plugin,pdp,authsvc,dev}, static and stripped
 
 $(PROGRAMS): bin/gatehouse-%: # go build knows best what is out of date, so it is always asked
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w' -o $@ ./$*

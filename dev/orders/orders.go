@@ -1,6 +1,6 @@
 // Package orders is the sample upstream: an ordinary REST service over orders, which knows nothing of Gatehouse. It trusts
-// whoever can reach it, serves any order to anybody, and takes the owner of a new one from a header, as many real services
-// behind a gateway do.
+// whoever can reach it, and serves and deletes any order for anybody. Who lists or makes orders it takes from a header, as many
+// real services behind a gateway do.
 package orders
 
 import (
@@ -88,6 +88,9 @@ func (s *Store) Delete(id string) bool {
 	return ok
 }
 
+// caller is the header that says who asks. Without one, everybody's orders are listed.
+const caller = "X-Gatehouse-Subject"
+
 // maxBody bounds the body of a new order, in bytes.
 const maxBody = 64 << 10
 
@@ -95,7 +98,7 @@ const maxBody = 64 << 10
 func Handler(s *Store, copyName string) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /orders", func(w http.ResponseWriter, r *http.Request) {
-		answer(w, http.StatusOK, s.List(r.URL.Query().Get("owner")))
+		answer(w, http.StatusOK, s.List(r.Header.Get(caller)))
 	})
 	mux.HandleFunc("POST /orders", func(w http.ResponseWriter, r *http.Request) {
 		var in struct {
@@ -111,7 +114,7 @@ func Handler(s *Store, copyName string) http.Handler {
 			failed(w, http.StatusUnprocessableEntity, "item is required, and amount must not be negative")
 			return
 		}
-		o := s.Add(Order{Owner: r.Header.Get("X-Gatehouse-Subject"), Department: in.Department, Item: in.Item, Amount: in.Amount})
+		o := s.Add(Order{Owner: r.Header.Get(caller), Department: in.Department, Item: in.Item, Amount: in.Amount})
 		w.Header().Set("Location", "/orders/"+o.ID)
 		answer(w, http.StatusCreated, o)
 	})
