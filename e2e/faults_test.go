@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -83,10 +84,15 @@ func readiness(t *testing.T, s site) string {
 // Without the database nobody logs in, and whoever has is not disturbed.
 func TestWithoutTheDatabaseIssuedTokensGoOnWorking(t *testing.T) {
 	t.Parallel()
-	db, stop := stoppable(t, testenv.Postgres(t))
-	s := own(t, stack.Options{DatabaseURL: db})
+	u, err := url.Parse(testenv.Postgres(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	database := testenv.NewProxy(t, u.Host)
+	u.Host = database.Address
+	s := own(t, stack.Options{DatabaseURL: u.String()})
 	ann := s.join(t)
-	stop()
+	database.Stop()
 	login := map[string]string{"email": ann.Email, "password": ann.Password}
 	want(t, send(t, s.guest(), http.MethodPost, "/auth/login", login), http.StatusServiceUnavailable, "database_unavailable")
 	want(t, send(t, ann.Client, http.MethodGet, "/orders", nil), http.StatusOK, "")
