@@ -4,30 +4,18 @@ package app
 
 import (
 	"context"
-	"fmt"
 	"log/slog"
 	"net/http"
 	"sync"
 	"time"
 
 	"github.com/google/uuid"
-	"github.com/redis/go-redis/v9"
 
 	"github.com/gatehouse-auth/gatehouse/internal/jose"
-	"github.com/gatehouse-auth/gatehouse/internal/redisx"
-	"github.com/gatehouse-auth/gatehouse/internal/telemetry"
 	"github.com/gatehouse-auth/gatehouse/internal/web"
-	"github.com/gatehouse-auth/gatehouse/plugin/challenge"
 	"github.com/gatehouse-auth/gatehouse/plugin/decide"
 	"github.com/gatehouse-auth/gatehouse/plugin/guard"
 	"github.com/gatehouse-auth/gatehouse/plugin/kong"
-	"github.com/gatehouse-auth/gatehouse/plugin/limit"
-	"github.com/gatehouse-auth/gatehouse/plugin/revocation"
-)
-
-const (
-	keyRefresh  = 5 * time.Minute // between two fetches of a key set
-	maxLifetime = 24 * time.Hour  // of any token; revocations are kept as long
 )
 
 // Options is what an App is made of.
@@ -55,13 +43,6 @@ type App struct {
 type part struct {
 	name string
 	run  func(context.Context) error
-}
-
-// store is one Redis and what works over it.
-type store struct {
-	client      redis.UniversalClient
-	revocations *revocation.Follower
-	limiter     *limit.Limiter
 }
 
 // New makes an App that has no parts yet.
@@ -118,109 +99,15 @@ func (a *App) Guard(cfg guard.Config) (kong.Handler, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	parts := guard.Parts{Now: a.now, NewID: newID, Log: a.log}
-	if cfg.RedisURL != "" {
-		s, err := a.store(cfg.RedisURL)
-		if err != nil {
-			return nil, fmt.Errorf("config.redis_url: %w", err)
-		}
-		parts.Revocations, parts.Limiter = s.revocations, s.limiter
-		if cfg.Challenge.Always {
-			parts.Challenger, err = challenge.New(challenge.Options{
-				Secret: cfg.Challenge.Secret, MaxNumber: cfg.Challenge.MaxNumber, TTL: cfg.Challenge.TTL, Redis: s.client, Now: a.now,
-			})
-			if err != nil {
-				return nil, fmt.Errorf("config.challenge.%w", err)
-			}
-		}
-	}
-	if cfg.Identify != guard.None {
-		v, err := a.verifier(cfg.Issuers)
-		if err != nil {
+	for _, add := range []func(guard.Config, *guard.Parts) error{a.overRedis, a.challenger, a.identifier, a.decider} {
+		if err := add(cfg, &parts); err != nil {
 			return nil, err
 		}
-		parts.Verifier = v
-	}
-	if cfg.Authorize {
-		d, err := a.pdp(cfg.PDP)
-		if err != nil {
-			return nil, fmt.Errorf("config.pdp.url: %w", err)
-		}
-		parts.Decider = d
 	}
 	return guard.New(cfg, parts)
 }
 
 func newID() string { return uuid.Must(uuid.NewV7()).String() }
-
-func (a *App) store(url telemetry.Secret) (*store, error) {
-	if s, ok := a.redis[url.Reveal()]; ok {
-		return s, nil
-	}
-	client, err := redisx.Open(url.Reveal())
-	if err != nil {
-		return nil, err
-	}
-	s := &store{
-		client:      client,
-		revocations: revocation.Follow(client, revocation.New(a.now), a.log),
-		limiter:     limit.New(client, a.now, a.log),
-	}
-	a.redis[url.Reveal()] = s
-	a.background("revocations", s.revocations.Run)
-	return s, nil
-}
-
-// verifier answers one verifier for all configurations that trust the same issuers in the same way, so that a token which
-// one route (or another worker of Kong) has seen verified costs the next no signature check.
-func (a *App) verifier(issuers []guard.Issuer) (*guard.Issuers, error) {
-	same := fmt.Sprintf("%#v", issuers)
-	if v, ok := a.verifiers[same]; ok {
-		return v, nil
-	}
-	var trusted []guard.TrustedIssuer
-	for i, is := range issuers {
-		p := jose.Policy{
-			Issuer: is.Issuer, Audiences: is.Audiences, Algorithms: is.Algorithms, Types: is.Types, Skew: is.Skew, MaxLifetime: maxLifetime,
-			RolesClaim: is.RolesClaim, AttributesClaim: is.AttributesClaim, TenantClaim: is.TenantClaim, Now: a.now,
-		}
-		if err := p.Validate(); err != nil {
-			return nil, fmt.Errorf("config.issuers[%d]: %w", i+1, err)
-		}
-		k, err := a.keySet(is.JWKSURL)
-		if err != nil {
-			return nil, fmt.Errorf("config.issuers[%d].jwks_url: %w", i+1, err)
-		}
-		trusted = append(trusted, guard.TrustedIssuer{Policy: p, Keys: k})
-	}
-	v := guard.NewIssuers(a.now, trusted...)
-	a.verifiers[same] = v
-	return v, nil
-}
-
-func (a *App) keySet(url string) (*jose.RemoteKeys, error) {
-	if k, ok := a.keys[url]; ok {
-		return k, nil
-	}
-	k, err := jose.NewRemoteKeys(url, keyRefresh, a.now)
-	if err != nil {
-		return nil, err
-	}
-	a.keys[url] = k
-	a.background("key set", k.Run)
-	return k, nil
-}
-
-func (a *App) pdp(p guard.PDP) (*decide.Client, error) {
-	if c, ok := a.pdps[p]; ok {
-		return c, nil
-	}
-	c, err := decide.New(p.URL, p.Timeout)
-	if err != nil {
-		return nil, err
-	}
-	a.pdps[p] = c
-	return c, nil
-}
 
 // background is called with a.mu held.
 func (a *App) background(name string, run func(context.Context) error) {
@@ -236,28 +123,6 @@ func (a *App) Status() http.Handler {
 	return web.Health(map[string]web.Check{
 		"revocations": a.every(func(s *store) error { return s.revocations.Ready() }),
 		"limits":      a.every(func(s *store) error { return s.limiter.Ready() }),
-		"keys": func(context.Context) error {
-			a.mu.Lock()
-			defer a.mu.Unlock()
-			for _, k := range a.keys {
-				if k.Ready() != nil {
-					return web.Degraded("An issuer's key set cannot be fetched; the last good one is used.")
-				}
-			}
-			return nil
-		},
+		"keys":        a.keysReady,
 	})
-}
-
-func (a *App) every(ready func(*store) error) web.Check {
-	return func(context.Context) error {
-		a.mu.Lock()
-		defer a.mu.Unlock()
-		for _, s := range a.redis {
-			if err := ready(s); err != nil {
-				return err
-			}
-		}
-		return nil
-	}
 }

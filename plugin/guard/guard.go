@@ -8,43 +8,15 @@ import (
 	"context"
 	"errors"
 	"log/slog"
-	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/gatehouse-auth/gatehouse/internal/fault"
 	"github.com/gatehouse-auth/gatehouse/internal/principal"
 	"github.com/gatehouse-auth/gatehouse/internal/web"
 	"github.com/gatehouse-auth/gatehouse/pdp/authzen"
-	"github.com/gatehouse-auth/gatehouse/plugin/challenge"
 	"github.com/gatehouse-auth/gatehouse/plugin/limit"
 )
-
-// Verifier answers who a token stands for, or a fault.
-type Verifier interface {
-	Verify(ctx context.Context, token string) (principal.Principal, error)
-}
-
-// Revocations knows which tokens have been ended.
-type Revocations interface {
-	Known() error // a fault until anything is known
-	Revoked(p principal.Principal) bool
-}
-
-// Limiter counts a request against limits.
-type Limiter interface {
-	Take(ctx context.Context, keys []limit.Key) (limit.Result, error)
-}
-
-// Challenger issues and spends challenges.
-type Challenger interface {
-	Issue(ctx context.Context, b challenge.Bind) (any, error)
-	Spend(ctx context.Context, payload string, b challenge.Bind) error
-}
-
-// Decider asks the decision point. Any failure is a fault.
-type Decider interface {
-	Decide(ctx context.Context, r authzen.Request) (authzen.Response, error)
-}
 
 // Parts is what a Guard works with. Those that the configuration does not use may be nil.
 type Parts struct {
@@ -58,10 +30,17 @@ type Parts struct {
 	Log         *slog.Logger
 }
 
+// need is a part that a configuration may ask for.
+type need struct {
+	name          string
+	wanted, given bool
+}
+
 // Guard checks the requests of one configuration. It is safe for concurrent use.
 type Guard struct {
 	Parts
 	cfg      Config
+	way      []stage
 	patterns []pattern
 }
 
@@ -70,23 +49,18 @@ func New(cfg Config, parts Parts) (*Guard, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
-	for _, need := range []struct {
-		name   string
-		wanted bool
-		given  bool
-	}{
-		{"verifier", cfg.Identify != None, parts.Verifier != nil},
-		{"revocations", cfg.Identify != None, parts.Revocations != nil},
-		{"limiter", len(cfg.Limits) > 0, parts.Limiter != nil},
-		{"challenger", cfg.Challenge.Always, parts.Challenger != nil},
-		{"decider", cfg.Authorize, parts.Decider != nil},
-		{"clock, ids and log", true, parts.Now != nil && parts.NewID != nil && parts.Log != nil},
-	} {
-		if need.wanted && !need.given {
-			return nil, errors.New("guard: no " + need.name)
+	wanted := slices.Concat(
+		cfg.identifyNeeds(parts), cfg.aliveNeeds(parts), cfg.limitNeeds(parts), cfg.challengeNeeds(parts), cfg.authorizeNeeds(parts),
+		[]need{{"clock, ids and log", true, parts.Now != nil && parts.NewID != nil && parts.Log != nil}},
+	)
+	for _, n := range wanted {
+		if n.wanted && !n.given {
+			return nil, errors.New("guard: no " + n.name)
 		}
 	}
-	return &Guard{Parts: parts, cfg: cfg, patterns: patterns(cfg.Resources)}, nil
+	g := &Guard{Parts: parts, cfg: cfg, patterns: patterns(cfg.Resources)}
+	g.way = g.stages()
+	return g, nil
 }
 
 // Decision is what was decided, for the log.
@@ -141,7 +115,7 @@ func (g *Guard) Check(ctx context.Context, r Request) (v Verdict) {
 			v = g.deny(s, errFailed)
 		}
 	}()
-	g.way(ctx, s)
+	g.through(ctx, s)
 	if s.decision.ID == "" {
 		s.decision.ID = g.NewID()
 	}
@@ -176,172 +150,33 @@ func (g *Guard) safely(ctx context.Context, s *state, check func(context.Context
 
 const stageRead = "read"
 
-// way is the order of the checks. The first that fails ends it; in observe mode only an unreadable request does.
-func (g *Guard) way(ctx context.Context, s *state) {
-	for _, stage := range []struct {
-		name  string
-		check func(context.Context, *state) error
-	}{
-		{stageRead, func(context.Context, *state) error { return s.check() }},
+// stage is one check on the way.
+type stage struct {
+	name  string
+	check func(context.Context, *state) error
+}
+
+// stages is the order of the checks.
+func (g *Guard) stages() []stage {
+	return []stage{
+		{stageRead, func(_ context.Context, s *state) error { return s.check() }},
 		{"limit", g.limitByAddress}, // before anything dear: a flood of bad tokens is a flood too
 		{"identify", g.identify},
 		{"alive", g.alive},
 		{"limit", g.limitBySubject},
 		{"challenge", g.challenge},
 		{"authorize", g.authorize},
-	} {
+	}
+}
+
+// through goes the way. The first check that fails ends it; in observe mode only an unreadable request does.
+func (g *Guard) through(ctx context.Context, s *state) {
+	for _, stage := range g.way {
 		if err := g.safely(ctx, s, stage.check); err != nil {
 			s.failed = append(s.failed, failure{stage.name, err})
 			if g.cfg.Mode != Observe || stage.name == stageRead {
 				return
 			}
 		}
-	}
-}
-
-var (
-	errNoToken   = fault.New(fault.Unauthenticated, "A bearer token is needed.").Named("token_missing")
-	errIdentity  = fault.New(fault.Unauthenticated, "The token is not valid.").Named("token_invalid").Because(errors.New("subject or tenant does not fit in a header"))
-	errRevoked   = fault.New(fault.Unauthenticated, "The session has ended.").Named("session_revoked")
-	errLimited   = fault.New(fault.Limited, "Too many requests; try again later.").Named("rate_limited")
-	errChallenge = fault.New(fault.Forbidden, "Solve the challenge and send the request again with the header X-Gatehouse-Challenge.").Named("challenge_required")
-	errForbidden = fault.New(fault.Forbidden, "You may not do this.").Named("forbidden")
-	errStepUp    = fault.New(fault.Unauthenticated, "A stronger or fresher login is needed.").Named("insufficient_user_authentication")
-)
-
-func (g *Guard) identify(ctx context.Context, s *state) error {
-	if g.cfg.Identify == None {
-		return nil
-	}
-	token, err := s.token()
-	if err != nil {
-		return err
-	}
-	if token == "" {
-		if g.cfg.Identify == Optional && len(s.Header["authorization"]) == 0 {
-			return nil
-		}
-		return errNoToken
-	}
-	who, err := g.Verifier.Verify(ctx, token)
-	switch {
-	case err != nil:
-		return err
-	case who.Subject == "":
-		return errFailed
-	case !portable(who.Subject) || !portable(who.Tenant):
-		return errIdentity // the upstream would read another name than the one that policy decided on
-	}
-	s.who, s.decision.Subject = who, who.Subject
-	return nil
-}
-
-func (g *Guard) alive(_ context.Context, s *state) error {
-	if s.who.Anonymous() {
-		return nil
-	}
-	err := g.Revocations.Known()
-	if err == nil && g.Revocations.Revoked(s.who) {
-		err = errRevoked
-	}
-	if err != nil {
-		s.who = principal.Principal{} // in observe mode the request goes on, but nobody vouches for it
-	}
-	return err
-}
-
-func (g *Guard) limitByAddress(ctx context.Context, s *state) error {
-	return g.limit(ctx, s, ByAddress, network(s.Addr))
-}
-
-func (g *Guard) limitBySubject(ctx context.Context, s *state) error {
-	if s.who.Anonymous() {
-		return nil
-	}
-	return g.limit(ctx, s, BySubject, s.who.Issuer+" "+s.who.Subject)
-}
-
-// network counts an IPv6 client by its /64, which one household has whole.
-func network(a netip.Addr) string {
-	a = a.Unmap()
-	if a.Is6() {
-		if p, err := a.Prefix(64); err == nil {
-			return p.String()
-		}
-	}
-	return a.String()
-}
-
-func (g *Guard) limit(ctx context.Context, s *state, by LimitKey, value string) error {
-	var keys []limit.Key
-	for _, l := range g.cfg.Limits {
-		if l.Key == by {
-			keys = append(keys, limit.Key{Name: l.Name, Rate: l.Rate, Value: s.Route + ":" + l.Name + ":" + value})
-		}
-	}
-	if len(keys) == 0 {
-		return nil
-	}
-	res, err := g.Limiter.Take(ctx, keys)
-	if err != nil {
-		return err
-	}
-	s.limits = append(s.limits, res.States...)
-	if !res.Allowed {
-		return errLimited
-	}
-	return nil
-}
-
-func (g *Guard) challenge(ctx context.Context, s *state) error {
-	if !g.cfg.Challenge.Always {
-		return nil
-	}
-	bind := challenge.Bind{Action: g.cfg.Challenge.Action, Route: s.Route, Addr: s.Addr}
-	payload, given := s.header("x-gatehouse-challenge")
-	refused := error(errChallenge)
-	if given {
-		if refused = g.Challenger.Spend(ctx, payload, bind); refused == nil {
-			return nil
-		}
-		if fault.CodeOf(refused) != fault.Forbidden {
-			return refused
-		}
-	}
-	issued, err := g.Challenger.Issue(ctx, bind)
-	if err != nil {
-		return err
-	}
-	s.issued = issued
-	return refused
-}
-
-const maxID = 64 // bytes of a decision id
-
-func (g *Guard) authorize(ctx context.Context, s *state) error {
-	if !g.cfg.Authorize {
-		return nil
-	}
-	res, err := g.resource(s.Request)
-	if err != nil {
-		return err
-	}
-	answer, err := g.Decider.Decide(ctx, evaluation(s.Request, res, s.who, s.decision.TraceID))
-	if err != nil {
-		return err
-	}
-	if c := answer.Context; c != nil {
-		s.decision.Reasons, s.need = c.Reasons, c.Need
-		if isToken(c.DecisionID) && len(c.DecisionID) <= maxID { // it becomes a header
-			s.decision.ID = c.DecisionID
-		}
-	}
-	switch {
-	case answer.Decision:
-		return nil
-	case s.need != nil:
-		return errStepUp
-	default:
-		return errForbidden
 	}
 }

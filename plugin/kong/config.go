@@ -9,11 +9,9 @@ import (
 	"regexp"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/gatehouse-auth/gatehouse/internal/telemetry"
 	"github.com/gatehouse-auth/gatehouse/plugin/guard"
-	"github.com/gatehouse-auth/gatehouse/plugin/limit"
 )
 
 // ParseConfig reads the JSON that Kong sends with a new instance. It checks every value against Schema once more, and
@@ -195,35 +193,18 @@ func (v value) texts() []string {
 	return out
 }
 
+// flag reads a boolean.
+func (v value) flag() bool { return v.v == true }
+
 func read(v value) (guard.Config, error) {
 	c := guard.Config{
-		Mode:      guard.Mode(v.at("mode").text()),
-		Identify:  guard.Identify(v.at("identify").text()),
-		Authorize: v.at("authorize").v == true,
-		PDP:       guard.PDP{URL: v.at("pdp").at("url").text(), Timeout: time.Duration(v.at("pdp").at("timeout_ms").number()) * time.Millisecond},
-		RedisURL:  telemetry.Secret(v.at("redis_url").text()),
+		Mode:     guard.Mode(v.at("mode").text()),
+		RedisURL: telemetry.Secret(v.at("redis_url").text()),
 	}
-	ch := v.at("challenge")
-	c.Challenge = guard.Challenge{
-		Always: ch.at("when").text() == "always", Action: ch.at("action").text(), Secret: telemetry.Secret(ch.at("secret").text()),
-		MaxNumber: ch.at("max_number").number(), TTL: time.Duration(ch.at("ttl_seconds").number()) * time.Second,
-	}
-	for _, i := range v.at("issuers").list() {
-		c.Issuers = append(c.Issuers, guard.Issuer{
-			Issuer: i.at("issuer").text(), JWKSURL: i.at("jwks_url").text(), Algorithms: i.at("algorithms").texts(),
-			Audiences: i.at("audiences").texts(), Types: i.at("types").texts(), Skew: time.Duration(i.at("skew_seconds").number()) * time.Second,
-			RolesClaim: i.at("roles_claim").text(), AttributesClaim: i.at("attributes_claim").text(), TenantClaim: i.at("tenant_claim").text(),
-		})
-	}
-	for i, l := range v.at("limits").list() {
-		rate, err := limit.ParseRate(l.at("rate").text())
-		if err != nil {
-			return guard.Config{}, fmt.Errorf("config.limits[%d].rate: %w", i+1, err)
+	for _, part := range []func(value, *guard.Config) error{readIdentify, readAlive, readLimits, readChallenge, readAuthorize} {
+		if err := part(v, &c); err != nil {
+			return guard.Config{}, err
 		}
-		c.Limits = append(c.Limits, guard.Limit{Name: l.at("name").text(), Key: guard.LimitKey(l.at("key").text()), Rate: rate})
-	}
-	for _, r := range v.at("resources").list() {
-		c.Resources = append(c.Resources, guard.Resource{Pattern: r.at("pattern").text(), Type: r.at("type").text()})
 	}
 	return c, nil
 }

@@ -3,6 +3,7 @@ package kong
 import (
 	"encoding/json"
 	"io"
+	"slices"
 )
 
 // What Kong is told of the plugin. Priority 1500 runs it before every bundled authentication and rate limit (jwt 1450) and
@@ -26,48 +27,17 @@ func Dump(w io.Writer, socket string) error {
 	})
 }
 
-// Schema is the configuration's schema in Kong's own form, by hand: reflection could say neither defaults nor bounds.
+// Schema is the configuration's schema in Kong's own form, by hand: reflection could say neither defaults nor bounds. The
+// fields of each stage are in a file of its own, beside what reads them.
 func Schema() object {
 	return object{"name": Name, "fields": []object{
 		{"consumer": object{"type": "foreign", "reference": "consumers", "eq": nil}},
 		{"protocols": object{"type": "set", "default": []string{"http", "https"}, "elements": object{"type": "string", "one_of": []string{"http", "https"}}}},
-		{"config": record(
-			field("mode", oneOf("enforce", "enforce", "observe"), "what a denial does: stop the request, or only be logged"),
-			field("identify", oneOf("required", "required", "optional", "none"), "whether a token is needed; optional refuses a bad one all the same"),
-			field("issuers", array(record(
-				field("issuer", reference(object{"required": true}), "compared with the claim iss, byte by byte"),
-				field("jwks_url", reference(object{"required": true, "match": "^https?://"}), "where the issuer's key set is"),
-				field("algorithms", object{"type": "array", "default": []string{"RS256"}, "len_min": 1, "elements": object{"type": "string", "one_of": []string{"RS256", "PS256", "ES256", "EdDSA"}}}, "pinned signature algorithms"),
-				field("audiences", object{"type": "array", "required": true, "len_min": 1, "elements": object{"type": "string"}}, "the token must name one of these"),
-				field("types", object{"type": "array", "default": []string{"at+jwt"}, "len_min": 1, "elements": object{"type": "string"}}, "accepted typ headers"),
-				field("skew_seconds", integer(30, 0, 60), "how far clocks may differ"),
-				field("roles_claim", object{"type": "string", "default": "roles"}, "claim that lists roles"),
-				field("attributes_claim", object{"type": "string", "default": "attributes"}, "claim that holds an object of attributes"),
-				field("tenant_claim", object{"type": "string", "default": "tid"}, "claim that names the tenant"),
-			)), "whose tokens are accepted; needed unless identify is none"),
-			field("limits", array(record(
-				field("name", object{"type": "string", "required": true, "match": "^[%w_-]+$"}, "shown in RateLimit"),
-				field("key", object{"type": "string", "required": true, "one_of": []string{"ip", "subject"}}, "what is counted by"),
-				field("rate", object{"type": "string", "required": true, "match": "^%d+%-[SMHD]$"}, "requests per second, minute, hour or day, such as 60-M"),
-			)), "every one counts every request"),
-			field("challenge", record(
-				field("when", oneOf("never", "never", "always"), "whether a proof of work is asked for"),
-				field("action", object{"type": "string"}, "what the proof is good for"),
-				field("secret", object{"type": "string", "referenceable": true, "encrypted": true}, "signs challenges; at least 32 bytes, the same everywhere"),
-				field("max_number", integer(50000, 1000, 5000000), "the work: half as many hashes on average"),
-				field("ttl_seconds", integer(300, 10, 3600), "how long a challenge is good"),
-			), "ALTCHA"),
-			field("authorize", object{"type": "boolean", "default": true}, "whether the policy is asked"),
-			field("resources", array(record(
-				field("pattern", object{"type": "string", "required": true, "match": "^/"}, "a path; {id} is one segment"),
-				field("type", object{"type": "string", "required": true}, "the resource type that the policy sees"),
-			)), "what paths stand for; a path that none covers is denied"),
-			field("pdp", record(
-				field("url", object{"type": "string", "referenceable": true}, "http://host:port or unix:///path"),
-				field("timeout_ms", integer(50, 1, 1000), "deadline of a decision"),
-			), "the decision point"),
-			field("redis_url", object{"type": "string", "referenceable": true, "encrypted": true}, "for revocations, limits and challenges"),
-		)},
+		{"config": record(slices.Concat(
+			[]object{field("mode", oneOf("enforce", "enforce", "observe"), "what a denial does: stop the request, or only be logged")},
+			identifyFields(), aliveFields(), limitFields(), challengeFields(), authorizeFields(),
+			[]object{field("redis_url", object{"type": "string", "referenceable": true, "encrypted": true}, "for revocations, limits and challenges")},
+		)...)},
 	}}
 }
 

@@ -1,0 +1,66 @@
+package app
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/gatehouse-auth/gatehouse/internal/redisx"
+	"github.com/gatehouse-auth/gatehouse/internal/telemetry"
+	"github.com/gatehouse-auth/gatehouse/internal/web"
+	"github.com/gatehouse-auth/gatehouse/plugin/guard"
+	"github.com/gatehouse-auth/gatehouse/plugin/limit"
+	"github.com/gatehouse-auth/gatehouse/plugin/revocation"
+)
+
+// store is one Redis and what works over it.
+type store struct {
+	client      redis.UniversalClient
+	revocations *revocation.Follower
+	limiter     *limit.Limiter
+}
+
+// overRedis adds the parts that work over Redis.
+func (a *App) overRedis(cfg guard.Config, parts *guard.Parts) error {
+	if cfg.RedisURL == "" {
+		return nil
+	}
+	s, err := a.store(cfg.RedisURL)
+	if err != nil {
+		return fmt.Errorf("config.redis_url: %w", err)
+	}
+	parts.Revocations, parts.Limiter = s.revocations, s.limiter
+	return nil
+}
+
+func (a *App) store(url telemetry.Secret) (*store, error) {
+	if s, ok := a.redis[url.Reveal()]; ok {
+		return s, nil
+	}
+	client, err := redisx.Open(url.Reveal())
+	if err != nil {
+		return nil, err
+	}
+	s := &store{
+		client:      client,
+		revocations: revocation.Follow(client, revocation.New(a.now), a.log),
+		limiter:     limit.New(client, a.now, a.log),
+	}
+	a.redis[url.Reveal()] = s
+	a.background("revocations", s.revocations.Run)
+	return s, nil
+}
+
+func (a *App) every(ready func(*store) error) web.Check {
+	return func(context.Context) error {
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		for _, s := range a.redis {
+			if err := ready(s); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+}

@@ -1,0 +1,111 @@
+package guard
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/gatehouse-auth/gatehouse/internal/fault"
+	"github.com/gatehouse-auth/gatehouse/internal/principal"
+)
+
+// Verifier answers who a token stands for, or a fault.
+type Verifier interface {
+	Verify(ctx context.Context, token string) (principal.Principal, error)
+}
+
+// Identify says whether a route wants a token.
+type Identify string
+
+// The ways to identify: Required (also ""), Optional (none is fine, a bad one is not), None (tokens are not looked at).
+const (
+	Required Identify = "required"
+	Optional Identify = "optional"
+	None     Identify = "none"
+)
+
+// Issuer is one whose tokens are accepted.
+type Issuer struct {
+	Issuer, JWKSURL                          string
+	Algorithms, Audiences, Types             []string
+	Skew                                     time.Duration
+	RolesClaim, AttributesClaim, TenantClaim string
+}
+
+func (c Config) validateIdentify(wrong reject) {
+	if c.Identify != Required && c.Identify != Optional && c.Identify != None && c.Identify != "" {
+		wrong("identify", "expected required, optional or none")
+	}
+	issuers := map[string]bool{}
+	for i, is := range c.Issuers {
+		if issuers[is.Issuer] || is.Issuer == "" {
+			wrong(fmt.Sprintf("issuers[%d].issuer", i+1), "is empty or given twice")
+		}
+		issuers[is.Issuer] = true
+	}
+	if c.Identify != None && len(c.Issuers) == 0 {
+		wrong("issuers", "at least one is needed unless identify is none")
+	}
+	if c.Identify != None && c.RedisURL == "" {
+		wrong("redis_url", "is needed for revocations")
+	}
+}
+
+func (c Config) identifyNeeds(p Parts) []need {
+	return []need{{"verifier", c.Identify != None, p.Verifier != nil}}
+}
+
+var (
+	errNoToken  = fault.New(fault.Unauthenticated, "A bearer token is needed.").Named("token_missing")
+	errIdentity = fault.New(fault.Unauthenticated, "The token is not valid.").Named("token_invalid").Because(errors.New("subject or tenant does not fit in a header"))
+)
+
+func (g *Guard) identify(ctx context.Context, s *state) error {
+	if g.cfg.Identify == None {
+		return nil
+	}
+	token, err := s.token()
+	if err != nil {
+		return err
+	}
+	if token == "" {
+		if g.cfg.Identify == Optional && len(s.Header["authorization"]) == 0 {
+			return nil
+		}
+		return errNoToken
+	}
+	who, err := g.Verifier.Verify(ctx, token)
+	switch {
+	case err != nil:
+		return err
+	case who.Subject == "":
+		return errFailed
+	case !portable(who.Subject) || !portable(who.Tenant):
+		return errIdentity // the upstream would read another name than the one that policy decided on
+	}
+	s.who, s.decision.Subject = who, who.Subject
+	return nil
+}
+
+// authenticate is the challenge of RFC 6750 section 3, and of RFC 9470 section 3 for a step-up.
+func (s *state) authenticate(reason string) string {
+	const realm = `Bearer realm="gatehouse"`
+	switch reason {
+	case errNoToken.Reason:
+		return realm // without a token there is no error to tell (RFC 6750 section 3.1)
+	case errStepUp.Reason:
+		out := realm + `, error="insufficient_user_authentication"`
+		if s.need.ACR != "" && isToken(strings.NewReplacer(":", "", ".", "", "/", "").Replace(s.need.ACR)) {
+			out += `, acr_values="` + s.need.ACR + `"`
+		}
+		if s.need.MaxAge > 0 {
+			out += `, max_age="` + strconv.Itoa(s.need.MaxAge) + `"`
+		}
+		return out
+	default:
+		return realm + `, error="invalid_token"`
+	}
+}
