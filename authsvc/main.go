@@ -26,7 +26,7 @@ const usage = `usage: gatehouse-authsvc COMMAND [flags]
   migrate       bring the database to the version that this program needs
   user create   make an account whose address counts as proved
 
-The configuration is in the environment; docs/operations.md lists it.`
+The configuration is in the environment; docs/operations.md lists it`
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)

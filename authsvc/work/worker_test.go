@@ -4,9 +4,9 @@ import (
 	"bytes"
 	"context"
 	"database/sql"
-	"errors"
 	"log/slog"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -170,23 +170,11 @@ func settled(t *testing.T, driver, direct string) []string {
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
 	for {
-		rows, err := db.QueryContext(t.Context(), `SELECT state FROM river_job ORDER BY id`)
+		states, err := statesOf(t.Context(), db)
 		if err != nil {
 			t.Fatal(err)
 		}
-		var states []string
-		done := true
-		for rows.Next() {
-			var s string
-			if err := rows.Scan(&s); err != nil {
-				t.Fatal(err)
-			}
-			states = append(states, s)
-			done = done && (s == "completed" || s == "cancelled" || s == "discarded")
-		}
-		if err := errors.Join(rows.Err(), rows.Close()); err != nil {
-			t.Fatal(err)
-		}
+		done := !slices.ContainsFunc(states, func(s string) bool { return s != "completed" && s != "cancelled" && s != "discarded" })
 		if done {
 			return states
 		}
@@ -196,6 +184,22 @@ func settled(t *testing.T, driver, direct string) []string {
 			t.Fatalf("jobs are %v", states)
 		}
 	}
+}
+
+func statesOf(ctx context.Context, db *sql.DB) (states []string, err error) {
+	rows, err := db.QueryContext(ctx, `SELECT state FROM river_job ORDER BY id`)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var s string
+		if err := rows.Scan(&s); err != nil {
+			return nil, err
+		}
+		states = append(states, s)
+	}
+	return states, rows.Err()
 }
 
 func enqueue(t *testing.T, db *store.DB, jobs ...job.Job) {
