@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"maps"
 	"runtime/debug"
 
 	"github.com/gatehouse-auth/gatehouse/internal/fault"
@@ -26,12 +27,14 @@ func (g *Guard) deny(s *state, err error) Verdict {
 	p.DecisionID, p.Challenge = s.decision.ID, s.issued
 	s.decision.Code = p.Code
 	body := p.JSON()
-	header := map[string]string{
+	header := map[string]string{}
+	maps.Copy(header, s.response)
+	maps.Copy(header, map[string]string{
 		"Content-Type":           p.ContentType(""),
 		"Cache-Control":          "no-store",
 		"X-Content-Type-Options": "nosniff",
 		principal.HeaderDecision: s.decision.ID,
-	}
+	})
 	if f.Code == fault.Unauthenticated {
 		header["WWW-Authenticate"] = s.authenticate(f.Reason)
 	}

@@ -33,7 +33,7 @@ func (g *Guard) forward(s *state) Verdict {
 	if _, kept := s.header("traceparent"); !kept || traceID(s.Request) == "" {
 		set["Traceparent"] = "00-" + s.decision.TraceID + "-" + web.NewTraceID()[:16] + "-00"
 	}
-	return Verdict{Forward: true, SetHeaders: set, Decision: s.decision}
+	return Verdict{Forward: true, SetHeaders: set, Respond: s.response, Decision: s.decision}
 }
 
 // roles is the list as a header. A role that would read as another, or as two, is left out; policy has seen it all the same.

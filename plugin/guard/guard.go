@@ -76,10 +76,12 @@ type Decision struct {
 	TraceID  string
 }
 
-// Verdict is what the gateway shall do: forward the request with SetHeaders overwritten, or answer it.
+// Verdict is what the gateway shall do: forward the request with SetHeaders overwritten, or answer it with Status, Header and
+// Body.
 type Verdict struct {
 	Forward    bool
 	SetHeaders map[string]string // every identity header, always; "" where nothing is known
+	Respond    map[string]string // headers for the client on the upstream's answer; nil for none
 	Status     int
 	Header     map[string]string
 	Body       []byte
@@ -92,9 +94,18 @@ type state struct {
 	who      principal.Principal
 	decision Decision
 	limits   []limit.State
-	issued   any // a challenge to solve
+	issued   any               // a challenge to solve
+	response map[string]string // headers for the client, whether the request is forwarded or answered
 	need     *authzen.Need
 	failed   []failure // the first is the answer; more than one in observe mode only
+}
+
+// respond sets a header of the answer to the client, whoever gives it. The stage vouches for the value.
+func (s *state) respond(name, value string) {
+	if s.response == nil {
+		s.response = map[string]string{}
+	}
+	s.response[name] = value
 }
 
 // failure is a check that the request did not pass.

@@ -58,6 +58,8 @@ func conform(path string, f object, v any) (any, error) {
 		return conformRecord(path, f, v)
 	case "array":
 		return conformArray(path, f, v)
+	case "map":
+		return conformMap(path, f, v)
 	case "string":
 		return v, conformString(path, f, v)
 	case "integer":
@@ -139,6 +141,28 @@ func conformArray(path string, f object, v any) (any, error) {
 	return out, nil
 }
 
+func conformMap(path string, f object, v any) (any, error) {
+	m, ok := v.(object)
+	if list, empty := v.([]any); empty && len(list) == 0 { // Lua's empty table may arrive as an array
+		m, ok = object{}, true
+	}
+	if !ok {
+		return nil, fmt.Errorf("%s: expected a map", path)
+	}
+	out := object{}
+	for _, name := range slices.Sorted(maps.Keys(m)) {
+		if _, err := conform(path, f["keys"].(object), name); err != nil {
+			return nil, err
+		}
+		checked, err := conform(path+"."+name, f["values"].(object), m[name])
+		if err != nil {
+			return nil, err
+		}
+		out[name] = checked
+	}
+	return out, nil
+}
+
 func conformString(path string, f object, v any) error {
 	s, ok := v.(string)
 	if !ok {
@@ -189,6 +213,16 @@ func (v value) texts() []string {
 	var out []string
 	for _, e := range v.list() {
 		out = append(out, e.text())
+	}
+	return out
+}
+
+// entries reads a map of texts.
+func (v value) entries() map[string]string {
+	m, _ := v.v.(object)
+	out := make(map[string]string, len(m))
+	for name, e := range m {
+		out[name] = value{e}.text()
 	}
 	return out
 }

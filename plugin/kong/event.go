@@ -196,13 +196,19 @@ func headerText(v *structpb.Value) (string, error) {
 	}
 }
 
-// answer ends the event as the verdict says, in one write.
-func (e *event) answer(v guard.Verdict, sequence int64) error {
-	var err error
+// answer ends the event as the verdict says, in one write. It answers how many answers of Kong are to be read afterwards.
+func (e *event) answer(v guard.Verdict, sequence int64) (pending int, err error) {
 	out := e.out[:0]
 	if v.Forward {
+		pending = 1
+		if len(v.Respond) > 0 {
+			pending++
+			if out, err = appendCall(out, "kong.response.set_headers", fields(v.Respond)); err != nil {
+				return 0, err
+			}
+		}
 		if out, err = appendCall(out, "kong.service.request.set_headers", fields(v.SetHeaders)); err != nil {
-			return err
+			return 0, err
 		}
 		out = appendFrame(out, nil) // the end of the event
 		out, err = appendMessage(out, &protocol.RpcReturn{Sequence: sequence})
@@ -210,13 +216,13 @@ func (e *event) answer(v guard.Verdict, sequence int64) error {
 		out, err = appendCall(out, "kong.response.exit", &protocol.ExitArgs{Status: int32(v.Status), Body: v.Body, Headers: fields(v.Header)})
 	}
 	if err != nil {
-		return err
+		return 0, err
 	}
 	e.out = out
 	if _, err = e.conn.Write(out); err == nil && !v.Forward {
 		err = errExited
 	}
-	return err
+	return pending, err
 }
 
 func fields(m map[string]string) *structpb.Struct {

@@ -55,6 +55,12 @@ func array(element object) object {
 	return object{"type": "array", "default": []any{}, "elements": element}
 }
 
+// texts is a map from text to the given kind of text.
+func texts(f object) object {
+	f["type"] = "string"
+	return object{"type": "map", "default": object{}, "keys": object{"type": "string"}, "values": f}
+}
+
 func oneOf(def string, values ...string) object {
 	return object{"type": "string", "default": def, "one_of": values}
 }

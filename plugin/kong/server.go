@@ -210,7 +210,7 @@ func (s *Server) call(ctx context.Context, e *event) error {
 	return err
 }
 
-// handle takes one event. Kong's answer to the last write is read here, so that a connection is never closed under it.
+// handle takes one event. Kong's answers to the last write are read here, so that a connection is never closed under it.
 // Once the instance is known, whatever goes wrong on this side is answered: Kong would run an event whose connection just
 // closes again, and again.
 func (s *Server) handle(ctx context.Context, e *event, c *protocol.CmdHandleEvent, sequence int64) error {
@@ -229,10 +229,11 @@ func (s *Server) handle(ctx context.Context, e *event, c *protocol.CmdHandleEven
 	if err != nil {
 		v = failure(ctx, s.log, err)
 	}
-	if err := e.answer(v, sequence); err != nil {
-		return err
+	pending, err := e.answer(v, sequence)
+	for ; err == nil && pending > 0; pending-- {
+		err = e.read()
 	}
-	return e.read()
+	return err
 }
 
 func (s *Server) start(c *protocol.CmdStartInstance) (int32, error) {

@@ -135,11 +135,12 @@ type request struct {
 
 // outcome is what the plugin did in one event.
 type outcome struct {
-	calls  []string
-	set    *structpb.Struct
-	exit   *protocol.ExitArgs
-	ended  bool
-	broken error
+	calls   []string
+	set     *structpb.Struct
+	respond *structpb.Struct
+	exit    *protocol.ExitArgs
+	ended   bool
+	broken  error
 }
 
 func (p *peer) event(id int32, r request) outcome {
@@ -179,6 +180,12 @@ func (p *peer) event(id int32, r request) outcome {
 		case "kong.service.request.set_headers":
 			o.set = &structpb.Struct{}
 			if err := proto.Unmarshal(args, o.set); err != nil {
+				p.t.Fatal(err)
+			}
+			p.write(nil)
+		case "kong.response.set_headers":
+			o.respond = &structpb.Struct{}
+			if err := proto.Unmarshal(args, o.respond); err != nil {
 				p.t.Fatal(err)
 			}
 			p.write(nil)
@@ -222,6 +229,24 @@ func TestAnAllowedRequestCostsSixCallsAndItsConnectionGoesOn(t *testing.T) {
 	if got.Method != "GET" || got.Path != "/shop/orders" || got.Query != "q=%20x" || got.UpstreamPath != "/orders" || got.Route != "orders" ||
 		got.Host != "h" || len(got.Header["accept"]) != 2 || got.Addr.String() != "192.0.2.1" || got.Malformed != "" {
 		t.Errorf("request %+v", got)
+	}
+}
+
+// Headers for the client cost one call more, and none where there are none.
+func TestAnAllowedRequestMayCarryHeadersForTheClient(t *testing.T) {
+	t.Parallel()
+	socket, _ := serve(t, func(r guard.Request) guard.Verdict {
+		v := forward(r)
+		v.Respond = map[string]string{"RateLimit": "a"}
+		return v
+	})
+	p := dial(t, socket)
+	id := p.start(open)
+	for range 2 {
+		o := p.event(id, request{headers(t, nil), "GET / HTTP/1.1", "/"})
+		if !o.ended || len(o.calls) != 7 || o.respond.GetFields()["RateLimit"].GetStringValue() != "a" || o.set.GetFields()["X-Gatehouse-Subject"].GetStringValue() != "u1" {
+			t.Fatalf("outcome %+v", o)
+		}
 	}
 }
 
