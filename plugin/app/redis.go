@@ -44,7 +44,7 @@ func (a *App) store(url telemetry.Secret) (*store, error) {
 	}
 	s := &store{
 		client:      client,
-		revocations: revocation.Follow(client, revocation.New(a.now), a.log),
+		revocations: revocation.Follow(client, revocation.New(a.now, maxLifetime), a.log),
 		limiter:     limit.New(client, a.now, a.log),
 	}
 	a.redis[url.Reveal()] = s

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync/atomic"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -16,31 +17,46 @@ import (
 const (
 	page  = 1000                   // entries read at once
 	block = 200 * time.Millisecond // how long one read waits for news; below the client's read time-out
-	pause = 250 * time.Millisecond // between two tries while Redis is away
 	// patience bounds one exchange with Redis, waiting included: a connection that has died without a word must not keep
 	// the news back for long.
 	patience = 700 * time.Millisecond
 	// stale is the lag from which the set is reported as degraded.
 	stale = 5 * time.Second
+	// The pause between two tries while Redis is away doubles from the one to the other.
+	pause, longestPause = 50 * time.Millisecond, time.Second
+	// again is how often the snapshot is looked at while it does not cover what was trimmed unread.
+	again = time.Second
 )
 
 // Follower keeps a Set current from Redis.
+//
+// The set is complete when it has read the snapshot, if there is one, and every entry after it. There is no heartbeat in the
+// stream: a read that comes back empty after block says that there was nothing, so the lag is known without traffic.
 type Follower struct {
 	*Set
 	redis redis.UniversalClient
 	log   *slog.Logger
-	away  bool // only Run's goroutine touches it
+
+	// Run's goroutine's:
+	away      bool
+	position  position
+	gap       string    // up to this entry something was trimmed unread; "" for nothing
+	snapshots time.Time // when the snapshot was looked at last
+
+	gaps atomic.Int64
 }
 
 // Follow makes a follower; Run starts it.
 func Follow(c redis.UniversalClient, s *Set, log *slog.Logger) *Follower {
-	return &Follower{Set: s, redis: c, log: log}
+	return &Follower{Set: s, redis: c, log: log, position: position{last: beginning, after: beginning, base: -1}}
 }
 
-// Run reads the stream from its beginning, then follows it until ctx ends. While Redis is away the set keeps what it
-// knows; after each reconnect the whole stream is read again, so that neither a trimmed nor a replaced stream hides an
-// entry. Entries are idempotent.
+// Run reads the snapshot and the stream, then follows the stream until ctx ends. While Redis is away the set keeps what it
+// knows, and goes on after the last entry that it read; a stream that no longer has that entry is read again as a whole, so
+// that a replaced one hides nothing. Entries are idempotent. What was trimmed before it could be read is sought in the
+// snapshot; until it is there the set counts as incomplete, and its lag grows.
 func (f *Follower) Run(ctx context.Context) error {
+	wait := pause
 	for ctx.Err() == nil {
 		err := f.follow(ctx)
 		if ctx.Err() != nil {
@@ -48,10 +64,12 @@ func (f *Follower) Run(ctx context.Context) error {
 		}
 		if !f.away {
 			f.log.WarnContext(ctx, "revocations: Redis is away; going on with what is known", "error", err)
+			wait = pause
 		}
 		f.away = true
 		f.forget()
-		timer := time.NewTimer(pause)
+		timer := time.NewTimer(wait)
+		wait = min(2*wait, longestPause)
 		select {
 		case <-ctx.Done():
 			timer.Stop()
@@ -64,15 +82,23 @@ func (f *Follower) Run(ctx context.Context) error {
 
 // follow reads until something fails.
 func (f *Follower) follow(ctx context.Context) error {
-	last := "0"
 	for {
-		asked := f.now()
-		messages, err := f.read(ctx, last)
+		if err := f.cover(ctx); err != nil {
+			return err
+		}
+		f.position.after = f.position.last
+		messages, err := f.news(ctx)
 		if err != nil {
 			return err
 		}
-		// Asked after the read: had the stream been replaced before it, new entries with lower ids would lie hidden.
-		intact, err := f.holds(ctx, last)
+		for _, m := range messages {
+			f.judge(ctx, f.position.take(m.ID))
+			f.take(ctx, m)
+		}
+		if len(messages) < page {
+			f.judge(ctx, f.position.end())
+		}
+		s, err := f.look(ctx)
 		if err != nil {
 			return err
 		}
@@ -80,31 +106,75 @@ func (f *Follower) follow(ctx context.Context) error {
 			f.away = false
 			f.log.InfoContext(ctx, "revocations: Redis is back")
 		}
-		for _, m := range messages {
-			last = m.ID
-			f.take(ctx, m)
+		if f.position.replaced(s) {
+			f.log.WarnContext(ctx, "revocations: the stream was replaced; reading it from its beginning", "after", f.position.after)
+			f.position.restart()
+		} else {
+			f.judge(ctx, f.position.see(s))
 		}
 		f.forget()
-		if !intact {
-			f.log.InfoContext(ctx, "revocations: the stream was trimmed or replaced; reading it again")
-			last = "0"
-			continue
-		}
-		if len(messages) < page { // the end of the stream was reached by a read that began at asked
-			f.current.Store(asked.UnixMilli())
-			if !f.known.Swap(true) {
-				f.log.InfoContext(ctx, "revocations: stream read", "entries", f.Len())
-			}
-		}
 	}
 }
 
-// read answers what comes after last, waiting for it a little.
-func (f *Follower) read(ctx context.Context, last string) ([]redis.XMessage, error) {
+// judge notes that nothing was missing when Redis was asked, or that something was.
+func (f *Follower) judge(ctx context.Context, v verdict) {
+	if v.sighting == nil {
+		return
+	}
+	if v.missed > 0 {
+		if f.gap == "" {
+			f.snapshots = time.Time{} // look at once
+		}
+		f.gap = v.newest
+		f.gaps.Add(1)
+		f.log.ErrorContext(ctx, "revocations: entries were trimmed from the stream before they could be read; the set is incomplete", "entries", v.missed, "before", v.newest)
+	}
+	// In the end no token can be alive that what was missed could have ended.
+	if f.gap != "" && redisx.StreamIDTime(f.gap).Add(f.life).Before(f.now()) {
+		f.gap = ""
+	}
+	if f.gap == "" {
+		f.current.Store(v.at.UnixMilli())
+	}
+	if !f.known.Swap(true) {
+		f.log.InfoContext(ctx, "revocations: stream read", "entries", f.Len(), "complete", f.gap == "")
+	}
+}
+
+// Gaps is how often entries were found to have been trimmed unread, since the start.
+func (f *Follower) Gaps() int64 { return f.gaps.Load() }
+
+// cover reads the snapshot: at the start, and while something is missing.
+func (f *Follower) cover(ctx context.Context) error {
+	now := f.now()
+	if !f.snapshots.IsZero() && (f.gap == "" || now.Sub(f.snapshots) < again) {
+		return nil
+	}
+	cursor, err := redisx.ReadRevocationSnapshot(ctx, f.redis, patience, f.add, func(err error) {
+		f.log.ErrorContext(ctx, "revocations: an entry of the snapshot cannot be read", "error", err)
+	})
+	switch {
+	case errors.Is(err, redisx.ErrSnapshot):
+		f.log.ErrorContext(ctx, "revocations: the snapshot cannot be read; going on with the stream alone", "error", err)
+	case err != nil:
+		return err
+	case cursor.ID == "":
+	case f.position.last == beginning:
+		f.position = position{last: cursor.ID, after: cursor.ID, base: cursor.Added}
+	case f.gap != "" && !redisx.StreamIDLess(cursor.ID, f.gap):
+		f.log.InfoContext(ctx, "revocations: the snapshot holds what was missing")
+		f.gap = ""
+	}
+	f.snapshots = now
+	return nil
+}
+
+// news answers what comes after the last entry, waiting for it a little.
+func (f *Follower) news(ctx context.Context) ([]redis.XMessage, error) {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	streams, err := f.redis.XRead(ctx, &redis.XReadArgs{
-		Streams: []string{redisx.RevocationStream, last}, Count: page, Block: f.wait(last),
+		Streams: []string{redisx.RevocationStream, f.position.last}, Count: page, Block: f.wait(),
 	}).Result()
 	switch {
 	case errors.Is(err, redis.Nil):
@@ -117,23 +187,33 @@ func (f *Follower) read(ctx context.Context, last string) ([]redis.XMessage, err
 	return streams[0].Messages, nil
 }
 
-// holds reports whether the stream still has the entry that was read last.
-func (f *Follower) holds(ctx context.Context, last string) (bool, error) {
-	if last == "0" {
-		return true, nil
-	}
+// look asks Redis what it has of the stream.
+func (f *Follower) look(ctx context.Context) (sighting, error) {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	found, err := f.redis.XRangeN(ctx, redisx.RevocationStream, last, last, 1).Result()
-	if err != nil {
-		return false, fmt.Errorf("look for the last entry: %w", err)
+	s := sighting{at: f.now(), intact: true, newest: beginning}
+	var found *redis.XMessageSliceCmd
+	var info *redis.XInfoStreamCmd
+	_, err := f.redis.Pipelined(ctx, func(p redis.Pipeliner) error {
+		found = p.XRangeN(ctx, redisx.RevocationStream, f.position.after, f.position.after, 1)
+		info = p.XInfoStream(ctx, redisx.RevocationStream)
+		return nil
+	})
+	switch {
+	case redisx.NoSuchKey(err):
+		s.intact = f.position.after == beginning
+	case err != nil:
+		return s, fmt.Errorf("look at the stream: %w", err)
+	default:
+		i := info.Val()
+		s.intact, s.first, s.newest, s.added = len(found.Val()) == 1, i.FirstEntry.ID, i.LastGeneratedID, i.EntriesAdded
 	}
-	return len(found) == 1, nil
+	return s, nil
 }
 
 // wait blocks only once something may be known to be the end: the first read of an empty stream returns at once.
-func (f *Follower) wait(last string) time.Duration {
-	if last == "0" && !f.known.Load() {
+func (f *Follower) wait() time.Duration {
+	if f.position.last == beginning && !f.known.Load() {
 		return -1
 	}
 	return block
@@ -154,7 +234,7 @@ func (f *Follower) Ready() error {
 		return err
 	}
 	if f.Lag() > stale {
-		return web.Degraded("Revocations are behind: Redis is away.")
+		return web.Degraded("Revocations are behind: Redis is away, or entries were trimmed unread.")
 	}
 	return nil
 }

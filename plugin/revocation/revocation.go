@@ -3,7 +3,9 @@
 package revocation
 
 import (
-	"sync"
+	"hash/maphash"
+	"math"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -15,26 +17,31 @@ import (
 // ErrUnknown is what Known answers before the stream has been read once: nobody can say who is alive.
 var ErrUnknown = fault.New(fault.Unavailable, "Ended sessions are not known yet.").Named("revocations_unknown")
 
-type key struct{ kind, value string }
-
-// ending is how long an entry matters, and for a subject, which tokens it ends.
-type ending struct{ notBefore, expires int64 } // milliseconds since 1970; notBefore 0: all tokens
+// kinds are in the order in which Revoked asks for them.
+var kinds = [5]string{redisx.KindSession, redisx.KindSubject, redisx.KindToken, redisx.KindClient, redisx.KindKey}
 
 // Set is the revocations that still matter. It is safe for concurrent use.
 type Set struct {
-	now func() time.Time
+	now  func() time.Time
+	life time.Duration
 
-	mu      sync.RWMutex
-	entries map[key]ending
-	sweepAt time.Time
+	table table
+	seeds [5]maphash.Seed // one per kind, so that a sid never answers for a jti
+
+	sweepAt time.Time // Run's goroutine's
 
 	known   atomic.Bool
-	current atomic.Int64 // when the set last knew that it had read everything; UnixMilli
+	current atomic.Int64 // when the set last knew that nothing was missing; UnixMilli
 }
 
-// New makes a set that knows nothing yet.
-func New(now func() time.Time) *Set {
-	return &Set{now: now, entries: map[key]ending{}}
+// New makes a set that knows nothing yet. life is the longest that any token lives: entries are held no longer, but for those
+// of a withdrawn key, by whose thief new tokens can be made.
+func New(now func() time.Time, life time.Duration) *Set {
+	s := &Set{now: now, life: life}
+	for k := range s.seeds {
+		s.seeds[k] = maphash.MakeSeed()
+	}
+	return s
 }
 
 // Known answers ErrUnknown until the stream has been read once.
@@ -45,76 +52,71 @@ func (s *Set) Known() error {
 	return nil
 }
 
-// Lag is how long ago the set last knew that nothing was missing.
+// Lag is how long ago the set last knew that nothing was missing: a second at most while all is well. It grows while Redis is
+// away, and while entries are known to have been trimmed from the stream unread.
 func (s *Set) Lag() time.Duration {
-	return s.now().Sub(time.UnixMilli(s.current.Load()))
+	at := s.current.Load()
+	if at == 0 {
+		return math.MaxInt64
+	}
+	return s.now().Sub(time.UnixMilli(at))
 }
 
-// Revoked reports whether the token that p was read from has been ended.
+// Revoked reports whether the token that p was read from has been ended. It allocates nothing and takes no lock.
 func (s *Set) Revoked(p principal.Principal) bool {
-	s.mu.RLock()
-	defer s.mu.RUnlock()
-	if len(s.entries) == 0 {
+	// All look-ups before any verdict, so that they wait for memory together.
+	session, subject := s.find(0, p.SessionID), s.find(1, p.Subject)
+	token, client, key := s.find(2, p.TokenID), s.find(3, p.ClientID), s.find(4, p.KeyID)
+	if session|subject|token|client|key == 0 {
 		return false
 	}
-	now, issued := s.now().UnixMilli(), p.IssuedAt.UnixMilli()
-	return s.ended(redisx.KindSession, p.SessionID, now, issued) ||
-		s.ended(redisx.KindSubject, p.Subject, now, issued) ||
-		s.ended(redisx.KindToken, p.TokenID, now, issued) ||
-		s.ended(redisx.KindClient, p.ClientID, now, issued) ||
-		s.ended(redisx.KindKey, p.KeyID, now, issued)
+	now, issued := s.now().Unix(), p.IssuedAt.Unix()
+	return session.ends(now, issued) || subject.ends(now, issued) || token.ends(now, issued) || client.ends(now, issued) || key.ends(now, issued)
 }
 
-// ended compares a token's whole-second iat with the milliseconds of the revocation in the token's disfavour: one issued
-// within the same second counts as issued before.
-func (s *Set) ended(kind, value string, now, issued int64) bool {
+// find looks for a value of a kind, by the kind's place in kinds.
+func (s *Set) find(kind int, value string) ending {
 	if value == "" {
-		return false
+		return 0
 	}
-	e, ok := s.entries[key{kind, value}]
-	return ok && now < e.expires && (e.notBefore == 0 || issued <= e.notBefore)
+	return s.table.find(spread(s.seeds[kind], value))
 }
 
-// add puts r in, keeping whichever of two entries for the same value ends more.
+// ends compares in the token's disfavour: one issued within the same second as the revocation counts as issued before.
+func (e ending) ends(now, issued int64) bool {
+	return e != 0 && now < e.expires() && issued <= e.since()
+}
+
+// add puts r in, keeping whatever of two entries for the same value ends more.
 func (s *Set) add(r redisx.Revocation) {
 	now := s.now()
-	if !now.Before(r.ExpiresAt) {
+	until := r.ExpiresAt
+	if latest := now.Add(s.life); r.Kind != redisx.KindKey && until.After(latest) {
+		until = latest
+	}
+	if !now.Before(until) {
 		return
 	}
-	e := ending{expires: r.ExpiresAt.UnixMilli()}
+	k := slices.Index(kinds[:], r.Kind)
+	if k < 0 {
+		return // ParseRevocation answers no such kind
+	}
+	since := uint32(always)
 	if r.Kind == redisx.KindSubject {
-		e.notBefore = r.NotBefore.UnixMilli()
+		since = seconds(r.NotBefore.Unix())
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	k := key{r.Kind, r.Value}
-	if old, ok := s.entries[k]; ok {
-		e.expires, e.notBefore = max(e.expires, old.expires), max(e.notBefore, old.notBefore)
-	}
-	s.entries[k] = e
+	s.table.add(spread(s.seeds[k], r.Value), newEnding(until.UnixMilli(), since))
 }
 
 const sweepEvery = time.Minute
 
 // forget drops what has expired, at most once a minute.
 func (s *Set) forget() {
-	now := s.now()
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if now.Before(s.sweepAt) {
-		return
-	}
-	s.sweepAt = now.Add(sweepEvery)
-	for k, e := range s.entries {
-		if now.UnixMilli() >= e.expires {
-			delete(s.entries, k)
-		}
+	if now := s.now(); !now.Before(s.sweepAt) {
+		s.sweepAt = now.Add(sweepEvery)
+		s.table.sweep(now.Unix())
 	}
 }
 
 // Len is the number of entries held.
-func (s *Set) Len() int {
-	s.mu.RLock()
-	defer s.mu.RUnlock()
-	return len(s.entries)
-}
+func (s *Set) Len() int { return s.table.len() }

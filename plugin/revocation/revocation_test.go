@@ -3,7 +3,6 @@ package revocation_test
 import (
 	"context"
 	"log/slog"
-	"runtime"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -45,7 +44,7 @@ func each(t *testing.T, test func(t *testing.T, c redis.UniversalClient, follow 
 
 func start(t *testing.T, c redis.UniversalClient, now func() time.Time) *revocation.Follower {
 	t.Helper()
-	f := revocation.Follow(c, revocation.New(now), slog.New(slog.DiscardHandler))
+	f := revocation.Follow(c, revocation.New(now, 24*time.Hour), slog.New(slog.DiscardHandler))
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- f.Run(ctx) }()
@@ -133,7 +132,7 @@ func TestAnEdgeThatStartsLaterReadsWhatWasPublishedBefore(t *testing.T) {
 // S56: before the stream has been read nobody is known to be alive.
 func TestUntilTheStreamIsReadNothingIsKnown(t *testing.T) {
 	t.Parallel()
-	s := revocation.New(time.Now)
+	s := revocation.New(time.Now, 24*time.Hour)
 	if s.Known() == nil {
 		t.Error("an empty set claims to know")
 	}
@@ -300,7 +299,7 @@ func TestLookUpsRunBesideNewsAndAllocateNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { c.Close() })
-	s := revocation.New(time.Now)
+	s := revocation.New(time.Now, 24*time.Hour)
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() { done <- revocation.Follow(c, s, slog.New(slog.DiscardHandler)).Run(ctx) }()
@@ -341,37 +340,5 @@ func TestWhatHasExpiredIsForgotten(t *testing.T) {
 		}
 		publish(t, c, redisx.Revocation{Kind: "sid", Value: "s2", ExpiresAt: time.Now().Add(time.Hour)})
 		within(t, "only s2 is held", func() bool { return f.Len() == 1 && f.Revoked(principal.Principal{SessionID: "s2"}) })
-	})
-}
-
-func BenchmarkRevoked(b *testing.B) {
-	c, err := redisx.Open("redis://" + miniredis.RunT(b).Addr())
-	if err != nil {
-		b.Fatal(err)
-	}
-	defer c.Close()
-	for i := range 1000 {
-		r := redisx.Revocation{Kind: "sid", Value: "other" + strconv.Itoa(i), ExpiresAt: time.Now().Add(time.Hour)}
-		if err := redisx.PublishRevocation(b.Context(), c, r, time.Now()); err != nil {
-			b.Fatal(err)
-		}
-	}
-	s := revocation.New(time.Now)
-	ctx, cancel := context.WithCancel(b.Context())
-	done := make(chan error, 1)
-	go func() { done <- revocation.Follow(c, s, slog.New(slog.DiscardHandler)).Run(ctx) }()
-	for s.Known() != nil {
-		runtime.Gosched()
-	}
-	cancel()
-	if err := <-done; err != nil {
-		b.Fatal(err)
-	}
-	p := principal.Principal{Subject: "u", SessionID: "s", TokenID: "j", ClientID: "c", KeyID: "k", IssuedAt: time.Now()}
-	b.ReportAllocs()
-	b.RunParallel(func(pb *testing.PB) {
-		for pb.Next() {
-			s.Revoked(p)
-		}
 	})
 }
