@@ -56,9 +56,6 @@ func parse(stored string) (hash, error) {
 	values := map[string]string{}
 	for _, p := range strings.Split(part[3], ",") {
 		name, value, _ := strings.Cut(p, "=")
-		if _, twice := values[name]; twice {
-			return h, errStored
-		}
 		values[name] = value
 	}
 	memory, err1 := strconv.ParseUint(values["m"], 10, 32)
@@ -67,14 +64,18 @@ func parse(stored string) (hash, error) {
 	salt, err4 := base64.RawStdEncoding.Strict().DecodeString(part[4])
 	sum, err5 := base64.RawStdEncoding.Strict().DecodeString(part[5])
 	switch {
-	case errors.Join(err1, err2, err3, err4, err5) != nil || len(values) != 4:
+	case errors.Join(err1, err2, err3, err4, err5) != nil:
 		return h, errStored
 	case passes < 1 || passes > maxPasses, lanes < 1 || lanes > maxLanes, memory < 8*lanes || memory > maxMemory:
 		return h, errStored
 	case len(salt) < 8 || len(salt) > 64, len(sum) < 16 || len(sum) > 64:
 		return h, errStored
 	}
-	return hash{memory: uint32(memory), passes: uint32(passes), lanes: uint8(lanes), pepper: values["keyid"], salt: salt, sum: sum}, nil
+	h = hash{memory: uint32(memory), passes: uint32(passes), lanes: uint8(lanes), pepper: values["keyid"], salt: salt, sum: sum}
+	if h.String() != stored { // in another order, twice, with zeros in front or a line feed in the base64: not written here
+		return hash{}, errStored
+	}
+	return h, nil
 }
 
 // pepperID names a pepper without telling anything of it.
