@@ -13,14 +13,18 @@ import (
 	"github.com/gatehouse-auth/gatehouse/internal/fault"
 )
 
-// maxEmail is the longest address in bytes (RFC 5321 section 4.5.3.1.3).
-const maxEmail = 254
+// Bounds in bytes (RFC 5321 section 4.5.3.1, RFC 1035 section 2.3.4).
+const (
+	maxEmail = 254
+	maxLocal = 64
+	maxLabel = 63
+)
 
 // ErrEmailInvalid is the answer for what is no address.
 var ErrEmailInvalid = fault.New(fault.Invalid, "email: this is not an address that mail can be sent to.").Named("email_invalid")
 
 // NormalizeEmail answers the one form in which an address is stored and compared: lower case. It accepts a plain ASCII
-// addr-spec (RFC 5322 section 3.4.1) without quotes, comments or display name.
+// addr-spec (RFC 5322 section 3.4.1) at a host name, without quotes, comments or display name.
 func NormalizeEmail(s string) (string, error) {
 	if len(s) > maxEmail {
 		return "", ErrEmailInvalid
@@ -31,10 +35,26 @@ func NormalizeEmail(s string) (string, error) {
 		}
 	}
 	a, err := mail.ParseAddress(s)
-	if err != nil || a.Address != s || strings.Count(s, "@") != 1 {
+	local, domain, _ := strings.Cut(s, "@")
+	if err != nil || a.Address != s || len(local) > maxLocal || !hostName(domain) {
 		return "", ErrEmailInvalid
 	}
 	return strings.ToLower(s), nil
+}
+
+// hostName is stricter than an addr-spec: what it refuses has no place in the DNS (RFC 1123 section 2.1).
+func hostName(s string) bool {
+	for label := range strings.SplitSeq(s, ".") {
+		if label == "" || len(label) > maxLabel || label[0] == '-' || label[len(label)-1] == '-' ||
+			strings.ContainsFunc(label, outsideHostName) {
+			return false
+		}
+	}
+	return true
+}
+
+func outsideHostName(r rune) bool {
+	return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && r != '-'
 }
 
 // The codes that prove an address (S13).
