@@ -24,6 +24,13 @@ const (
 	prefix  = 1 + idSize
 )
 
+// What keys are derived for. The first two do not begin like the third, so that no purpose names either.
+const (
+	idLabel      = "box id"
+	sealLabel    = "box seal"
+	purposeLabel = "gatehouse "
+)
+
 // ErrUnsealable is the answer for what was sealed with another key, for another purpose, or changed since.
 var ErrUnsealable = errors.New("seal: cannot be opened with this key")
 
@@ -41,12 +48,12 @@ func New(key []byte) (*Box, error) {
 	}
 	b := &Box{root: append([]byte(nil), key...)}
 	var err error
-	if b.id, err = hkdf.Key(sha256.New, b.root, nil, "gatehouse key id", idSize); err != nil {
+	if b.id, err = hkdf.Key(sha256.New, b.root, nil, idLabel, idSize); err != nil {
 		return nil, fmt.Errorf("seal: %w", err)
 	}
-	secret, err := b.Derive("seal")
+	secret, err := hkdf.Key(sha256.New, b.root, nil, sealLabel, chacha20poly1305.KeySize)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("seal: %w", err)
 	}
 	if b.aead, err = chacha20poly1305.NewX(secret); err != nil {
 		return nil, fmt.Errorf("seal: %w", err)
@@ -57,7 +64,7 @@ func New(key []byte) (*Box, error) {
 // Derive answers 32 bytes for one purpose, the same each time, from which neither the root key nor those of other
 // purposes can be computed (HKDF, RFC 5869).
 func (b *Box) Derive(purpose string) ([]byte, error) {
-	key, err := hkdf.Key(sha256.New, b.root, nil, "gatehouse "+purpose, 32)
+	key, err := hkdf.Key(sha256.New, b.root, nil, purposeLabel+purpose, 32)
 	if err != nil {
 		return nil, fmt.Errorf("seal: %w", err)
 	}
