@@ -84,6 +84,7 @@ func readiness(t *testing.T, s site) string {
 // Without the database nobody logs in, and whoever has is not disturbed.
 func TestWithoutTheDatabaseIssuedTokensGoOnWorking(t *testing.T) {
 	t.Parallel()
+	breaks(t)
 	u, err := url.Parse(testenv.Postgres(t))
 	if err != nil {
 		t.Fatal(err)

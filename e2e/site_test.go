@@ -152,12 +152,18 @@ func open(t *testing.T) site {
 	return site{stack.Site(shared.stack, client(t, shared.stack.URL())), shared.stack}
 }
 
-// own starts a set-up that the test may break. What it cannot do to somebody else's is skipped there.
-func own(t *testing.T, o stack.Options) site {
+// breaks skips a test that breaks parts of a set-up where that is somebody else's.
+func breaks(t *testing.T) {
 	t.Helper()
 	if os.Getenv("GATEHOUSE_URL") != "" {
 		t.Skip("this breaks parts of a set-up, and GATEHOUSE_URL is somebody else's")
 	}
+}
+
+// own starts a set-up that the test may break.
+func own(t *testing.T, o stack.Options) site {
+	t.Helper()
+	breaks(t)
 	if o.DataDir == "" {
 		o.DataDir = t.TempDir()
 	}
