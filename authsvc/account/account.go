@@ -59,7 +59,7 @@ type Store interface {
 	NewCode(ctx context.Context, u User, code Code, jobs ...job.Job) error
 	// SpendCode compares hash with the user's code in constant time. The right one is deleted and the address is marked
 	// verified at now, exactly once however many ask at the same moment. A wrong one counts as an attempt; with
-	// maxAttempts used up even the right one is refused. It answers ErrCodeInvalid for every refusal.
+	// maxAttempts used up, or from ExpiresAt on, even the right one is refused. It answers ErrCodeInvalid for every refusal.
 	SpendCode(ctx context.Context, userID string, hash []byte, maxAttempts int, now time.Time) error
 	// Enqueue adds jobs that no change of a user causes, all or none.
 	Enqueue(ctx context.Context, jobs ...job.Job) error

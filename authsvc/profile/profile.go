@@ -27,11 +27,12 @@ var ErrNotFound = fault.New(fault.NotFound, "There is no profile, or not yet.").
 // Store keeps profiles. Each method is one atomic step; storetest.Run is its contract. A database that cannot be reached
 // is fault.Unavailable.
 type Store interface {
-	// Create adds p. One that is there already stays as it is, and that is no error.
+	// Create adds p, whose Preferences are {} if empty. One that is there already stays as it is, and that is no error.
 	Create(ctx context.Context, p Profile) error
 	// ByID answers ErrNotFound.
 	ByID(ctx context.Context, id string) (Profile, error)
 	// Update saves what fn makes of the current profile, with its Version one higher, and answers it. fn may run again
-	// after a lost race; its error ends the update, unchanged, and is returned. It answers ErrNotFound.
+	// after a lost race; its error ends the update, unchanged, and is returned. ID, Version and CreatedAt are not fn's to
+	// change. It answers ErrNotFound.
 	Update(ctx context.Context, id string, fn func(*Profile) error) (Profile, error)
 }

@@ -89,7 +89,8 @@ type Store interface {
 	// Rotate spends the token of this hash. For Rotated it sets SpentAt to now, stores sealed as its Successor and
 	// next.Hash as its NextHash, and adds next with the session's id. However many present one token at the same moment,
 	// one gets Rotated and, within the grace, the others Replayed. Outcomes are checked in the order: Unknown (no token,
-	// session revoked), Reused or Replayed (spent), Expired, Rotated. A replay at exactly the grace's end still counts.
+	// session revoked), Reused or Replayed (spent), Expired, Rotated. A replay at exactly the grace's end still counts; one that
+	// comes when the session has expired is Expired, since there is nothing left to go on with. At ExpiresAt it is too late.
 	// For Reused it revokes the session with ReasonReuse and adds the revocation and the jobs that reused makes of the
 	// session, all in the same step; reused only builds values and may run again after a lost race.
 	Rotate(ctx context.Context, hash []byte, next Refresh, sealed []byte, now time.Time, grace time.Duration,

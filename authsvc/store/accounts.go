@@ -18,6 +18,8 @@ const insertUser = `
 	INSERT INTO users (id, email, password_hash, roles, attributes, verified_at, disabled_at, created_at, updated_at)
 	VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)`
 
+const insertCode = `INSERT INTO email_codes (user_id, hash, attempts, expires_at) VALUES ($1, $2, 0, $3)`
+
 // Create adds a user, its code unless nil, and jobs.
 func (a Accounts) Create(ctx context.Context, u account.User, code *account.Code, jobs ...job.Job) error {
 	roles, err := document(orEmpty(u.Roles))
@@ -41,7 +43,7 @@ func (a Accounts) Create(ctx context.Context, u account.User, code *account.Code
 			return err
 		}
 		if code != nil {
-			if err := putCode(ctx, tx, u.ID, *code); err != nil {
+			if _, err := tx.ExecContext(ctx, insertCode, u.ID, code.Hash, stamp(code.ExpiresAt)); err != nil {
 				return err
 			}
 		}
@@ -82,6 +84,13 @@ func (a Accounts) find(ctx context.Context, query, by string) (account.User, err
 	return u, nil
 }
 
+// The code's row is taken before the user's, as SpendCode takes them: in the other order the two could block each other.
+const replaceCode = `
+	INSERT INTO email_codes (user_id, hash, attempts, expires_at)
+	SELECT id, $2, 0, $3 FROM users WHERE id = $1 AND verified_at IS NULL
+	ON CONFLICT (user_id) DO UPDATE SET hash = excluded.hash, attempts = 0, expires_at = excluded.expires_at
+	RETURNING user_id`
+
 //nolint:gosec // a statement, not a credential
 const replacePassword = `
 	UPDATE users SET password_hash = $2, updated_at = $3
@@ -91,27 +100,18 @@ const replacePassword = `
 // NewCode replaces password and code of a user whose address is not verified.
 func (a Accounts) NewCode(ctx context.Context, u account.User, code account.Code, jobs ...job.Job) error {
 	return a.step(ctx, "replace code", func(ctx context.Context, tx *sql.Tx) error {
-		err := tx.QueryRowContext(ctx, replacePassword, u.ID, u.PasswordHash, stamp(u.UpdatedAt)).Scan(&u.ID)
+		err := tx.QueryRowContext(ctx, replaceCode, u.ID, code.Hash, stamp(code.ExpiresAt)).Scan(&u.ID)
+		if err == nil {
+			err = tx.QueryRowContext(ctx, replacePassword, u.ID, u.PasswordHash, stamp(u.UpdatedAt)).Scan(&u.ID)
+		}
 		if errors.Is(err, sql.ErrNoRows) {
 			return account.ErrVerified
 		}
 		if err != nil {
 			return err
 		}
-		if err := putCode(ctx, tx, u.ID, code); err != nil {
-			return err
-		}
 		return a.queue.Insert(ctx, tx, jobs...)
 	})
-}
-
-const upsertCode = `
-	INSERT INTO email_codes (user_id, hash, attempts, expires_at) VALUES ($1, $2, 0, $3)
-	ON CONFLICT (user_id) DO UPDATE SET hash = excluded.hash, attempts = 0, expires_at = excluded.expires_at`
-
-func putCode(ctx context.Context, tx *sql.Tx, userID string, c account.Code) error {
-	_, err := tx.ExecContext(ctx, upsertCode, userID, c.Hash, stamp(c.ExpiresAt))
-	return err
 }
 
 // The attempt is counted before the hash is seen, so that parallel guesses cannot all be compared while the count still
@@ -159,7 +159,7 @@ func (a Accounts) SpendCode(ctx context.Context, userID string, hash []byte, max
 	return err
 }
 
-// Enqueue adds jobs that no change of a user causes.
+// Enqueue adds jobs that no change causes.
 func (a Accounts) Enqueue(ctx context.Context, jobs ...job.Job) error {
 	return a.step(ctx, "enqueue jobs", func(ctx context.Context, tx *sql.Tx) error {
 		return a.queue.Insert(ctx, tx, jobs...)

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"database/sql"
+	"encoding/json"
 	"errors"
 
 	"github.com/gatehouse-auth/gatehouse/authsvc/profile"
@@ -66,6 +67,7 @@ func (s Profiles) Update(ctx context.Context, id string, fn func(*profile.Profil
 			return profile.Profile{}, err
 		}
 		p.ID, p.CreatedAt, p.UpdatedAt = was.ID, was.CreatedAt, stamp(p.UpdatedAt)
+		p.Preferences = json.RawMessage(preferences(p))
 		lost := false
 		err = s.read(ctx, "update profile", func(ctx context.Context) error {
 			err := s.db.QueryRowContext(ctx, updateProfile, id, was.Version, p.Name, p.AvatarURL, preferences(p),

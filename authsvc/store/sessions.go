@@ -116,10 +116,10 @@ func (s Sessions) Rotate(ctx context.Context, hash []byte, next session.Refresh,
 		}
 		out = session.Rotation{Session: family}
 		switch {
+		case family.RevokedAt != nil: // perhaps since the token was spent: its successor is as dead as the session
+			out = session.Rotation{Outcome: session.Unknown}
 		case first:
 			out.Outcome = session.Rotated
-		case family.RevokedAt != nil:
-			out = session.Rotation{Outcome: session.Unknown}
 		case !spentAt.Valid:
 			out.Outcome = session.Expired
 		case nextSpentAt.Valid || stamp(now).After(spentAt.Time.Add(grace)):

@@ -31,6 +31,7 @@ type Store interface {
 	// Keys answers all keys, oldest first; none is no error.
 	Keys(ctx context.Context) ([]Key, error)
 	// Init adds the keys if there are none at all, and does nothing otherwise: of several instances that start at the
-	// same moment, one decides. It answers the keys that are then stored, oldest first.
+	// same moment, one decides. One key is active and at most one is next; anything else is refused whole. It answers the
+	// keys that are then stored, oldest first.
 	Init(ctx context.Context, keys []Key) ([]Key, error)
 }

@@ -1,217 +1,120 @@
 package storetest
 
 import (
-	"errors"
+	"context"
 	"fmt"
-	"strings"
 	"testing"
 	"time"
-
-	"github.com/google/go-cmp/cmp"
 
 	"github.com/gatehouse-auth/gatehouse/authsvc/account"
 	"github.com/gatehouse-auth/gatehouse/authsvc/job"
 )
 
+// ada is a user whose address is not proved, as a store answers her.
 func ada() account.User {
 	return account.User{
-		ID: "u1", Email: "ada@example.com", PasswordHash: "$argon2id$1", Roles: []string{"customer"},
-		Attributes: map[string]string{"department": "sales"}, CreatedAt: noon(), UpdatedAt: noon(),
+		ID: "u1", Email: "ada@x.test", PasswordHash: "$argon2id$ada", Roles: []string{"customer", "auditor"},
+		Attributes: map[string]string{"department": "sales"}, CreatedAt: kept(noon()), UpdatedAt: kept(noon().Add(time.Second)),
 	}
-}
-
-func codeOf(userID, hash string) account.Code {
-	return account.Code{UserID: userID, Hash: []byte(hash), ExpiresAt: noon().Add(10 * time.Minute)}
-}
-
-func mailTo(address string) job.Job {
-	return job.SendMail(job.Mail{Template: job.RegistrationAttempt, To: address})
 }
 
 func accounts(t *testing.T, open func(*testing.T) Set) {
-	t.Run("what is created is found by id and by address whatever its case", func(t *testing.T) {
-		t.Parallel()
-		s, ctx := open(t), t.Context()
-		u := ada()
-		at := noon().Add(time.Hour)
-		u.VerifiedAt, u.DisabledAt = &at, &at
-		must(t, s.Accounts.Create(ctx, u, nil))
-		for _, find := range []func() (account.User, error){
-			func() (account.User, error) { return s.Accounts.ByID(ctx, u.ID) },
-			func() (account.User, error) { return s.Accounts.ByEmail(ctx, u.Email) },
-			func() (account.User, error) { return s.Accounts.ByEmail(ctx, strings.ToUpper(u.Email)) },
-		} {
-			got, err := find()
-			must(t, err)
-			if diff := cmp.Diff(u, got); diff != "" {
-				t.Error(diff)
-			}
-		}
-		_, err := s.Accounts.ByID(ctx, "nobody")
-		wantErr(t, err, account.ErrNotFound)
-		_, err = s.Accounts.ByEmail(ctx, "nobody@example.com")
-		wantErr(t, err, account.ErrNotFound)
+	check(t, open, "a user is found as it was created", func(t *testing.T, s Set) {
+		given := ada()
+		given.CreatedAt, given.VerifiedAt, given.DisabledAt = noon(), pointer(noon().Add(tick)), pointer(noon().Add(time.Hour))
+		must(t, s.Accounts.Create(t.Context(), given, nil))
+		expected := ada()
+		expected.VerifiedAt, expected.DisabledAt = pointer(kept(noon().Add(tick))), pointer(kept(noon().Add(time.Hour)))
+		same(t, "by id", got[account.User](t)(s.Accounts.ByID(t.Context(), "u1")), expected)
+		same(t, "by address", got[account.User](t)(s.Accounts.ByEmail(t.Context(), "ada@x.test")), expected)
 	})
-	t.Run("an address has one account, and a refused one leaves no job", func(t *testing.T) {
-		t.Parallel()
-		s, ctx := open(t), t.Context()
-		must(t, s.Accounts.Create(ctx, ada(), nil, mailTo("first@example.com")))
-		twin := ada()
-		twin.ID, twin.Email = "u2", "ADA@example.com"
-		code := codeOf(twin.ID, "x")
-		wantErr(t, s.Accounts.Create(ctx, twin, &code, mailTo("second@example.com")), account.ErrEmailTaken)
-		if got := kinds(t, s); got[job.KindMail] != 1 {
-			t.Errorf("jobs %v: the mail of the refused account was queued", got)
-		}
-		_, err := s.Accounts.ByID(ctx, twin.ID)
-		wantErr(t, err, account.ErrNotFound)
-	})
-	t.Run("of accounts made at once for one address one is made", func(t *testing.T) {
-		t.Parallel()
-		s, ctx := open(t), t.Context()
-		_, errs := race(20, func(i int) (struct{}, error) {
-			u := ada()
-			u.ID = fmt.Sprintf("u%d", i)
-			return struct{}{}, s.Accounts.Create(ctx, u, nil, mailTo(u.Email))
-		})
-		made := 0
-		for _, err := range errs {
-			if err == nil {
-				made++
-			} else if !errors.Is(err, account.ErrEmailTaken) {
-				t.Error(err)
-			}
-		}
-		if got := kinds(t, s)[job.KindMail]; made != 1 || got != 1 {
-			t.Errorf("%d made, %d mails", made, got)
-		}
-	})
-	t.Run("a job that nobody can do undoes the account", func(t *testing.T) {
-		t.Parallel()
-		s, ctx := open(t), t.Context()
-		if err := s.Accounts.Create(ctx, ada(), nil, mailTo("x@example.com"), job.Job{Kind: "unheard.of"}); err == nil {
-			t.Error("no error")
-		}
-		_, err := s.Accounts.ByID(ctx, ada().ID)
-		wantErr(t, err, account.ErrNotFound)
-		if got := kinds(t, s); len(got) != 0 {
-			t.Errorf("jobs %v", got)
-		}
-	})
-	t.Run("jobs without a change are queued all or none", func(t *testing.T) {
-		t.Parallel()
-		s, ctx := open(t), t.Context()
-		must(t, s.Accounts.Enqueue(ctx, mailTo("a@example.com"), mailTo("b@example.com")))
-		if err := s.Accounts.Enqueue(ctx, mailTo("c@example.com"), job.Job{Kind: "unheard.of"}); err == nil {
-			t.Error("no error")
-		}
-		if got := kinds(t, s)[job.KindMail]; got != 2 {
-			t.Errorf("%d mails", got)
-		}
-	})
-}
 
-// S13: codes are spent once, within their time, and guesses count.
-func codes(t *testing.T, open func(*testing.T) Set) {
-	const attempts = 5
-	register := func(t *testing.T) Set {
-		s, code := open(t), codeOf("u1", "right")
-		must(t, s.Accounts.Create(t.Context(), ada(), &code))
-		return s
-	}
-	t.Run("the right code proves the address once", func(t *testing.T) {
-		t.Parallel()
-		s, ctx := register(t), t.Context()
-		at := noon().Add(time.Minute)
-		must(t, s.Accounts.SpendCode(ctx, "u1", []byte("right"), attempts, at))
-		u, err := s.Accounts.ByID(ctx, "u1")
-		must(t, err)
-		if u.VerifiedAt == nil || !u.VerifiedAt.Equal(at) || !u.UpdatedAt.Equal(at) {
-			t.Errorf("verified %v, updated %v", u.VerifiedAt, u.UpdatedAt)
+	check(t, open, "a user needs no roles, attributes, code or jobs", func(t *testing.T, s Set) {
+		given := ada()
+		given.Roles, given.Attributes = nil, nil
+		must(t, s.Accounts.Create(t.Context(), given, nil))
+		u := got[account.User](t)(s.Accounts.ByID(t.Context(), "u1"))
+		if len(u.Roles) != 0 || len(u.Attributes) != 0 || u.Verified() || u.Disabled() {
+			t.Errorf("something was added: %+v", u)
 		}
-		wantErr(t, s.Accounts.SpendCode(ctx, "u1", []byte("right"), attempts, at), account.ErrCodeInvalid)
+		wantJobs(t, s)
 	})
-	t.Run("S72: of codes spent at once one counts", func(t *testing.T) {
-		t.Parallel()
-		s, ctx := register(t), t.Context()
-		_, errs := race(50, func(int) (struct{}, error) {
-			return struct{}{}, s.Accounts.SpendCode(ctx, "u1", []byte("right"), 100, noon())
+
+	check(t, open, "who is not there is not found", func(t *testing.T, s Set) {
+		must(t, s.Accounts.Create(t.Context(), ada(), nil))
+		_, err := s.Accounts.ByID(t.Context(), "ada@x.test")
+		want(t, err, account.ErrNotFound)
+		_, err = s.Accounts.ByEmail(t.Context(), "u1")
+		want(t, err, account.ErrNotFound)
+	})
+
+	check(t, open, "email is unique, and a refused user leaves nothing", func(t *testing.T, s Set) {
+		must(t, s.Accounts.Create(t.Context(), ada(), &account.Code{UserID: "u1", Hash: hash("right"), ExpiresAt: noon().Add(time.Minute)}))
+		twin := ada()
+		twin.ID, twin.PasswordHash = "u2", "$argon2id$twin"
+		want(t, s.Accounts.Create(t.Context(), twin, &account.Code{UserID: "u2", Hash: hash("wrong"), ExpiresAt: noon().Add(time.Minute)},
+			mail("twin@x.test")), account.ErrEmailTaken)
+		_, err := s.Accounts.ByID(t.Context(), "u2")
+		want(t, err, account.ErrNotFound)
+		same(t, "the first", got[account.User](t)(s.Accounts.ByEmail(t.Context(), "ada@x.test")), ada())
+		wantJobs(t, s)
+		must(t, s.Accounts.SpendCode(t.Context(), "u1", hash("right"), 1, noon()))
+	})
+
+	check(t, open, "of parallel creates of one address one wins (S72)", func(t *testing.T, s Set) {
+		errs := race(racers, func(i int) error {
+			u := ada()
+			u.ID = fmt.Sprint("u", i)
+			return s.Accounts.Create(t.Context(), u, nil, mail(u.ID))
 		})
-		spent := 0
-		for _, err := range errs {
-			if err == nil {
-				spent++
-			} else if !errors.Is(err, account.ErrCodeInvalid) {
-				t.Error(err)
+		same(t, "won, refused", tally(t, errs, nil, account.ErrEmailTaken), []int{1, racers - 1})
+		winner := got[account.User](t)(s.Accounts.ByEmail(t.Context(), "ada@x.test"))
+		wantJobs(t, s, mail(winner.ID))
+	})
+
+	check(t, open, "jobs commit with the user, in their order", func(t *testing.T, s Set) {
+		jobs := []job.Job{
+			job.SendMail(job.Mail{
+				Template: job.VerificationCode, To: "ada@x.test", Data: map[string]string{"code": "012345"}, ExpiresAt: kept(noon()),
+			}),
+			job.CreateProfile(job.Profile{UserID: "u1", Name: "Ada <\u2028> \"Lovelace\""}),
+			job.PublishRevocation(job.Revocation{Kind: "sub", Value: "u1", NotBefore: kept(noon()), ExpiresAt: kept(noon())}),
+		}
+		must(t, s.Accounts.Create(t.Context(), ada(), nil, jobs...))
+		wantJobs(t, s, jobs...)
+	})
+
+	for name, jobs := range broken() {
+		check(t, open, name+" leaves neither user nor job", func(t *testing.T, s Set) {
+			if s.Accounts.Create(t.Context(), ada(), nil, jobs...) == nil {
+				t.Error("no complaint")
 			}
-		}
-		if spent != 1 {
-			t.Errorf("spent %d times", spent)
-		}
-	})
-	t.Run("after too many guesses even the right code is refused, and guesses at once all count", func(t *testing.T) {
-		t.Parallel()
-		s, ctx := register(t), t.Context()
-		_, errs := race(attempts, func(int) (struct{}, error) {
-			return struct{}{}, s.Accounts.SpendCode(ctx, "u1", []byte("wrong"), attempts, noon())
+			_, err := s.Accounts.ByID(t.Context(), "u1")
+			want(t, err, account.ErrNotFound)
+			wantJobs(t, s)
+			must(t, s.Accounts.Create(t.Context(), ada(), nil)) // the address is free
 		})
-		for _, err := range errs {
-			wantErr(t, err, account.ErrCodeInvalid)
-		}
-		wantErr(t, s.Accounts.SpendCode(ctx, "u1", []byte("right"), attempts, noon()), account.ErrCodeInvalid)
-		u, err := s.Accounts.ByID(ctx, "u1")
-		must(t, err)
-		if u.Verified() {
-			t.Error("verified")
-		}
+		check(t, open, name+" is not enqueued, nor are those beside it", func(t *testing.T, s Set) {
+			if s.Accounts.Enqueue(t.Context(), jobs...) == nil {
+				t.Error("no complaint")
+			}
+			wantJobs(t, s)
+		})
+	}
+
+	check(t, open, "jobs are enqueued without a change", func(t *testing.T, s Set) {
+		must(t, s.Accounts.Enqueue(t.Context()))
+		must(t, s.Accounts.Enqueue(t.Context(), mail("a@x.test"), mail("b@x.test")))
+		must(t, s.Accounts.Enqueue(t.Context(), mail("c@x.test")))
+		wantJobs(t, s, mail("a@x.test"), mail("b@x.test"), mail("c@x.test"))
 	})
-	t.Run("the last guess may be right", func(t *testing.T) {
-		t.Parallel()
-		s, ctx := register(t), t.Context()
-		for range attempts - 1 {
-			wantErr(t, s.Accounts.SpendCode(ctx, "u1", []byte("wrong"), attempts, noon()), account.ErrCodeInvalid)
-		}
-		must(t, s.Accounts.SpendCode(ctx, "u1", []byte("right"), attempts, noon()))
-	})
-	t.Run("a code ends at its time", func(t *testing.T) {
-		t.Parallel()
-		s, ctx := register(t), t.Context()
-		end := noon().Add(10 * time.Minute)
-		wantErr(t, s.Accounts.SpendCode(ctx, "u1", []byte("right"), attempts, end), account.ErrCodeInvalid)
-		must(t, s.Accounts.SpendCode(ctx, "u1", []byte("right"), attempts, end.Add(-time.Microsecond)))
-	})
-	t.Run("nobody's code is refused", func(t *testing.T) {
-		t.Parallel()
-		wantErr(t, open(t).Accounts.SpendCode(t.Context(), "nobody", []byte("right"), attempts, noon()), account.ErrCodeInvalid)
-	})
-	t.Run("a new code comes with a new password, and the old one is worth nothing", func(t *testing.T) {
-		t.Parallel()
-		s, ctx := register(t), t.Context()
-		for range attempts {
-			wantErr(t, s.Accounts.SpendCode(ctx, "u1", []byte("wrong"), attempts, noon()), account.ErrCodeInvalid)
-		}
-		u := ada()
-		u.PasswordHash, u.UpdatedAt = "$argon2id$2", noon().Add(time.Minute)
-		must(t, s.Accounts.NewCode(ctx, u, codeOf("u1", "newer"), mailTo(u.Email)))
-		wantErr(t, s.Accounts.SpendCode(ctx, "u1", []byte("right"), attempts, noon()), account.ErrCodeInvalid)
-		must(t, s.Accounts.SpendCode(ctx, "u1", []byte("newer"), attempts, noon()))
-		got, err := s.Accounts.ByID(ctx, "u1")
-		must(t, err)
-		if got.PasswordHash != u.PasswordHash || kinds(t, s)[job.KindMail] != 1 {
-			t.Errorf("hash %s, jobs %v", got.PasswordHash, kinds(t, s))
-		}
-	})
-	t.Run("a proved address keeps its password", func(t *testing.T) {
-		t.Parallel()
-		s, ctx := register(t), t.Context()
-		must(t, s.Accounts.SpendCode(ctx, "u1", []byte("right"), attempts, noon()))
-		u := ada()
-		u.PasswordHash = "$argon2id$2"
-		wantErr(t, s.Accounts.NewCode(ctx, u, codeOf("u1", "newer"), mailTo(u.Email)), account.ErrVerified)
-		got, err := s.Accounts.ByID(ctx, "u1")
-		must(t, err)
-		if got.PasswordHash != ada().PasswordHash || len(kinds(t, s)) != 0 {
-			t.Errorf("hash %s, jobs %v", got.PasswordHash, kinds(t, s))
-		}
+
+	check(t, open, "who has hung up gets nothing done", func(t *testing.T, s Set) {
+		gone, hangUp := context.WithCancel(t.Context())
+		hangUp()
+		want(t, s.Accounts.Create(gone, ada(), nil, mail("a@x.test")), context.Canceled)
+		_, err := s.Accounts.ByID(t.Context(), "u1")
+		want(t, err, account.ErrNotFound)
+		wantJobs(t, s)
 	})
 }

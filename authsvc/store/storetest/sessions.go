@@ -1,251 +1,231 @@
 package storetest
 
 import (
-	"bytes"
-	"fmt"
+	"context"
+	"errors"
 	"testing"
 	"time"
-
-	"github.com/google/go-cmp/cmp"
 
 	"github.com/gatehouse-auth/gatehouse/authsvc/job"
 	"github.com/gatehouse-auth/gatehouse/authsvc/session"
 )
 
-const grace = 30 * time.Second
+const (
+	absolute = 24 * time.Hour
+	idle     = time.Hour
+	grace    = 30 * time.Second
+)
 
-func opened() (session.Session, session.Refresh) {
+// opened is a session of ada, as a store answers it.
+func opened() session.Session {
 	return session.Session{
-			ID: "s1", UserID: "u1", ClientID: "app", AMR: []string{"pwd"}, CreatedAt: noon(), ExpiresAt: noon().Add(24 * time.Hour),
-		}, session.Refresh{
-			Hash: []byte("first"), SessionID: "s1", CreatedAt: noon(), ExpiresAt: noon().Add(time.Hour),
-		}
+		ID: "s1", UserID: "u1", ClientID: "first-party", AMR: []string{"pwd", "otp"},
+		CreatedAt: kept(noon()), ExpiresAt: kept(noon().Add(absolute)),
+	}
 }
 
-// withSession answers stores that hold Ada and her session s1, whose first refresh token is "first".
-func withSession(t *testing.T, open func(*testing.T) Set) Set {
+// refresh is a token that is made at the given time.
+func refresh(plain string, at time.Time) session.Refresh {
+	return session.Refresh{Hash: hash(plain), CreatedAt: at, ExpiresAt: at.Add(idle)}
+}
+
+// begun adds ada and her session s1, whose refresh token is "t0".
+func begun(t *testing.T, s Set) {
 	t.Helper()
-	s := open(t)
 	must(t, s.Accounts.Create(t.Context(), ada(), nil))
-	of, first := opened()
-	must(t, s.Sessions.Create(t.Context(), of, first))
-	return s
+	must(t, s.Sessions.Create(t.Context(), opened(), refresh("t0", noon())))
 }
 
-func revocation(id string) (session.Revocation, job.Job) {
-	r := session.Revocation{ID: id, Kind: "sid", Value: "s1", CreatedAt: noon().Add(time.Minute), ExpiresAt: noon().Add(time.Hour)}
-	return r, job.PublishRevocation(job.Revocation{Kind: r.Kind, Value: r.Value, ExpiresAt: r.ExpiresAt})
+// revocation is what ends the session of this id, and told the job that says so.
+func revocation(of string) session.Revocation {
+	return session.Revocation{
+		ID: "r-" + of, Kind: "sid", Value: of, CreatedAt: kept(noon().Add(time.Minute)), ExpiresAt: kept(noon().Add(time.Hour)),
+	}
 }
 
-func sessions(t *testing.T, open func(*testing.T) Set) {
-	t.Run("what is created is found", func(t *testing.T) {
-		t.Parallel()
-		s := withSession(t, open)
-		want, _ := opened()
-		got, err := s.Sessions.ByID(t.Context(), "s1")
-		must(t, err)
-		if diff := cmp.Diff(want, got); diff != "" {
-			t.Error(diff)
-		}
-		_, err = s.Sessions.ByID(t.Context(), "s2")
-		wantErr(t, err, session.ErrNotFound)
-	})
-	t.Run("revoking ends it once, with its revocation and jobs", func(t *testing.T) {
-		t.Parallel()
-		s, ctx := withSession(t, open), t.Context()
-		answers, errs := race(20, func(i int) (bool, error) {
-			r, j := revocation(fmt.Sprintf("r%d", i))
-			return s.Sessions.Revoke(ctx, "s1", session.ReasonLogout, r, j)
-		})
-		ended := 0
-		for i, err := range errs {
-			must(t, err)
-			if answers[i] {
-				ended++
-			}
-		}
-		rows, err := s.Revocations(ctx, "s1")
-		must(t, err)
-		if got := kinds(t, s)[job.KindRevocation]; ended != 1 || rows != 1 || got != 1 {
-			t.Errorf("ended %d times, %d revocations, %d jobs", ended, rows, got)
-		}
-		got, err := s.Sessions.ByID(ctx, "s1")
-		must(t, err)
-		if got.RevokedAt == nil || !got.RevokedAt.Equal(noon().Add(time.Minute)) || got.Reason != session.ReasonLogout || got.Alive(noon().Add(2*time.Minute)) {
-			t.Errorf("%+v", got)
-		}
-		r, j := revocation("other")
-		_, err = s.Sessions.Revoke(ctx, "s2", session.ReasonLogout, r, j)
-		wantErr(t, err, session.ErrNotFound)
-	})
+func told(r session.Revocation) job.Job {
+	return job.PublishRevocation(job.Revocation{Kind: r.Kind, Value: r.Value, ExpiresAt: r.ExpiresAt})
 }
 
-// rotate presents a token; its successor is named after the round.
-func rotate(t *testing.T, s Set, hash, successor string, at time.Time) session.Rotation {
+func ends(of session.Session) (session.Revocation, []job.Job) {
+	r := revocation(of.ID)
+	return r, []job.Job{told(r), mail(of.UserID)}
+}
+
+// rotate presents a token at a time; its successor would be next, sealed as "sealed " and next.
+func rotate(ctx context.Context, s Set, presented, next string, at time.Time) (session.Rotation, error) {
+	return s.Sessions.Rotate(ctx, hash(presented), refresh(next, at), []byte("sealed "+next), at, grace, ends)
+}
+
+// outcome is rotate for a test that only asks what became of the token.
+func outcome(t *testing.T, s Set, presented, next string, at time.Time, want session.Outcome) session.Rotation {
 	t.Helper()
-	r, err := try(t, s, hash, successor, at)
-	must(t, err)
+	r := got[session.Rotation](t)(rotate(t.Context(), s, presented, next, at))
+	if r.Outcome != want {
+		t.Errorf("%s at noon and %v was %s, want %s", presented, at.Sub(noon()), r.Outcome, want)
+	}
 	return r
 }
 
-func try(t *testing.T, s Set, hash, successor string, at time.Time) (session.Rotation, error) {
-	next := session.Refresh{Hash: []byte(successor), CreatedAt: at, ExpiresAt: at.Add(time.Hour)}
-	return s.Sessions.Rotate(t.Context(), []byte(hash), next, []byte("sealed "+successor), at, grace,
-		func(session.Session) (session.Revocation, []job.Job) {
-			r, j := revocation("reuse of " + hash + " for " + successor)
-			return r, []job.Job{j}
-		})
-}
-
-func wantOutcome(t *testing.T, r session.Rotation, want session.Outcome) {
+func stored(t *testing.T, s Set, id string) session.Session {
 	t.Helper()
-	if r.Outcome != want {
-		t.Errorf("%s, want %s", r.Outcome, want)
-	}
-	if (r.Session.ID == "") != (want == session.Unknown) {
-		t.Errorf("%s with session %q", r.Outcome, r.Session.ID)
-	}
+	return got[session.Session](t)(s.Sessions.ByID(t.Context(), id))
 }
 
-// S44: rotation, grace and reuse.
-func rotation(t *testing.T, open func(*testing.T) Set) {
-	t.Run("a token is spent for its successor, which is good in its turn", func(t *testing.T) {
-		t.Parallel()
-		s := withSession(t, open)
-		wantOutcome(t, rotate(t, s, "first", "second", noon()), session.Rotated)
-		wantOutcome(t, rotate(t, s, "second", "third", noon()), session.Rotated)
-		wantOutcome(t, rotate(t, s, "never issued", "x", noon()), session.Unknown)
+func sessions(t *testing.T, open func(*testing.T) Set) {
+	check(t, open, "a session is found as it was created", func(t *testing.T, s Set) {
+		must(t, s.Accounts.Create(t.Context(), ada(), nil))
+		given := opened()
+		given.CreatedAt, given.ExpiresAt = noon(), noon().Add(absolute)
+		must(t, s.Sessions.Create(t.Context(), given, refresh("t0", noon())))
+		same(t, "the session", stored(t, s, "s1"), opened())
 	})
-	t.Run("a replay gets the same successor up to the end of the grace", func(t *testing.T) {
-		t.Parallel()
-		s := withSession(t, open)
-		wantOutcome(t, rotate(t, s, "first", "second", noon()), session.Rotated)
-		for _, at := range []time.Duration{0, grace} {
-			r := rotate(t, s, "first", "another", noon().Add(at))
-			wantOutcome(t, r, session.Replayed)
-			if !bytes.Equal(r.Successor, []byte("sealed second")) {
-				t.Errorf("successor %q", r.Successor)
+
+	check(t, open, "an unknown session is not found", func(t *testing.T, s Set) {
+		begun(t, s)
+		_, err := s.Sessions.ByID(t.Context(), "s2")
+		want(t, err, session.ErrNotFound)
+	})
+
+	check(t, open, "a session is created with its first token or not at all", func(t *testing.T, s Set) {
+		begun(t, s)
+		second := opened()
+		second.ID = "s2"
+		if s.Sessions.Create(t.Context(), second, refresh("t0", noon())) == nil {
+			t.Error("two sessions share a refresh token")
+		}
+		_, err := s.Sessions.ByID(t.Context(), "s2")
+		want(t, err, session.ErrNotFound)
+		same(t, "the session", outcome(t, s, "t0", "t1", noon(), session.Rotated).Session, opened())
+	})
+}
+
+func revocations(t *testing.T, open func(*testing.T) Set) {
+	check(t, open, "a session ends once, with its revocation and its jobs", func(t *testing.T, s Set) {
+		begun(t, s)
+		r := revocation("s1")
+		if !got[bool](t)(s.Sessions.Revoke(t.Context(), "s1", session.ReasonLogout, r, told(r), mail("a@x.test"))) {
+			t.Error("it had not been revoked")
+		}
+		over := opened()
+		over.RevokedAt, over.Reason = &r.CreatedAt, session.ReasonLogout
+		same(t, "the session", stored(t, s, "s1"), over)
+		again := r
+		again.ID, again.CreatedAt = "r-again", r.CreatedAt.Add(time.Second)
+		if got[bool](t)(s.Sessions.Revoke(t.Context(), "s1", session.ReasonReuse, again, told(again))) {
+			t.Error("it was revoked twice")
+		}
+		same(t, "the session", stored(t, s, "s1"), over)
+		wantRevocations(t, s, r)
+		wantJobs(t, s, told(r), mail("a@x.test"))
+	})
+
+	check(t, open, "a revocation is kept as it was given", func(t *testing.T, s Set) {
+		begun(t, s)
+		r := session.Revocation{ID: "r1", Kind: "sub", Value: "u1", NotBefore: noon(), CreatedAt: noon(), ExpiresAt: noon().Add(time.Hour)}
+		got[bool](t)(s.Sessions.Revoke(t.Context(), "s1", session.ReasonLogout, r))
+		wantRevocations(t, s, session.Revocation{
+			ID: "r1", Kind: "sub", Value: "u1", NotBefore: kept(noon()), CreatedAt: kept(noon()), ExpiresAt: kept(noon().Add(time.Hour)),
+		})
+	})
+
+	check(t, open, "ending an unknown session is refused and leaves nothing", func(t *testing.T, s Set) {
+		begun(t, s)
+		ended, err := s.Sessions.Revoke(t.Context(), "s2", session.ReasonLogout, revocation("s2"), mail("a@x.test"))
+		want(t, err, session.ErrNotFound)
+		if ended {
+			t.Error("it says that it ended one")
+		}
+		wantRevocations(t, s)
+		wantJobs(t, s)
+	})
+
+	for name, jobs := range broken() {
+		check(t, open, name+" leaves the session alive", func(t *testing.T, s Set) {
+			begun(t, s)
+			if ended, err := s.Sessions.Revoke(t.Context(), "s1", session.ReasonLogout, revocation("s1"), jobs...); err == nil || ended {
+				t.Errorf("no complaint, or it says that it ended one: %v", err)
 			}
-		}
-		wantOutcome(t, rotate(t, s, "another", "x", noon()), session.Unknown) // no second branch
-		wantOutcome(t, rotate(t, s, "second", "third", noon()), session.Rotated)
-	})
-	reused := func(t *testing.T, s Set, at time.Time) {
-		t.Helper()
-		r := rotate(t, s, "first", "stolen", at)
-		wantOutcome(t, r, session.Reused)
-		if r.Session.RevokedAt == nil || r.Session.Reason != session.ReasonReuse {
-			t.Errorf("the answer says %+v", r.Session)
-		}
-		got, err := s.Sessions.ByID(t.Context(), "s1")
-		must(t, err)
-		rows, err := s.Revocations(t.Context(), "s1")
-		must(t, err)
-		if got.Reason != session.ReasonReuse || rows != 1 || kinds(t, s)[job.KindRevocation] != 1 {
-			t.Errorf("session %+v, %d revocations, jobs %v", got, rows, kinds(t, s))
-		}
-		for _, hash := range []string{"first", "second", "stolen"} {
-			wantOutcome(t, rotate(t, s, hash, "x"+hash, at), session.Unknown)
-		}
+			same(t, "the session", stored(t, s, "s1"), opened())
+			wantRevocations(t, s)
+			wantJobs(t, s)
+		})
 	}
-	t.Run("a replay after the grace ends the session", func(t *testing.T) {
-		t.Parallel()
-		s := withSession(t, open)
-		rotate(t, s, "first", "second", noon())
-		reused(t, s, noon().Add(grace+time.Microsecond))
+
+	check(t, open, "a revoked session's tokens are all unknown, spent or not, in time or not (S25)", func(t *testing.T, s Set) {
+		begun(t, s)
+		outcome(t, s, "t0", "t1", noon(), session.Rotated)
+		r := revocation("s1")
+		got[bool](t)(s.Sessions.Revoke(t.Context(), "s1", session.ReasonLogout, r))
+		for _, at := range []time.Time{noon(), noon().Add(grace), noon().Add(idle), noon().Add(absolute)} {
+			for _, presented := range []string{"t0", "t1"} {
+				same(t, "the answer", outcome(t, s, presented, "t2", at, session.Unknown), session.Rotation{Outcome: session.Unknown})
+			}
+		}
+		wantRevocations(t, s, r)
+		wantJobs(t, s)
 	})
-	t.Run("a replay after the successor's use ends the session, even within the grace", func(t *testing.T) {
-		t.Parallel()
-		s := withSession(t, open)
-		rotate(t, s, "first", "second", noon())
-		rotate(t, s, "second", "third", noon())
-		reused(t, s, noon().Add(time.Second))
+
+	check(t, open, "a session past its end can be revoked", func(t *testing.T, s Set) {
+		begun(t, s)
+		r := revocation("s1")
+		r.CreatedAt = kept(noon().Add(2 * absolute))
+		if !got[bool](t)(s.Sessions.Revoke(t.Context(), "s1", session.ReasonLogout, r)) {
+			t.Error("it had not been revoked")
+		}
+		outcome(t, s, "t0", "t1", noon().Add(2*absolute), session.Unknown)
 	})
-	t.Run("S72: 50 refreshes at once give one successor", func(t *testing.T) {
-		t.Parallel()
-		s := withSession(t, open)
-		answers, errs := race(50, func(i int) (session.Rotation, error) {
-			return try(t, s, "first", fmt.Sprintf("next %d", i), noon())
+
+	check(t, open, "of parallel revocations one ends the session (S72)", func(t *testing.T, s Set) {
+		begun(t, s)
+		r := revocation("s1")
+		errs := race(racers, func(i int) error {
+			own := r
+			own.ID = time.Duration(i).String()
+			ended, err := s.Sessions.Revoke(t.Context(), "s1", session.ReasonLogout, own, told(r))
+			if err == nil && !ended {
+				err = errAlready
+			}
+			return err
 		})
-		rotated, successor := 0, []byte(nil)
-		for i, r := range answers {
-			must(t, errs[i])
-			switch r.Outcome {
-			case session.Rotated:
-				rotated, successor = rotated+1, fmt.Appendf(nil, "sealed next %d", i)
-			case session.Replayed:
-			default:
-				t.Errorf("%s", r.Outcome)
-			}
+		same(t, "ended, too late", tally(t, errs, nil, errAlready), []int{1, racers - 1})
+		if n := len(got[[]session.Revocation](t)(s.Revocations(t.Context()))); n != 1 {
+			t.Errorf("there are %d revocations", n)
 		}
-		if rotated != 1 {
-			t.Fatalf("%d were rotated", rotated)
-		}
-		for _, r := range answers {
-			if r.Outcome == session.Replayed && !bytes.Equal(r.Successor, successor) {
-				t.Errorf("a second branch: %q beside %q", r.Successor, successor)
-			}
-		}
+		wantJobs(t, s, told(r))
 	})
-	t.Run("S72: reuse seen by many at once ends the session once", func(t *testing.T) {
-		t.Parallel()
-		s := withSession(t, open)
-		rotate(t, s, "first", "second", noon())
-		answers, errs := race(20, func(i int) (session.Rotation, error) {
-			return try(t, s, "first", fmt.Sprintf("next %d", i), noon().Add(time.Hour))
+
+	// Either order will do, but what was rotated before the end is dead after it, and nothing is rotated for a dead session.
+	check(t, open, "a refresh that races a logout leaves no live token (S25, S72)", func(t *testing.T, s Set) {
+		begun(t, s)
+		presented := "t0"
+		for i := range 20 { // a family with some history
+			next := "t" + time.Duration(i+1).String()
+			outcome(t, s, presented, next, noon(), session.Rotated)
+			presented = next
+		}
+		r := revocation("s1")
+		var rotation session.Rotation
+		errs := race(2, func(i int) (err error) {
+			if i == 0 {
+				rotation, err = rotate(t.Context(), s, presented, "last", noon())
+				return err
+			}
+			_, err = s.Sessions.Revoke(t.Context(), "s1", session.ReasonLogout, r, told(r))
+			return err
 		})
-		told := 0
-		for i, r := range answers {
-			must(t, errs[i])
-			if r.Outcome == session.Reused {
-				told++
-			} else if r.Outcome != session.Unknown {
-				t.Errorf("%s", r.Outcome)
-			}
+		must(t, errors.Join(errs...))
+		switch rotation.Outcome {
+		case session.Rotated:
+			same(t, "the session of what was rotated", rotation.Session, opened())
+		case session.Unknown:
+		default:
+			t.Errorf("it was %s", rotation.Outcome)
 		}
-		if told != 1 || kinds(t, s)[job.KindRevocation] != 1 {
-			t.Errorf("told %d times, jobs %v", told, kinds(t, s))
+		for _, token := range []string{presented, "last"} {
+			outcome(t, s, token, "more", noon(), session.Unknown)
 		}
-	})
-	t.Run("S24: a token ends at its time, and no token outlives its session", func(t *testing.T) {
-		t.Parallel()
-		s := withSession(t, open)
-		wantOutcome(t, rotate(t, s, "first", "x", noon().Add(time.Hour)), session.Expired)
-		wantOutcome(t, rotate(t, s, "first", "second", noon().Add(time.Hour-time.Microsecond)), session.Rotated)
-		must(t, s.Sessions.Create(t.Context(),
-			session.Session{ID: "s2", UserID: "u1", ClientID: "app", CreatedAt: noon(), ExpiresAt: noon().Add(time.Minute)},
-			session.Refresh{Hash: []byte("short"), CreatedAt: noon(), ExpiresAt: noon().Add(time.Hour)}))
-		wantOutcome(t, rotate(t, s, "short", "x", noon().Add(time.Minute)), session.Expired)
-	})
-	t.Run("a revoked session's tokens are unknown", func(t *testing.T) {
-		t.Parallel()
-		s, ctx := withSession(t, open), t.Context()
-		rotate(t, s, "first", "second", noon())
-		r, j := revocation("r")
-		ended, err := s.Sessions.Revoke(ctx, "s1", session.ReasonLogout, r, j)
-		must(t, err)
-		if !ended {
-			t.Error("not ended")
-		}
-		for _, hash := range []string{"first", "second"} {
-			wantOutcome(t, rotate(t, s, hash, "x", noon()), session.Unknown)
-		}
-	})
-	t.Run("a refresh that races a logout leaves nothing that can be refreshed", func(t *testing.T) {
-		t.Parallel()
-		s, ctx := withSession(t, open), t.Context()
-		_, errs := race(10, func(i int) (struct{}, error) {
-			if i == 5 {
-				r, j := revocation("r")
-				_, err := s.Sessions.Revoke(ctx, "s1", session.ReasonLogout, r, j)
-				return struct{}{}, err
-			}
-			_, err := try(t, s, "first", fmt.Sprintf("next %d", i), noon())
-			return struct{}{}, err
-		})
-		for i, err := range errs {
-			must(t, err)
-			wantOutcome(t, rotate(t, s, fmt.Sprintf("next %d", i), fmt.Sprintf("later %d", i), noon()), session.Unknown)
-		}
+		wantRevocations(t, s, r)
+		wantJobs(t, s, told(r))
 	})
 }
