@@ -69,7 +69,7 @@ func past(t *testing.T, dsn string) *sql.DB {
 	t.Helper()
 	driver := "pgx"
 	if path, is := strings.CutPrefix(dsn, "sqlite:"); is {
-		driver, dsn = "sqlite", "file:"+path+"?_pragma=busy_timeout(5000)&_time_format=sqlite"
+		driver, dsn = "sqlite", "file:"+path+"?_pragma=busy_timeout(5000)&_pragma=foreign_keys(1)&_time_format=sqlite"
 	}
 	raw, err := sql.Open(driver, dsn)
 	if err != nil {
@@ -81,46 +81,51 @@ func past(t *testing.T, dsn string) *sql.DB {
 
 func TestStoresKeepTheirContract(t *testing.T) {
 	t.Parallel()
-	t.Run("SQLite", func(t *testing.T) {
-		t.Parallel()
-		storetest.Run(t, func(t *testing.T) storetest.Set {
-			dsn := databases()["SQLite"](t)
-			return set(migrated(t, dsn), past(t, dsn), "json(args)")
-		})
-	})
-	t.Run("PostgreSQL", func(t *testing.T) {
-		t.Parallel()
-		// To make a database takes half a second, to empty one a few milliseconds.
-		type database struct {
-			db  *store.DB
-			raw *sql.DB
-		}
-		pool := make(chan database, min(4, runtime.GOMAXPROCS(0)))
-		for range cap(pool) {
-			dsn := testenv.Postgres(t)
-			pool <- database{migrated(t, dsn), past(t, dsn)}
-		}
-		storetest.Run(t, func(t *testing.T) storetest.Set {
-			one := <-pool
-			t.Cleanup(func() { pool <- one })
-			const empty = `TRUNCATE users, email_codes, sessions, refresh_tokens, revocations, signing_keys, profiles, river_job`
-			if _, err := one.raw.ExecContext(t.Context(), empty); err != nil {
-				t.Fatal(err)
+	args := map[string]string{"PostgreSQL": "args::text", "SQLite": "json(args)"}
+	for name, empty := range databases() {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			// To make and migrate a database takes a second, to empty one a few milliseconds.
+			pool := make(chan database, min(4, runtime.GOMAXPROCS(0)))
+			for range cap(pool) {
+				dsn := empty(t)
+				pool <- database{migrated(t, dsn), past(t, dsn), args[name]}
 			}
-			return set(one.db, one.raw, "args::text")
+			storetest.Run(t, func(t *testing.T) storetest.Set {
+				one := <-pool
+				t.Cleanup(func() { pool <- one })
+				one.clear(t)
+				return one.set()
+			})
 		})
-	})
-}
-
-func set(db *store.DB, raw *sql.DB, args string) storetest.Set {
-	return storetest.Set{
-		Accounts: db.Accounts(), Sessions: db.Sessions(), Keys: db.Keys(), Profiles: db.Profiles(),
-		Jobs:        func(ctx context.Context) ([]job.Job, error) { return waiting(ctx, raw, args) },
-		Revocations: func(ctx context.Context) ([]session.Revocation, error) { return revoked(ctx, raw) },
 	}
 }
 
-// waiting reads the jobs from River's own table; args is how a database says their arguments as text.
+// database is one, open by the store and past it.
+type database struct {
+	db   *store.DB
+	raw  *sql.DB
+	args string // how it says the arguments of a job as text
+}
+
+func (d database) clear(t *testing.T) {
+	t.Helper()
+	for _, table := range []string{"users", "revocations", "signing_keys", "profiles", "river_job"} { // the rest goes with users
+		if _, err := d.raw.ExecContext(t.Context(), "DELETE FROM "+table); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func (d database) set() storetest.Set {
+	return storetest.Set{
+		Accounts: d.db.Accounts(), Sessions: d.db.Sessions(), Keys: d.db.Keys(), Profiles: d.db.Profiles(),
+		Jobs:        func(ctx context.Context) ([]job.Job, error) { return waiting(ctx, d.raw, d.args) },
+		Revocations: func(ctx context.Context) ([]session.Revocation, error) { return revoked(ctx, d.raw) },
+	}
+}
+
+// waiting reads the jobs from River's own table.
 func waiting(ctx context.Context, raw *sql.DB, args string) ([]job.Job, error) {
 	return list(ctx, raw, "SELECT kind, "+args+" FROM river_job ORDER BY id", func(rows *sql.Rows) (j job.Job, err error) {
 		var raw string
