@@ -9,7 +9,9 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net/url"
+	"os"
 	"strings"
 	"time"
 
@@ -36,7 +38,8 @@ type DB struct {
 }
 
 // Open prepares the database of a DSN: "postgres://…" or "sqlite:" and a path. PostgreSQL need not be there yet; a method
-// answers fault.Unavailable while it is not. An error never holds the DSN, which may bear a password.
+// answers fault.Unavailable while it is not. An SQLite file is made for its owner alone if it is missing; its folder is not
+// made. An error may name that file, and never holds the DSN of PostgreSQL, which may bear a password.
 func Open(ctx context.Context, dsn string) (*DB, error) {
 	scheme, rest, _ := strings.Cut(dsn, ":")
 	switch scheme {
@@ -74,8 +77,11 @@ func openPostgres(ctx context.Context, dsn string) (*DB, error) {
 }
 
 func openSQLite(ctx context.Context, path string) (*DB, error) {
-	if path == "" {
-		return nil, errors.New("database: the DSN names no SQLite file")
+	if path == "" || strings.HasPrefix(path, "//") && !strings.HasPrefix(path, "///") { // sqlite://host/…
+		return nil, errors.New("database: the DSN names no SQLite file; it is sqlite: and a path")
+	}
+	if err := createFile(path); err != nil {
+		return nil, fmt.Errorf("database: %w", err)
 	}
 	u := url.URL{Scheme: "file", Opaque: (&url.URL{Path: path}).EscapedPath(), RawQuery: url.Values{
 		"_txlock":      {"immediate"}, // a transaction that writes later cannot lose its snapshot halfway
@@ -89,13 +95,26 @@ func openSQLite(ctx context.Context, path string) (*DB, error) {
 	// SQLite has one writer. Waiting for it in database/sql's queue is fair and costs nothing; waiting in SQLite is neither.
 	db.SetMaxOpenConns(1)
 	if err := db.PingContext(ctx); err != nil {
-		return nil, errors.Join(fmt.Errorf("database: %w", err), db.Close())
+		return nil, errors.Join(fmt.Errorf("database: open %s: %w", path, err), db.Close())
 	}
 	queue, err := work.OnSQLite(db)
 	if err != nil {
 		return nil, errors.Join(err, db.Close())
 	}
 	return &DB{db: db, dialect: sqlite, queue: queue}, nil
+}
+
+// createFile makes a database file for its owner alone, before SQLite makes one for everybody; SQLite gives the files beside
+// it the same mode. One that exists is not even opened: closing it would drop the locks that this process has on it.
+func createFile(path string) error {
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600) //nolint:gosec // the operator says where
+	if errors.Is(err, fs.ErrExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return f.Close()
 }
 
 // Migrate brings the schema and the job queue to the version that this program needs. On PostgreSQL several instances may
