@@ -5,6 +5,9 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/url"
+	"slices"
+	"strconv"
+	"strings"
 	"unicode"
 	"unicode/utf8"
 
@@ -15,7 +18,7 @@ import (
 const (
 	maxName        = 100      // code points
 	maxAvatarURL   = 2048     // bytes
-	maxPreferences = 16 << 10 // bytes of JSON
+	maxPreferences = 16 << 10 // bytes of JSON, with numbers written out
 	maxDepth       = 8        // objects and arrays within each other
 )
 
@@ -99,12 +102,15 @@ func checkName(s string) error {
 	if utf8.RuneCountInString(s) > maxName {
 		return refuse("name", fmt.Sprintf("at most %d characters", maxName))
 	}
-	for _, r := range s {
-		if unicode.IsControl(r) || unicode.Is(unicode.Bidi_Control, r) || r == utf8.RuneError {
-			return refuse("name", "no control characters")
-		}
+	if strings.ContainsFunc(s, disturbs) {
+		return refuse("name", "no control characters")
 	}
 	return nil
+}
+
+// disturbs tells characters that could break or turn around the line in which a name is shown.
+func disturbs(r rune) bool {
+	return unicode.In(r, unicode.Cc, unicode.Zl, unicode.Zp, unicode.Bidi_Control) || r == utf8.RuneError
 }
 
 func checkAvatarURL(s string) error {
@@ -112,11 +118,15 @@ func checkAvatarURL(s string) error {
 		return nil
 	}
 	u, err := url.Parse(s)
-	if len(s) > maxAvatarURL || err != nil || u.Scheme != "https" || u.Hostname() == "" || u.User != nil {
+	if len(s) > maxAvatarURL || err != nil || u.Scheme != "https" || u.Hostname() == "" || u.User != nil || strings.ContainsFunc(s, outsideURL) {
 		return refuse("avatar_url", "expected an https URL of at most 2048 bytes")
 	}
 	return nil
 }
+
+// outsideURL tells characters that a URL holds percent-encoded only (RFC 3986 section 2): url.Parse takes quotes, angle
+// brackets and all beyond ASCII as they are, and a page may not.
+func outsideURL(r rune) bool { return r <= ' ' || r >= 0x7f || strings.ContainsRune("\"<>\\^`{|}", r) }
 
 func (c change) apply(p *Profile) error {
 	if c.name != nil {
@@ -136,13 +146,16 @@ func (c change) apply(p *Profile) error {
 	if err != nil {
 		return fmt.Errorf("stored preferences of %s: not an object", p.ID)
 	}
-	merged, err := json.Marshal(merge(present, c.preferences))
+	all := merge(present, c.preferences)
+	merged, err := json.Marshal(all)
 	if err != nil {
 		return fmt.Errorf("encode preferences: %w", err)
 	}
 	switch {
-	case len(merged) > maxPreferences:
-		return refuse("preferences", fmt.Sprintf("at most %d bytes", maxPreferences))
+	case len(merged)+exponents(all) > maxPreferences:
+		return refuse("preferences", fmt.Sprintf("at most %d bytes, with numbers written out", maxPreferences))
+	case holdsNUL(all):
+		return refuse("preferences", "no NUL characters")
 	case depth(merged) > maxDepth:
 		return refuse("preferences", fmt.Sprintf("nested deeper than %d levels", maxDepth))
 	}
@@ -168,6 +181,48 @@ func merge(target, patch any) any {
 		}
 	}
 	return t
+}
+
+// exponents counts how many digits the numbers within v get when they are written without exponent, as PostgreSQL does: a
+// few bytes may not become a hundred thousand in the database.
+func exponents(v any) int {
+	n := 0
+	switch v := v.(type) {
+	case map[string]any:
+		for _, e := range v {
+			n += exponents(e)
+		}
+	case []any:
+		for _, e := range v {
+			n += exponents(e)
+		}
+	case json.Number:
+		if at := strings.IndexAny(string(v), "eE"); at >= 0 {
+			exponent, err := strconv.Atoi(string(v[at+1:]))
+			if err != nil || exponent < -maxPreferences || exponent > maxPreferences {
+				return maxPreferences
+			}
+			n = max(exponent, -exponent)
+		}
+	}
+	return n
+}
+
+// holdsNUL finds what PostgreSQL cannot store and SQLite can.
+func holdsNUL(v any) bool {
+	switch v := v.(type) {
+	case map[string]any:
+		for name, e := range v {
+			if strings.Contains(name, "\x00") || holdsNUL(e) {
+				return true
+			}
+		}
+	case []any:
+		return slices.ContainsFunc(v, holdsNUL)
+	case string:
+		return strings.Contains(v, "\x00")
+	}
+	return false
 }
 
 // depth counts how many objects and arrays lie within each other in valid JSON.
