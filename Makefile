@@ -6,7 +6,7 @@ OPA          := $(GO) run github.com/open-policy-agent/opa
 WITH_SERVERS := $(GO) run ./internal/testenv/run --
 PROGRAMS     := $(addprefix bin/gatehouse-,plugin pdp authsvc dev)
 
-.PHONY: help dev demo test bench lint policies build $(PROGRAMS)
+.PHONY: help dev demo test bench lint policies security build $(PROGRAMS)
 
 help: ## what there is to make
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1\t\2/p' Makefile
@@ -33,6 +33,9 @@ policies: ## opa check, fmt and test, by the OPA that pdp embeds
 	$(OPA) check --strict policies
 	$(OPA) fmt --fail --diff policies
 	$(OPA) test policies
+
+security: ## docs/security.md anew: which test proves which requirement
+	$(GO) run ./internal/arch/secdoc
 
 build: $(PROGRAMS) ## bin/gatehouse-{plugin,pdp,authsvc,dev}, static and stripped
 
