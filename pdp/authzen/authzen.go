@@ -1,6 +1,33 @@
 // Package authzen holds the contract between a policy enforcement point and a policy decision point: the types of the
 // OpenID AuthZEN Authorization API 1.0 (access evaluation), with the members that Gatehouse adds to the answer's context,
 // and a client. It needs the standard library only, so that the edge stays small.
+//
+// # What an answer may be used for again
+//
+// A decision point may add context.cache, with context.revision and, where it consulted a directory of subjects,
+// context.directory_revision:
+//
+//	"context": {
+//	  "revision": "p-17", "directory_revision": "d-4711",
+//	  "cache": {"ttl_ms": 800, "vary": ["/subject/properties/roles", "/action/name", "/resource/type"]}
+//	}
+//
+// It says: for ttl_ms milliseconds from when this question was asked, and as long as both revisions stand, every request that
+// has the same values at all pointers of vary has this same answer, reasons, need and obligations included. vary lists what the
+// policy looked at on its way to this answer, absent members too, as JSON Pointers (RFC 6901) into the evaluation request; a
+// pointer to an object or array stands for all of it.
+//
+// What a decision depends on besides the request is the decision point's to answer for: time and looked-up properties by a
+// ttl_ms that is short enough, or by leaving cache out; the policy and the directory by changing their revision, which is an
+// opaque word. An enforcement point drops all it keeps as soon as an answer bears other revisions than the one before. It keeps
+// nothing where cache is missing, ttl_ms is not above zero, vary is empty or holds what is no pointer, or revision is missing,
+// and it may keep less, and for a shorter time, than it was allowed to.
+//
+// # Obligations
+//
+// An allowance may oblige the enforcement point: obligations.upstream_headers and obligations.response_headers are objects of
+// header names and texts, set on the request to the upstream and on the answer to the client. The enforcement point refuses the
+// request if it cannot do what an obligation says, or does not know it.
 package authzen
 
 // Path is the access evaluation endpoint.
@@ -42,12 +69,27 @@ type Response struct {
 
 // ResponseContext says why, and on what ground.
 type ResponseContext struct {
-	Reasons     []string       `json:"reasons,omitempty"` // stable snake_case words of the policy
-	Need        *Need          `json:"need,omitempty"`    // what would change the answer
-	Revision    string         `json:"revision,omitempty"`
+	Reasons     []string       `json:"reasons,omitempty"`     // stable snake_case words of the policy
+	Need        *Need          `json:"need,omitempty"`        // what would change the answer
+	Revision    string         `json:"revision,omitempty"`    // of the policy; opaque
 	DecisionID  string         `json:"decision_id,omitempty"` // UUIDv7; the decision log's key
-	Obligations map[string]any `json:"obligations,omitempty"`
+	Obligations map[string]any `json:"obligations,omitempty"` // see the package's documentation
+
+	DirectoryRevision string `json:"directory_revision,omitempty"` // of what is known of subjects; opaque
+	Cache             *Cache `json:"cache,omitempty"`              // nil: the answer is for this request alone
 }
+
+// Cache says for which other requests, and for how long, an answer holds; see the package's documentation.
+type Cache struct {
+	TTL  int      `json:"ttl_ms"` // milliseconds from when the question was asked
+	Vary []string `json:"vary"`   // JSON Pointers (RFC 6901) into the evaluation request
+}
+
+// The obligations that enforcement points of Gatehouse know.
+const (
+	UpstreamHeaders = "upstream_headers"
+	ResponseHeaders = "response_headers"
+)
 
 // Need is a stronger or fresher authentication that the policy asks for (RFC 9470).
 type Need struct {

@@ -20,9 +20,9 @@ const maxAnswer = 1 << 20
 
 // Client asks one decision point. It is safe for concurrent use.
 type Client struct {
-	endpoint string
-	timeout  time.Duration
-	http     *http.Client
+	base    string
+	timeout time.Duration
+	http    *http.Client
 }
 
 // NewClient makes a client for base: http://host:port, https://host:port, or unix:///path/to/socket. The timeout bounds
@@ -58,8 +58,8 @@ func NewClient(base string, timeout time.Duration) (*Client, error) {
 		return nil, errors.New("decision point: URL must be http, https or unix")
 	}
 	return &Client{
-		endpoint: strings.TrimRight(base, "/") + Path,
-		timeout:  timeout,
+		base:    strings.TrimRight(base, "/"),
+		timeout: timeout,
 		http: &http.Client{
 			Transport:     transport,
 			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
@@ -75,7 +75,7 @@ func (c *Client) Evaluate(ctx context.Context, r Request) (Response, error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, c.timeout)
 	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, c.endpoint, bytes.NewReader(body))
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, c.base+Path, bytes.NewReader(body))
 	if err != nil {
 		return Response{}, fmt.Errorf("ask decision point: %w", err)
 	}
@@ -89,6 +89,31 @@ func (c *Client) Evaluate(ctx context.Context, r Request) (Response, error) {
 	}
 	defer res.Body.Close()
 	return decode(res)
+}
+
+// MetadataPath is where a decision point describes itself (AuthZEN section 9).
+const MetadataPath = "/.well-known/authzen-configuration"
+
+// Ready asks whether the decision point is there, without asking for a decision.
+func (c *Client) Ready(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, c.timeout)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, c.base+MetadataPath, nil)
+	if err != nil {
+		return fmt.Errorf("ask decision point: %w", err)
+	}
+	res, err := c.http.Do(req)
+	if err != nil {
+		return fmt.Errorf("ask decision point: %w", err)
+	}
+	defer res.Body.Close()
+	if _, err := io.Copy(io.Discard, io.LimitReader(res.Body, maxAnswer)); err != nil { // so that the connection is kept
+		return fmt.Errorf("ask decision point: %w", err)
+	}
+	if res.StatusCode != http.StatusOK {
+		return fmt.Errorf("decision point answered status %d", res.StatusCode)
+	}
+	return nil
 }
 
 // Close drops idle connections.
