@@ -13,7 +13,6 @@ import (
 
 	"github.com/gatehouse-auth/gatehouse/internal/jose"
 	"github.com/gatehouse-auth/gatehouse/internal/web"
-	"github.com/gatehouse-auth/gatehouse/plugin/decide"
 	"github.com/gatehouse-auth/gatehouse/plugin/guard"
 	"github.com/gatehouse-auth/gatehouse/plugin/kong"
 )
@@ -34,7 +33,7 @@ type App struct {
 	redis     map[string]*store
 	keys      map[string]*jose.RemoteKeys
 	verifiers map[string]*guard.Issuers
-	pdps      map[guard.PDP]*decide.Client
+	pdps      map[string]*points
 	parts     []part
 	start     func(part) // nil unless Run runs
 }
@@ -49,7 +48,7 @@ type part struct {
 func New(o Options) *App {
 	return &App{
 		now: o.Now, log: o.Log,
-		redis: map[string]*store{}, keys: map[string]*jose.RemoteKeys{}, verifiers: map[string]*guard.Issuers{}, pdps: map[guard.PDP]*decide.Client{},
+		redis: map[string]*store{}, keys: map[string]*jose.RemoteKeys{}, verifiers: map[string]*guard.Issuers{}, pdps: map[string]*points{},
 	}
 }
 
@@ -86,8 +85,8 @@ func (a *App) Close() {
 			a.log.Warn("close Redis", "error", err)
 		}
 	}
-	for _, c := range a.pdps {
-		c.Close()
+	for _, p := range a.pdps {
+		p.client.Close()
 	}
 }
 
@@ -124,5 +123,6 @@ func (a *App) Status() http.Handler {
 		"revocations": a.every(func(s *store) error { return s.revocations.Ready() }),
 		"limits":      a.every(func(s *store) error { return s.limiter.Ready() }),
 		"keys":        a.keysReady,
+		"policy":      a.policyReady,
 	})
 }

@@ -1,6 +1,7 @@
 package app
 
 import (
+	"context"
 	"fmt"
 
 	"github.com/gatehouse-auth/gatehouse/plugin/decide"
@@ -12,22 +13,46 @@ func (a *App) decider(cfg guard.Config, parts *guard.Parts) error {
 	if !cfg.Authorize {
 		return nil
 	}
-	d, err := a.pdp(cfg.PDP)
+	p, err := a.pdp(cfg.PDP)
 	if err != nil {
-		return fmt.Errorf("config.pdp.url: %w", err)
+		return fmt.Errorf("config.pdp: %w", err)
 	}
-	parts.Decider = d
+	parts.Decider, parts.Decisions = p.client, p.decisions
 	return nil
 }
 
-func (a *App) pdp(p guard.PDP) (*decide.Client, error) {
-	if c, ok := a.pdps[p]; ok {
-		return c, nil
+// points is one row of decision points and what they let us remember, for all configurations that ask them alike.
+type points struct {
+	client    *decide.Client
+	decisions *decide.Cache // nil for none
+}
+
+func (a *App) pdp(p guard.PDP) (*points, error) {
+	same := fmt.Sprintf("%#v", p)
+	if known, ok := a.pdps[same]; ok {
+		return known, nil
 	}
-	c, err := decide.New(p.URL, p.Timeout)
+	client, err := decide.New(decide.Options{URLs: append([]string{p.URL}, p.Others...), Timeout: p.Timeout, Log: a.log})
 	if err != nil {
 		return nil, err
 	}
-	a.pdps[p] = c
-	return c, nil
+	made := &points{client: client}
+	if p.Cache.TTL > 0 {
+		made.decisions = decide.NewCache(p.Cache.Entries, p.Cache.TTL, a.now)
+	}
+	a.pdps[same] = made
+	a.background("decision points", client.Run)
+	return made, nil
+}
+
+// policyReady answers a degraded state while a decision point is not well, and a failure while none is.
+func (a *App) policyReady(context.Context) error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, p := range a.pdps {
+		if err := p.client.Ready(); err != nil {
+			return err
+		}
+	}
+	return nil
 }

@@ -1,38 +1,181 @@
-// Package decide asks the decision point on the guard's behalf. Whatever is not a whole decision in time is
-// "policy_unavailable", and the guard denies.
+// Package decide asks the decision points on the guard's behalf, and remembers what they allow to be remembered. Whatever is
+// not a whole decision in time is "policy_unavailable", and the guard denies.
 package decide
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync/atomic"
 	"time"
 
 	"github.com/gatehouse-auth/gatehouse/internal/fault"
+	"github.com/gatehouse-auth/gatehouse/internal/web"
 	"github.com/gatehouse-auth/gatehouse/pdp/authzen"
 )
 
 // ErrUnavailable is every failure to get a decision.
 var ErrUnavailable = fault.New(fault.Unavailable, "The policy cannot be asked at the moment.").Named("policy_unavailable")
 
-// Client asks one decision point. It is safe for concurrent use.
-type Client struct{ pdp *authzen.Client }
+const (
+	// tolerate is how many failures in a row are taken for bad luck before a decision point goes to the end of the row.
+	tolerate = 2
+	// probeEvery is how often one at the end of the row is asked whether it is back.
+	probeEvery = time.Second
+)
 
-// New makes a client for http://, https:// or unix://; the timeout bounds each decision.
-func New(url string, timeout time.Duration) (*Client, error) {
-	c, err := authzen.NewClient(url, timeout)
-	if err != nil {
-		return nil, err
+// Options of a Client.
+type Options struct {
+	URLs    []string      // http://, https:// or unix://; the first that is well is asked
+	Timeout time.Duration // of a decision in all, whoever is asked
+	Log     *slog.Logger
+}
+
+// Client asks one of several decision points that decide alike. The first that is well is asked; when it fails, or has used
+// half of the time that is left, the next one is. It is safe for concurrent use.
+type Client struct {
+	points  []*point
+	timeout time.Duration
+	log     *slog.Logger
+}
+
+// point is one decision point.
+type point struct {
+	url   string
+	pdp   *authzen.Client
+	fails atomic.Int64 // in a row
+}
+
+func (p *point) well() bool { return p.fails.Load() <= tolerate }
+
+// New makes a client and connects nothing yet.
+func New(o Options) (*Client, error) {
+	if len(o.URLs) == 0 {
+		return nil, errors.New("decision points: at least one")
 	}
-	return &Client{pdp: c}, nil
+	c := &Client{timeout: o.Timeout, log: o.Log}
+	for _, url := range o.URLs {
+		pdp, err := authzen.NewClient(url, o.Timeout)
+		if err != nil {
+			return nil, err
+		}
+		c.points = append(c.points, &point{url: url, pdp: pdp})
+	}
+	return c, nil
 }
 
 // Decide answers the decision, or ErrUnavailable.
 func (c *Client) Decide(ctx context.Context, r authzen.Request) (authzen.Response, error) {
-	res, err := c.pdp.Evaluate(ctx, r)
-	if err != nil {
-		return authzen.Response{}, ErrUnavailable.Because(err)
+	ctx, cancel := context.WithTimeout(ctx, c.timeout)
+	defer cancel()
+	var failed []error
+	row := c.row()
+	for i, p := range row {
+		res, err := c.attempt(ctx, p, r, i == len(row)-1)
+		if err == nil {
+			return res, nil
+		}
+		failed = append(failed, err)
+		if ctx.Err() != nil {
+			break
+		}
+	}
+	return authzen.Response{}, ErrUnavailable.Because(errors.Join(failed...))
+}
+
+// row is the decision points in the order in which they are asked: their own, but those that are not well come last.
+func (c *Client) row() []*point {
+	if len(c.points) == 1 {
+		return c.points
+	}
+	row := make([]*point, 0, len(c.points))
+	var unwell []*point
+	for _, p := range c.points {
+		if p.well() {
+			row = append(row, p)
+		} else {
+			unwell = append(unwell, p)
+		}
+	}
+	return append(row, unwell...)
+}
+
+// attempt asks p with half of the time that is left, so that there is some for the next, or with all of it if there is none.
+func (c *Client) attempt(ctx context.Context, p *point, r authzen.Request, last bool) (authzen.Response, error) {
+	if end, ok := ctx.Deadline(); ok && !last {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, time.Until(end)/2)
+		defer cancel()
+	}
+	return c.ask(ctx, p, r)
+}
+
+func (c *Client) ask(ctx context.Context, p *point, r authzen.Request) (authzen.Response, error) {
+	res, err := p.pdp.Evaluate(ctx, r)
+	switch {
+	case err == nil:
+		c.revive(p)
+	case errors.Is(ctx.Err(), context.Canceled): // the caller went away; that says nothing of the decision point
+		return authzen.Response{}, fmt.Errorf("%s: %w", p.url, err)
+	default:
+		if p.fails.Add(1) == tolerate+1 && len(c.points) > 1 {
+			c.log.WarnContext(ctx, "a decision point is not well; others are asked first", "pdp", p.url, "error", err)
+		}
+		return authzen.Response{}, fmt.Errorf("%s: %w", p.url, err)
 	}
 	return res, nil
 }
 
+func (c *Client) revive(p *point) {
+	if p.fails.Load() != 0 && p.fails.Swap(0) > tolerate && len(c.points) > 1 {
+		c.log.Info("a decision point is well again", "pdp", p.url)
+	}
+}
+
+// Run asks those that are not well every second whether they are back, until ctx ends.
+func (c *Client) Run(ctx context.Context) error {
+	tick := time.NewTicker(probeEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+			c.probe(ctx)
+		}
+	}
+}
+
+func (c *Client) probe(ctx context.Context) {
+	for _, p := range c.points {
+		if !p.well() && p.pdp.Ready(ctx) == nil {
+			c.revive(p)
+		}
+	}
+}
+
+// Ready answers a degraded state while decision points are missing, and ErrUnavailable while all are.
+func (c *Client) Ready() error {
+	missing := 0
+	for _, p := range c.points {
+		if !p.well() {
+			missing++
+		}
+	}
+	switch missing {
+	case 0:
+		return nil
+	case len(c.points):
+		return ErrUnavailable
+	default:
+		return web.Degraded("A decision point is not well; others are asked.")
+	}
+}
+
 // Close drops idle connections.
-func (c *Client) Close() { c.pdp.Close() }
+func (c *Client) Close() {
+	for _, p := range c.points {
+		p.pdp.Close()
+	}
+}

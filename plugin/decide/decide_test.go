@@ -3,6 +3,7 @@ package decide_test
 import (
 	"errors"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -23,7 +24,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 func answering(t *testing.T, timeout time.Duration, h http.HandlerFunc) *decide.Client {
 	t.Helper()
 	s := httptest.NewServer(h)
-	c, err := decide.New(s.URL, timeout)
+	c, err := decide.New(decide.Options{URLs: []string{s.URL}, Timeout: timeout, Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -77,7 +78,7 @@ func TestASlowDecisionPointIsNotWaitedFor(t *testing.T) {
 func TestADecisionPointThatIsBackIsAskedAtOnce(t *testing.T) {
 	t.Parallel()
 	socket := filepath.Join(t.TempDir(), "pdp.sock")
-	client, err := decide.New("unix://"+socket, time.Minute)
+	client, err := decide.New(decide.Options{URLs: []string{"unix://" + socket}, Timeout: time.Minute, Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -110,7 +111,7 @@ func TestADenialIsADecision(t *testing.T) {
 func TestAnAddressThatCannotBeAskedIsRefused(t *testing.T) {
 	t.Parallel()
 	for _, bad := range []string{"", "pdp:8181", "ftp://pdp", "http://", "unix://"} {
-		if _, err := decide.New(bad, time.Second); err == nil {
+		if _, err := decide.New(decide.Options{URLs: []string{bad}, Timeout: time.Second}); err == nil {
 			t.Errorf("%q is accepted", bad)
 		}
 	}

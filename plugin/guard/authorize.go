@@ -20,8 +20,22 @@ type Resource struct{ Pattern, Type string }
 // PDP is where decisions are made.
 type PDP struct {
 	URL     string
-	Timeout time.Duration
+	Others  []string      // decision points that decide alike, asked in this order when URL is not well
+	Timeout time.Duration // of a decision, whoever makes it
+	Cache   DecisionCache
 }
+
+// DecisionCache bounds what is remembered of decisions. It remembers only what the decision point lets it.
+type DecisionCache struct {
+	TTL     time.Duration // at most; 0 for no cache
+	Entries int
+}
+
+// Obligations lists the headers that a decision may set; all others it may not.
+type Obligations struct{ UpstreamHeaders, ResponseHeaders []string }
+
+// maxDecisionTTL bounds how long a decision may be remembered.
+const maxDecisionTTL = 2 * time.Second
 
 func (c Config) validateAuthorize(wrong reject) {
 	if c.Authorize {
@@ -30,6 +44,12 @@ func (c Config) validateAuthorize(wrong reject) {
 		}
 		if c.PDP.Timeout <= 0 {
 			wrong("pdp.timeout_ms", "expected a time above zero")
+		}
+		if ttl := c.PDP.Cache.TTL; ttl < 0 || ttl > maxDecisionTTL {
+			wrong("pdp.cache_ttl_ms", "expected from 0 to %d", maxDecisionTTL.Milliseconds())
+		}
+		if c.PDP.Cache.TTL > 0 && c.PDP.Cache.Entries <= 0 {
+			wrong("pdp.cache_entries", "expected a number above zero")
 		}
 		if len(c.Resources) == 0 {
 			wrong("resources", "at least one is needed unless authorize is false")
@@ -44,6 +64,16 @@ func (c Config) validateAuthorize(wrong reject) {
 			wrong(at, "an earlier pattern matches the same paths")
 		}
 		shapes[shape] = true
+	}
+	for i, name := range c.Obligations.UpstreamHeaders {
+		if why := reserved(name, upstreamReserved); why != "" {
+			wrong(fmt.Sprintf("obligations.upstream_headers[%d]", i+1), "%s", why)
+		}
+	}
+	for i, name := range c.Obligations.ResponseHeaders {
+		if why := reserved(name, responseReserved); why != "" {
+			wrong(fmt.Sprintf("obligations.response_headers[%d]", i+1), "%s", why)
+		}
 	}
 }
 
@@ -62,11 +92,11 @@ func (g *Guard) authorize(ctx context.Context, s *state) error {
 	if !g.cfg.Authorize {
 		return nil
 	}
-	res, err := g.resource(s.Request)
-	if err != nil {
+	var err error
+	if s.target, err = g.target(&s.Request); err != nil {
 		return err
 	}
-	answer, err := g.Decider.Decide(ctx, evaluation(s.Request, res, s.who, s.decision.TraceID))
+	answer, err := g.decide(ctx, s)
 	if err != nil {
 		return err
 	}
@@ -78,10 +108,32 @@ func (g *Guard) authorize(ctx context.Context, s *state) error {
 	}
 	switch {
 	case answer.Decision:
-		return nil
+		return g.oblige(s, answer.Context)
 	case s.need != nil:
 		return errStepUp
 	default:
 		return errForbidden
 	}
+}
+
+// decide answers what is remembered, or else what the decision point says.
+func (g *Guard) decide(ctx context.Context, s *state) (authzen.Response, error) {
+	if g.Decisions == nil {
+		return g.Decider.Decide(ctx, s.evaluation())
+	}
+	q := question{s}
+	if answer, known := g.Decisions.Recall(q); known {
+		return answer, nil
+	}
+	asked := g.Now()
+	answer, err := g.Decider.Decide(ctx, s.evaluation())
+	if err == nil {
+		g.Decisions.Keep(q, answer, asked)
+	}
+	return answer, err
+}
+
+// evaluation is the question in the decision point's words.
+func (s *state) evaluation() authzen.Request {
+	return evaluation(s.Request, s.target.resource(s.Route), s.who, s.decision.TraceID)
 }

@@ -37,9 +37,10 @@ type Config struct {
 	Challenge Challenge
 
 	// authorize.go
-	Authorize bool
-	Resources []Resource
-	PDP       PDP
+	Authorize   bool
+	Resources   []Resource
+	PDP         PDP
+	Obligations Obligations
 
 	// forward.go
 }

@@ -25,6 +25,9 @@ func (g *Guard) forward(s *state) Verdict {
 	set[principal.HeaderScope] = strings.Join(s.who.Scope, " ")
 	set[principal.HeaderTenant] = s.who.Tenant
 	set[principal.HeaderDecision] = s.decision.ID
+	for _, name := range g.upstreamHeaders {
+		set[name] = s.upstream[name] // overwritten even where no decision set it
+	}
 	for name, v := range set {
 		if !plain(v) { // a claim can hold what a header cannot
 			set[name] = ""

@@ -15,6 +15,7 @@ import (
 	"github.com/gatehouse-auth/gatehouse/internal/principal"
 	"github.com/gatehouse-auth/gatehouse/internal/web"
 	"github.com/gatehouse-auth/gatehouse/pdp/authzen"
+	"github.com/gatehouse-auth/gatehouse/plugin/decide"
 	"github.com/gatehouse-auth/gatehouse/plugin/limit"
 )
 
@@ -25,6 +26,7 @@ type Parts struct {
 	Limiter     Limiter
 	Challenger  Challenger
 	Decider     Decider
+	Decisions   *decide.Cache // nil: every decision is asked for
 	Now         func() time.Time
 	NewID       func() string // UUIDv7, the id of a decision that the decision point did not make
 	Log         *slog.Logger
@@ -42,6 +44,8 @@ type Guard struct {
 	cfg      Config
 	way      []stage
 	patterns []pattern
+
+	upstreamHeaders, responseHeaders []string // that decisions may set
 }
 
 // New refuses a configuration that Validate refuses, or that asks for a part which is missing.
@@ -58,7 +62,10 @@ func New(cfg Config, parts Parts) (*Guard, error) {
 			return nil, errors.New("guard: no " + n.name)
 		}
 	}
-	g := &Guard{Parts: parts, cfg: cfg, patterns: patterns(cfg.Resources)}
+	g := &Guard{
+		Parts: parts, cfg: cfg, patterns: patterns(cfg.Resources),
+		upstreamHeaders: canonicalNames(cfg.Obligations.UpstreamHeaders), responseHeaders: canonicalNames(cfg.Obligations.ResponseHeaders),
+	}
 	g.way = g.stages()
 	return g, nil
 }
@@ -96,8 +103,10 @@ type state struct {
 	limits   []limit.State
 	issued   any               // a challenge to solve
 	response map[string]string // headers for the client, whether the request is forwarded or answered
+	target   target
 	need     *authzen.Need
-	failed   []failure // the first is the answer; more than one in observe mode only
+	upstream map[string]string // headers that a decision sets
+	failed   []failure         // the first is the answer; more than one in observe mode only
 }
 
 // respond sets a header of the answer to the client, whoever gives it. The stage vouches for the value.
@@ -106,6 +115,14 @@ func (s *state) respond(name, value string) {
 		s.response = map[string]string{}
 	}
 	s.response[name] = value
+}
+
+// toUpstream sets a header of the request that goes on.
+func (s *state) toUpstream(name, value string) {
+	if s.upstream == nil {
+		s.upstream = map[string]string{}
+	}
+	s.upstream[name] = value
 }
 
 // failure is a check that the request did not pass.

@@ -59,45 +59,73 @@ func parameter(segment string) (name string, ok bool) {
 	return "", false
 }
 
-func (p pattern) match(segments []string) (params map[string]any, ok bool) {
+// match reports whether the pattern covers the segments.
+func (p pattern) match(segments []string) bool {
 	if len(segments) != len(p.segments) {
-		return nil, false
+		return false
 	}
-	params = map[string]any{}
 	for i, want := range p.segments {
-		if name, is := parameter(want); is {
+		if _, is := parameter(want); is {
 			if segments[i] == "" {
-				return nil, false
+				return false
 			}
-			params[name] = segments[i]
 		} else if want != segments[i] {
-			return nil, false
+			return false
 		}
 	}
-	return params, true
+	return true
 }
 
-// resource names what the request is for. A path that no pattern covers is refused (S53).
-func (g *Guard) resource(r Request) (authzen.Resource, error) {
+// target is what a request is for.
+type target struct {
+	*pattern
+	path     string // decoded
+	segments []string
+}
+
+// target finds the pattern that covers the path. A path that none covers is refused (S53).
+func (g *Guard) target(r *Request) (target, error) {
 	path, err := url.PathUnescape(r.path())
 	if err != nil {
-		return authzen.Resource{}, errPath
+		return target{}, errPath
 	}
-	segments := segmentsOf(path)
-	for _, p := range g.patterns {
-		params, ok := p.match(segments)
-		if !ok {
-			continue
+	t := target{path: path, segments: segmentsOf(path)}
+	for i := range g.patterns {
+		if g.patterns[i].match(t.segments) {
+			t.pattern = &g.patterns[i]
+			return t, nil
 		}
-		id, _ := params["id"].(string)
-		if id == "" {
-			id = p.Pattern
-		}
-		return authzen.Resource{Type: p.Type, ID: id, Properties: map[string]any{
-			"path": path, "segments": segments, "route": r.Route, "params": params,
-		}}, nil
 	}
-	return authzen.Resource{}, errResource
+	return target{}, errResource
+}
+
+// id is the segment at {id}, or the pattern itself.
+func (t target) id() string {
+	if id, ok := t.param("id"); ok {
+		return id
+	}
+	return t.Pattern
+}
+
+func (t target) param(name string) (string, bool) {
+	for i := len(t.pattern.segments) - 1; i >= 0; i-- {
+		if p, is := parameter(t.pattern.segments[i]); is && p == name {
+			return t.segments[i], true
+		}
+	}
+	return "", false
+}
+
+func (t target) resource(route string) authzen.Resource {
+	params := map[string]any{}
+	for i, s := range t.pattern.segments {
+		if name, is := parameter(s); is {
+			params[name] = t.segments[i]
+		}
+	}
+	return authzen.Resource{Type: t.Type, ID: t.id(), Properties: map[string]any{
+		"path": t.path, "segments": t.segments, "route": route, "params": params,
+	}}
 }
 
 // evaluation is the question that the decision point is asked.

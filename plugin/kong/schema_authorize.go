@@ -15,14 +15,34 @@ func authorizeFields() []object {
 		)), "what paths stand for; a path that none covers is denied"),
 		field("pdp", record(
 			field("url", object{"type": "string", "referenceable": true}, "http://host:port or unix:///path"),
-			field("timeout_ms", integer(50, 1, 1000), "deadline of a decision"),
+			field("others", object{"type": "array", "default": []any{}, "elements": object{"type": "string", "referenceable": true}}, "decision points that decide alike, asked in this order when the first is not well"),
+			field("timeout_ms", integer(50, 1, 1000), "deadline of a decision, whoever makes it"),
+			field("cache_ttl_ms", integer(1000, 0, 2000), "how long a decision may be remembered at most, where the decision point lets it be; 0 for never"),
+			field("cache_entries", integer(8192, 1, 1000000), "how many decisions are remembered, of at most 4 KB each"),
 		), "the decision point"),
+		field("obligations", record(
+			field("upstream_headers", headerNames(), "headers that a decision may set on the request; overwritten always, so that no client can"),
+			field("response_headers", headerNames(), "headers that a decision may set on the answer"),
+		), "what an allowance may ask for; one that asks for more is refused"),
 	}
 }
 
+func headerNames() object {
+	return object{"type": "array", "default": []any{}, "elements": object{"type": "string", "match": "^[%w%-]+$"}}
+}
+
+func milliseconds(v value) time.Duration { return time.Duration(v.number()) * time.Millisecond }
+
 func readAuthorize(v value, c *guard.Config) error {
 	c.Authorize = v.at("authorize").flag()
-	c.PDP = guard.PDP{URL: v.at("pdp").at("url").text(), Timeout: time.Duration(v.at("pdp").at("timeout_ms").number()) * time.Millisecond}
+	pdp, obligations := v.at("pdp"), v.at("obligations")
+	c.PDP = guard.PDP{
+		URL: pdp.at("url").text(), Others: pdp.at("others").texts(), Timeout: milliseconds(pdp.at("timeout_ms")),
+		Cache: guard.DecisionCache{TTL: milliseconds(pdp.at("cache_ttl_ms")), Entries: int(pdp.at("cache_entries").number())},
+	}
+	c.Obligations = guard.Obligations{
+		UpstreamHeaders: obligations.at("upstream_headers").texts(), ResponseHeaders: obligations.at("response_headers").texts(),
+	}
 	for _, r := range v.at("resources").list() {
 		c.Resources = append(c.Resources, guard.Resource{Pattern: r.at("pattern").text(), Type: r.at("type").text()})
 	}
