@@ -6,34 +6,84 @@ import (
 	"testing"
 	"time"
 
+	"github.com/gatehouse-auth/gatehouse/internal/principal"
 	"github.com/gatehouse-auth/gatehouse/internal/telemetry"
 	"github.com/gatehouse-auth/gatehouse/pdp/authzen"
+	"github.com/gatehouse-auth/gatehouse/plugin/decide"
 	"github.com/gatehouse-auth/gatehouse/plugin/guard"
+	"github.com/gatehouse-auth/gatehouse/plugin/limit"
 )
 
-// BenchmarkGuard is the guard alone on an allowed request whose token is remembered: neither Redis nor a decision point.
+// BenchmarkGuard is the guard's own cost of an allowed request: a remembered RS256 token, two limits that are counted in
+// memory without Redis, and a decision that is remembered or answered at once.
 func BenchmarkGuard(b *testing.B) {
-	w, clock := calm(), func() time.Time { return now }
-	g, err := guard.New(config(), guard.Parts{
-		Verifier:    guard.NewIssuers(clock, trusted("https://a.test", publish(b), clock)),
-		Revocations: w, Limiter: w, Decider: allowing{}, Now: clock, NewID: func() string { return "d-edge" },
-		Log: telemetry.Logger(&w.log, slog.LevelInfo),
-	})
-	if err != nil {
-		b.Fatal(err)
-	}
-	r := request(func(r *guard.Request) { r.Header["authorization"] = []string{"Bearer " + token(b, "https://a.test")} })
-	if v := g.Check(b.Context(), r); !v.Forward {
-		b.Fatalf("denied: %s", v.Body)
-	}
-	b.ReportAllocs()
-	for b.Loop() {
-		g.Check(b.Context(), r)
+	for _, c := range []struct {
+		name string
+		vary []string
+	}{
+		{"decision asked for", nil},
+		{"decision remembered by role", []string{"/subject/properties/roles", "/action/name", "/resource/type"}},
+		{"decision remembered by owner", []string{"/subject/id", "/subject/properties/roles", "/action/name", "/resource/type", "/resource/id", "/context/ip"}},
+	} {
+		b.Run(c.name, func(b *testing.B) {
+			g := allowed(b, c.vary)
+			r := request(func(r *guard.Request) {
+				r.Header["authorization"] = []string{"Bearer " + token(b, "https://a.test")}
+				r.Header["traceparent"] = []string{"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"}
+			})
+			if v := g.Check(b.Context(), r); !v.Forward {
+				b.Fatalf("denied: %s", v.Body)
+			}
+			b.ReportAllocs()
+			for b.Loop() {
+				g.Check(b.Context(), r)
+			}
+		})
 	}
 }
 
-type allowing struct{}
+func allowed(b *testing.B, vary []string) *guard.Guard {
+	b.Helper()
+	w, clock := calm(), func() time.Time { return now }
+	cfg := config()
+	parts := guard.Parts{
+		Verifier:    guard.NewIssuers(clock, trusted("https://a.test", publish(b), clock)),
+		Revocations: ended{}, Limiter: counting{}, Decider: allowing{vary}, Now: clock, NewID: func() string { return "d-edge" },
+		Log: telemetry.Logger(&w.log, slog.LevelInfo),
+	}
+	if vary != nil {
+		parts.Decisions = decide.NewCache(100, time.Second, clock)
+	}
+	g, err := guard.New(cfg, parts)
+	if err != nil {
+		b.Fatal(err)
+	}
+	return g
+}
 
-func (allowing) Decide(context.Context, authzen.Request) (authzen.Response, error) {
-	return authzen.Response{Decision: true, Context: &authzen.ResponseContext{DecisionID: "d-pdp"}}, nil
+type allowing struct{ vary []string }
+
+func (a allowing) Decide(context.Context, authzen.Request) (authzen.Response, error) {
+	about := &authzen.ResponseContext{DecisionID: "d-pdp", Revision: "p1"}
+	if a.vary != nil {
+		about.Cache = &authzen.Cache{TTL: 1000, Vary: a.vary}
+	}
+	return authzen.Response{Decision: true, Context: about}, nil
+}
+
+// ended knows many sessions that have ended, and not this one.
+type ended struct{}
+
+func (ended) Known() error                       { return nil }
+func (ended) Revoked(p principal.Principal) bool { return p.Subject == "nobody" }
+
+// counting answers as a limiter with room does.
+type counting struct{}
+
+func (counting) Take(_ context.Context, keys []limit.Key) (limit.Result, error) {
+	res := limit.Result{Allowed: true, States: make([]limit.State, 0, len(keys))}
+	for _, k := range keys {
+		res.States = append(res.States, limit.State{Name: k.Name, Rate: k.Rate, Remaining: 3, Reset: time.Second})
+	}
+	return res, nil
 }
