@@ -106,7 +106,7 @@ func (r *Ring) Verify(ctx context.Context, token string) (principal.Principal, e
 	}
 	return jose.Verify(ctx, token, jose.Policy{
 		Issuer: r.o.Issuer, Audiences: []string{r.o.Audience}, Algorithms: []string{jose.RS256}, Types: []string{Type},
-		Skew: 30 * time.Second, MaxLifetime: r.o.TTL, RolesClaim: "roles", AttributesClaim: "attributes", Now: r.o.Now,
+		Skew: 30 * time.Second, MaxLifetime: r.o.TTL, Claims: jose.StandardClaims(), Now: r.o.Now,
 	}, k.public)
 }
 

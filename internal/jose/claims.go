@@ -1,10 +1,8 @@
 package jose
 
 import (
-	"encoding/json"
 	"math"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/gatehouse-auth/gatehouse/internal/principal"
@@ -13,32 +11,38 @@ import (
 // claims is a token's payload: numbers are float64, as encoding/json makes them.
 type claims map[string]any
 
-func readClaims(data []byte) (claims, error) {
-	if err := once(data); err != nil {
-		return nil, err
-	}
-	var c claims
-	if err := json.Unmarshal(data, &c); err != nil {
-		return nil, refused("claims are malformed")
-	}
-	return c, nil
-}
-
 func (c claims) check(p Policy) error {
-	now, issued := p.Now(), time.Time{}
 	if c.text("iss") != p.Issuer {
 		return refused("another issuer")
 	}
 	if c.text("sub") == "" {
 		return refused("no subject")
 	}
-	if !slices.ContainsFunc(c.list("aud"), func(a string) bool { return slices.Contains(p.Audiences, a) }) {
+	if !c.forAny(p.Audiences) {
 		return refused("another audience")
+	}
+	for _, name := range []string{"at_hash", "c_hash", "events"} { // OpenID Connect Core sections 3.1.3.6 and 3.3.2.11, RFC 8417 section 2.2
+		if _, given := c[name]; given {
+			return refused("an ID token, or one that tells of an event")
+		}
+	}
+	for path, want := range p.Require {
+		if s, ok := path.in(c).(string); !ok || s != want {
+			return refused("a required claim is missing or another")
+		}
+	}
+	if _, err := c.thumbprint(); err != nil {
+		return err
 	}
 	expires, ok := c.time("exp")
 	if !ok {
 		return refused("no expiry")
 	}
+	return c.checkTimes(p, expires)
+}
+
+func (c claims) checkTimes(p Policy, expires time.Time) error {
+	now, issued := p.Now(), time.Time{}
 	if !now.Before(expires.Add(p.Skew)) {
 		return errExpired
 	}
@@ -48,6 +52,7 @@ func (c claims) check(p Policy) error {
 		}
 	}
 	if _, given := c["iat"]; given {
+		var ok bool
 		if issued, ok = c.time("iat"); !ok || now.Before(issued.Add(-p.Skew)) {
 			return refused("issued in the future")
 		}
@@ -58,13 +63,31 @@ func (c claims) check(p Policy) error {
 	return nil
 }
 
+func (c claims) forAny(audiences []string) bool {
+	return slices.ContainsFunc(texts(c["aud"], ""), func(a string) bool { return slices.Contains(audiences, a) })
+}
+
+// thumbprint is the key that the token is bound to (RFC 9449 section 6.1), or "". A token that is bound in a way which nobody
+// here checks, such as to a certificate (RFC 8705), is refused.
+func (c claims) thumbprint() (string, error) {
+	cnf, given := c["cnf"]
+	if !given {
+		return "", nil
+	}
+	m, _ := cnf.(map[string]any)
+	jkt, _ := m["jkt"].(string)
+	if jkt == "" || len(m) != 1 {
+		return "", refused("bound in a way that is not checked here")
+	}
+	return jkt, nil
+}
+
 func (c claims) principal(p Policy, kid string) principal.Principal {
 	out := principal.Principal{
-		Issuer: c.text("iss"), Subject: c.text("sub"), ClientID: c.text("client_id"), SessionID: c.text("sid"),
-		TokenID: c.text("jti"), KeyID: kid, ACR: c.text("acr"), AMR: c.list("amr"), Scope: strings.Fields(c.text("scope")),
-		Tenant: c.text(p.TenantClaim), Roles: c.list(p.RolesClaim), Groups: c.list(p.GroupsClaim), Claims: c,
+		Issuer: c.text("iss"), Subject: c.text("sub"), TokenID: c.text("jti"), KeyID: kid, ACR: c.text("acr"), AMR: texts(c["amr"], ""), Claims: c,
 	}
-	out.Attributes, _ = c[p.AttributesClaim].(map[string]any)
+	p.Claims.fill(&out, c)
+	out.Thumbprint, _ = c.thumbprint()
 	out.ExpiresAt, _ = c.time("exp")
 	out.IssuedAt, _ = c.time("iat")
 	out.AuthTime, _ = c.time("auth_time")
@@ -74,25 +97,6 @@ func (c claims) principal(p Policy, kid string) principal.Principal {
 func (c claims) text(name string) string {
 	s, _ := c[name].(string)
 	return s
-}
-
-// list reads a string or an array of strings (RFC 7519 section 4.1.3); anything else in the array voids it.
-func (c claims) list(name string) []string {
-	switch v := c[name].(type) {
-	case string:
-		return []string{v}
-	case []any:
-		out := make([]string, 0, len(v))
-		for _, e := range v {
-			s, ok := e.(string)
-			if !ok {
-				return nil
-			}
-			out = append(out, s)
-		}
-		return out
-	}
-	return nil
 }
 
 // latest is the last second that a NumericDate may name: the year 9999.

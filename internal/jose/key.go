@@ -1,7 +1,8 @@
 // Package jose signs and verifies JSON Web Tokens. It is the only package that imports jwx.
 //
 // Which function do I want? A service that issues tokens makes keys (GenerateRSA), signs (Sign) and publishes (PublicSet).
-// A service that checks them chooses where keys come from (StaticKeys, NewRemoteKeys) and calls Verify.
+// A service that checks them chooses where keys come from (StaticKeys, NewRemoteKeys) and calls Verify, or Parse and then the
+// token's own Verify where its issuer decides on the policy. OpenProof is for a JWS that brings its own key (DPoP).
 package jose
 
 import (
@@ -31,8 +32,14 @@ const (
 	EdDSA = "EdDSA"
 )
 
-// minRSABits is the least modulus that is accepted (S37).
-const minRSABits = 2048
+// The moduli that are accepted (S37): RFC 7518 section 3.3 says 2048, a policy may ask for more. A larger modulus than the
+// most would only cost time.
+const (
+	minRSABits = 2048
+	maxRSABits = 8192
+)
+
+func algorithms() []string { return []string{RS256, PS256, ES256, EdDSA} }
 
 // SigningKey is a private key with its name and its one algorithm.
 type SigningKey struct {
@@ -124,28 +131,39 @@ func PublicSet(keys ...SigningKey) ([]byte, error) {
 	return json.Marshal(set)
 }
 
-// PublicKey verifies signatures of one algorithm.
+// PublicKey verifies signatures of one algorithm. A key keeps its address as long as its issuer publishes it.
 type PublicKey struct {
 	ID        string
 	Algorithm string // "" where the set does not pin one: then the key's type decides
 	Public    crypto.PublicKey
 }
 
+// same reports whether both are the same key under the same name.
+func (k *PublicKey) same(other *PublicKey) bool {
+	public, ok := k.Public.(interface{ Equal(crypto.PublicKey) bool })
+	return ok && k.ID == other.ID && k.Algorithm == other.Algorithm && public.Equal(other.Public)
+}
+
 // KeySource answers the key of a name. It answers fault.Unauthenticated for a name that the issuer does not publish, and
 // fault.Unavailable "keys_unavailable" as long as no key set could be had.
 type KeySource interface {
-	Key(ctx context.Context, kid, algorithm string) (PublicKey, error)
+	Key(ctx context.Context, kid, algorithm string) (*PublicKey, error)
 }
 
-// suits reports whether a key of this type and strength may verify the algorithm (RFC 8725 section 3.1).
+// suits reports whether a key of this type and strength may verify the algorithm (RFC 8725 sections 3.1, 3.4 and 3.5).
 func suits(algorithm string, public crypto.PublicKey) bool {
 	switch k := public.(type) {
 	case *rsa.PublicKey:
-		return (algorithm == RS256 || algorithm == PS256) && k.N.BitLen() >= minRSABits
+		bits := k.N.BitLen()
+		return (algorithm == RS256 || algorithm == PS256) && bits >= minRSABits && bits <= maxRSABits && k.E >= 3 && k.E&1 == 1
 	case *ecdsa.PublicKey:
-		return algorithm == ES256 && k.Curve == elliptic.P256()
+		if algorithm != ES256 || k.Curve != elliptic.P256() {
+			return false
+		}
+		_, err := k.ECDH() // refuses a point that is not on the curve
+		return err == nil
 	case ed25519.PublicKey:
-		return algorithm == EdDSA
+		return algorithm == EdDSA && len(k) == ed25519.PublicKeySize
 	default:
 		return false
 	}

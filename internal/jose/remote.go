@@ -4,64 +4,103 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"net/http"
-	"net/url"
 	"sync"
 	"sync/atomic"
 	"time"
 
-	"golang.org/x/sync/singleflight"
+	"github.com/gatehouse-auth/gatehouse/internal/egress"
 )
 
 const (
-	fetchTimeout = 5 * time.Second
-	maxSetBytes  = 512 << 10
-	refetchAfter = 10 * time.Second // at most one fetch for an unknown kid in this time
-	retryAfter   = time.Second      // while there is no set at all
+	maxSetBytes   = 512 << 10
+	refetchAfter  = 10 * time.Second // at most one fetch for an unknown kid in this time
+	retryAfter    = time.Second      // while there is no set at all, and the first pause while there is one
+	retryMost     = 30 * time.Second
+	absentFor     = time.Minute     // how long a kid that the issuer was asked for in vain is not asked for again
+	maxAbsent     = 1024            // such kids that are remembered
+	metadataFor   = time.Hour       // how long the metadata's word on where the keys are is taken
+	joinFor       = 2 * time.Second // the longest that a request waits for a fetch, while there is a set
+	defaultMaxAge = 24 * time.Hour
 )
 
-// RemoteKeys is the key set at a URL. It fetches in the background, refetches when a token names an unknown key, and keeps
-// the last good set when the issuer is away or answers nonsense.
+// RemoteOptions say where a key set is and how long it is good.
+type RemoteOptions struct {
+	// URL of the key set. If it is empty, the issuer's metadata says where it is.
+	URL string
+	// Issuer, as its metadata must name it, and MetadataURL where that is not at the issuer's well-known places.
+	Issuer, MetadataURL string
+	Refresh             time.Duration  // between two fetches
+	MaxAge              time.Duration  // how long the last good set lives while the issuer is away; 0 is a day
+	Egress              egress.Options // without Origin
+	Now                 func() time.Time
+}
+
+// RemoteKeys is an issuer's key set. It is fetched in the background before it ages, and when a token names an unknown key.
+// The last good set stays when the issuer is away or answers nonsense, up to its age.
 type RemoteKeys struct {
-	url     string
-	refresh time.Duration
-	client  *http.Client
-	now     func() time.Time
+	o      RemoteOptions
+	client *egress.Client
+	set    atomic.Pointer[dated]
 
-	set    atomic.Pointer[keyset]
-	flight singleflight.Group
-
-	mu   sync.Mutex
-	last time.Time // of the last fetch for an unknown kid
-	busy int       // fetches under way
-	err  error     // of the last fetch
+	mu         sync.Mutex
+	flight     *flight              // the fetch under way, or nil
+	last       time.Time            // of the last fetch for an unknown kid
+	absent     map[string]time.Time // kids that a fetch did not bring, and when
+	err        error                // of the last fetch
+	jwksURL    string               // as the metadata said
+	discovered time.Time
 }
 
-// NewRemoteKeys makes a set that is fetched first by Run, or by the first token. refresh is the time between two fetches.
-// Plain http is for loopback and private networks; the caller decides, as it does on the URL.
-func NewRemoteKeys(address string, refresh time.Duration, now func() time.Time) (*RemoteKeys, error) {
-	u, err := url.Parse(address)
-	if err != nil || (u.Scheme != "https" && u.Scheme != "http") || u.Host == "" {
-		return nil, errors.New("key set: not an http or https URL")
+// flight is one fetch, for all who wait for it. err is there once done is closed.
+type flight struct {
+	done chan struct{}
+	err  error
+}
+
+// dated is a set and when it was fetched.
+type dated struct {
+	keyset
+	at time.Time
+}
+
+// NewRemoteKeys makes a set that is fetched first by Run, or by the first token: there is no need for the issuer to be there.
+func NewRemoteKeys(o RemoteOptions) (*RemoteKeys, error) {
+	if o.MaxAge == 0 {
+		o.MaxAge = defaultMaxAge
 	}
-	return &RemoteKeys{
-		url: address, refresh: refresh, now: now, err: errors.New("not fetched yet"),
-		client: &http.Client{
-			Timeout:       fetchTimeout,
-			Transport:     &http.Transport{IdleConnTimeout: 30 * time.Second, MaxIdleConnsPerHost: 1, TLSHandshakeTimeout: fetchTimeout},
-			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-		},
-	}, nil
+	if o.Refresh <= 0 || o.MaxAge < o.Refresh {
+		return nil, errors.New("key set: its refresh is above zero and not above its greatest age")
+	}
+	o.Egress.Origin = o.URL
+	if o.URL == "" {
+		if o.Egress.Origin = o.MetadataURL; o.MetadataURL == "" {
+			if _, err := wellKnown(o.Issuer); err != nil {
+				return nil, fmt.Errorf("key set: %w", err)
+			}
+			o.Egress.Origin = o.Issuer
+		}
+	}
+	client, err := egress.New(o.Egress)
+	if err != nil {
+		return nil, fmt.Errorf("key set: %w", err)
+	}
+	return &RemoteKeys{o: o, client: client, err: errors.New("key set: not fetched yet"), absent: map[string]time.Time{}}, nil
 }
 
-// Run keeps the set fresh until ctx ends; without a set it tries again every second.
+// Run keeps the set fresh until ctx ends. While the issuer is away it tries again every second, ever more seldom if there is
+// a set to live on.
 func (r *RemoteKeys) Run(ctx context.Context) error {
-	defer r.client.CloseIdleConnections()
+	defer r.client.Close()
+	pause := retryAfter
 	for {
-		wait := r.refresh
-		if r.fetchOnce(ctx) != nil {
-			wait = retryAfter
+		wait := r.o.Refresh
+		if r.fetchOnce(ctx) == nil {
+			pause = retryAfter
+		} else {
+			wait = min(pause, r.o.Refresh)
+			if pause = min(2*pause, retryMost); r.current() == nil {
+				pause = retryAfter
+			}
 		}
 		timer := time.NewTimer(wait)
 		select {
@@ -80,105 +119,180 @@ func (r *RemoteKeys) Ready() error {
 	return r.err
 }
 
-// Key implements KeySource. An unknown kid costs the issuer at most one fetch in ten seconds, however many tokens name it.
-func (r *RemoteKeys) Key(ctx context.Context, kid, algorithm string) (PublicKey, error) {
-	if set := r.set.Load(); set != nil {
-		if k, ok := set.key(kid, algorithm); ok {
-			return k, nil
-		}
+// Age is how old the set is; ok is false while there is none.
+func (r *RemoteKeys) Age() (age time.Duration, ok bool) {
+	set := r.set.Load()
+	if set == nil {
+		return 0, false
 	}
-	if r.mayFetch() {
-		// The fetch is for all who wait for it, so no single request's end may cut it.
-		done := r.flight.DoChan("", func() (any, error) { return nil, r.fetch(context.WithoutCancel(ctx)) })
+	return r.o.Now().Sub(set.at), true
+}
+
+// current is the set, or nil if there is none or it is too old.
+func (r *RemoteKeys) current() keyset {
+	set := r.set.Load()
+	if set == nil || r.o.Now().Sub(set.at) > r.o.MaxAge {
+		return nil
+	}
+	return set.keyset
+}
+
+// Key implements KeySource. An unknown kid costs the issuer at most one fetch in ten seconds, however many tokens name it,
+// and none for a minute if the last such fetch did not bring it.
+func (r *RemoteKeys) Key(ctx context.Context, kid, algorithm string) (*PublicKey, error) {
+	if k, ok := r.current().key(kid, algorithm); ok {
+		return k, nil
+	}
+	fetched := false
+	if f := r.join(ctx, kid); f != nil {
+		wait := ctx
+		if r.current() != nil {
+			var cancel context.CancelFunc
+			wait, cancel = context.WithTimeout(ctx, joinFor)
+			defer cancel()
+		}
 		select {
-		case <-done:
-		case <-ctx.Done():
-			return PublicKey{}, errNoKeys.Because(ctx.Err())
+		case <-f.done:
+			fetched = f.err == nil
+		case <-wait.Done():
+			return nil, errNoKeys.Because(wait.Err())
 		}
 	}
-	set := r.set.Load()
+	set := r.current()
 	if set == nil {
-		return PublicKey{}, errNoKeys.Because(r.Ready())
+		return nil, errNoKeys.Because(errors.Join(r.Ready(), errors.New("no key set, or one that is too old")))
 	}
-	k, ok := set.key(kid, algorithm)
-	if !ok {
-		return PublicKey{}, errUnknownKey
+	if k, ok := set.key(kid, algorithm); ok {
+		return k, nil
 	}
-	return k, nil
+	if fetched {
+		r.remember(kid)
+	}
+	return nil, errUnknownKey
 }
 
-// Has reports whether the set still holds the key, for those who remember what it verified.
-func (r *RemoteKeys) Has(kid string) bool {
-	set := r.set.Load()
-	if set == nil {
-		return false
-	}
-	_, ok := (*set)[kid]
-	return ok
-}
+// Holds reports whether the issuer still publishes this very key, for those who remember what it verified. A set that is too
+// old holds nothing.
+func (r *RemoteKeys) Holds(key *PublicKey) bool { return r.current()[key.ID] == key }
 
-func (r *RemoteKeys) mayFetch() bool {
+// join answers the fetch that may bring the key: the one under way, or a new one if the issuer may be asked again, or nil.
+func (r *RemoteKeys) join(ctx context.Context, kid string) *flight {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	now := r.o.Now()
+	if at, ok := r.absent[kid]; ok && now.Sub(at) < absentFor {
+		return nil
+	}
+	if r.flight != nil {
+		return r.flight
+	}
 	pause := refetchAfter
-	if r.set.Load() == nil {
-		if r.busy > 0 {
-			return true // joins the fetch under way: nothing can be verified before it ends
-		}
+	if r.current() == nil {
 		pause = retryAfter
 	}
-	now := r.now()
 	if !r.last.IsZero() && now.Sub(r.last) < pause {
-		return false
+		return nil
 	}
 	r.last = now
-	return true
+	return r.start(context.WithoutCancel(ctx)) // no single request's end may cut what others wait for
 }
 
-func (r *RemoteKeys) fetchOnce(ctx context.Context) error {
-	_, err, _ := r.flight.Do("", func() (any, error) { return nil, r.fetch(ctx) })
-	return err
+// start is called with r.mu held and no flight under way.
+func (r *RemoteKeys) start(ctx context.Context) *flight {
+	f := &flight{done: make(chan struct{})}
+	r.flight = f
+	go func() {
+		defer close(f.done)
+		err := r.fetch(ctx)
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		f.err, r.err, r.flight = err, err, nil
+	}()
+	return f
 }
 
-func (r *RemoteKeys) fetch(ctx context.Context) error {
-	r.mu.Lock()
-	r.busy++
-	r.mu.Unlock()
-	set, err := r.download(ctx)
-	if err == nil {
-		r.set.Store(&set)
-	}
+func (r *RemoteKeys) remember(kid string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.busy--
-	r.err = err
-	return err
+	now := r.o.Now()
+	if len(r.absent) >= maxAbsent {
+		for old, at := range r.absent {
+			if now.Sub(at) >= absentFor {
+				delete(r.absent, old)
+			}
+		}
+	}
+	if len(r.absent) < maxAbsent { // beyond that the pause between two fetches is what holds
+		r.absent[kid] = now
+	}
 }
 
+// fetchOnce fetches, or waits for who does.
+func (r *RemoteKeys) fetchOnce(ctx context.Context) error {
+	r.mu.Lock()
+	f := r.flight
+	if f == nil {
+		f = r.start(ctx)
+	}
+	r.mu.Unlock()
+	<-f.done
+	return f.err
+}
+
+func (r *RemoteKeys) fetch(ctx context.Context) (err error) {
+	defer func() {
+		if p := recover(); p != nil { // whatever an issuer sends ends neither the process nor those who wait
+			err = fmt.Errorf("key set: panic: %v", p)
+		}
+	}()
+	at := r.o.Now()
+	set, err := r.download(ctx)
+	if err != nil {
+		return err
+	}
+	if older := r.set.Load(); older != nil {
+		set.keep(older.keyset)
+	}
+	r.set.Store(&dated{set, at})
+	return nil
+}
+
+// download is called by one flight at a time.
 func (r *RemoteKeys) download(ctx context.Context) (keyset, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, r.url, nil)
+	address := r.o.URL
+	if address == "" {
+		var err error
+		if address, err = r.discover(ctx); err != nil {
+			return nil, err
+		}
+	}
+	_, body, err := r.client.Get(ctx, address, "application/jwk-set+json, application/json", maxSetBytes)
+	var set keyset
+	if err == nil {
+		set, err = parseSet(body)
+	}
 	if err != nil {
-		return nil, fmt.Errorf("key set: %w", err)
-	}
-	req.Header.Set("Accept", "application/jwk-set+json, application/json")
-	res, err := r.client.Do(req)
-	if err != nil {
-		return nil, fmt.Errorf("key set: %w", err)
-	}
-	defer res.Body.Close()
-	if res.StatusCode != http.StatusOK {
-		return nil, fmt.Errorf("key set: status %d", res.StatusCode)
-	}
-	body, err := io.ReadAll(io.LimitReader(res.Body, maxSetBytes+1))
-	if err != nil {
-		return nil, fmt.Errorf("key set: %w", err)
-	}
-	if len(body) > maxSetBytes {
-		return nil, errors.New("key set: too large")
-	}
-	set, err := parseSet(body)
-	if err != nil {
+		r.mu.Lock()
+		r.discovered = time.Time{} // the keys may have moved
+		r.mu.Unlock()
 		return nil, fmt.Errorf("key set: %w", err)
 	}
 	return set, nil
+}
+
+func (r *RemoteKeys) discover(ctx context.Context) (string, error) {
+	r.mu.Lock()
+	address, at, now := r.jwksURL, r.discovered, r.o.Now()
+	r.mu.Unlock()
+	if !at.IsZero() && now.Sub(at) < metadataFor {
+		return address, nil
+	}
+	address, err := discover(ctx, r.client, r.o.Issuer, r.o.MetadataURL)
+	if err != nil {
+		return "", err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.jwksURL, r.discovered = address, now
+	return address, nil
 }

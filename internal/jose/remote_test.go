@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/http"
 	"net/http/httptest"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -54,7 +55,7 @@ func remote(t *testing.T) (*jose.RemoteKeys, *issuer, *clock) {
 	i, c := &issuer{}, &clock{}
 	s := httptest.NewServer(i)
 	t.Cleanup(s.Close)
-	r, err := jose.NewRemoteKeys(s.URL, time.Hour, c.now)
+	r, err := jose.NewRemoteKeys(jose.RemoteOptions{URL: s.URL, Refresh: time.Hour, MaxAge: 2 * time.Hour, Now: c.now})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -111,7 +112,7 @@ func TestTheFirstFetchIsForAllWhoWait(t *testing.T) {
 		_, _ = w.Write(set)
 	}))
 	t.Cleanup(s.Close)
-	r := must(jose.NewRemoteKeys(s.URL, time.Hour, func() time.Time { return now }))
+	r := must(jose.NewRemoteKeys(jose.RemoteOptions{URL: s.URL, Refresh: time.Hour, Now: func() time.Time { return now }}))
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error)
 	go func() { done <- r.Run(ctx) }()
@@ -196,8 +197,8 @@ func TestAKeySetIsFetchedAtStart(t *testing.T) {
 	done := make(chan error)
 	go func() { done <- r.Run(ctx) }()
 	go func() {
-		for !r.Has(testKey().ID) && ctx.Err() == nil {
-			time.Sleep(time.Millisecond)
+		for _, ok := r.Age(); !ok && ctx.Err() == nil; _, ok = r.Age() {
+			runtime.Gosched()
 		}
 		close(fetched)
 	}()

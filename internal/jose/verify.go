@@ -1,12 +1,10 @@
 package jose
 
 import (
-	"bytes"
 	"context"
+	"crypto/rsa"
 	"encoding/base64"
-	"encoding/json"
 	"errors"
-	"io"
 	"slices"
 	"strings"
 	"time"
@@ -26,14 +24,15 @@ const (
 
 // Policy is what one issuer's tokens must be like.
 type Policy struct {
-	Issuer      string        // compared byte by byte
-	Audiences   []string      // the token must name one of them
-	Algorithms  []string      // pinned; RS256, PS256, ES256, EdDSA
-	Types       []string      // accepted typ headers, such as at+jwt (RFC 9068); compared without case and "application/"
-	Skew        time.Duration // of clocks; at most a minute
-	MaxLifetime time.Duration // exp − iat at most; 0 for no bound
-
-	RolesClaim, GroupsClaim, AttributesClaim, TenantClaim string // "" for none
+	Issuer      string          // compared byte by byte
+	Audiences   []string        // the token must name one of them
+	Algorithms  []string        // pinned; RS256, PS256, ES256, EdDSA
+	Types       []string        // accepted typ headers, such as at+jwt (RFC 9068); compared without case and "application/"
+	Skew        time.Duration   // of clocks; at most a minute
+	MaxLifetime time.Duration   // exp − iat at most; 0 for no bound
+	MinRSABits  int             // of a modulus; 0 is 2048, which nothing lowers (S37)
+	Require     map[Path]string // claims that must have these values
+	Claims      Mapping
 
 	Now func() time.Time
 }
@@ -47,17 +46,24 @@ func (p Policy) Validate() error {
 		return errors.New("audiences: at least one, none empty")
 	case len(p.Algorithms) == 0:
 		return errors.New("algorithms: at least one")
-	case len(p.Types) == 0:
-		return errors.New("types: at least one")
+	case len(p.Types) == 0 || slices.Contains(p.Types, ""):
+		return errors.New("types: at least one, none empty")
 	case p.Skew < 0 || p.Skew > maxSkew:
 		return errors.New("skew: from 0 to 60 seconds")
+	case p.MinRSABits < 0 || p.MinRSABits > maxRSABits:
+		return errors.New("min_rsa_bits: from 2048 to 8192")
 	}
 	for _, a := range p.Algorithms {
-		if !slices.Contains([]string{RS256, PS256, ES256, EdDSA}, a) {
-			return errors.New("algorithms: expected one of: RS256, PS256, ES256, EdDSA")
+		if !slices.Contains(algorithms(), a) {
+			return errors.New("algorithms: expected one of: " + strings.Join(algorithms(), ", "))
 		}
 	}
-	return nil
+	for path := range p.Require {
+		if err := path.Validate(); err != nil || path == "" {
+			return errors.New("require: a claim's path is empty or malformed")
+		}
+	}
+	return p.Claims.Validate()
 }
 
 var (
@@ -68,100 +74,126 @@ var (
 // refused is errInvalid with its cause for the log.
 func refused(why string) error { return errInvalid.Because(errors.New(why)) }
 
-// Issuer reads the iss claim of a token that nobody has verified yet: only to choose which policy will.
-func Issuer(token string) (string, error) {
-	_, payload, err := split(token)
-	if err != nil {
-		return "", err
-	}
-	var c struct {
-		Issuer string `json:"iss"`
-	}
-	if err := json.Unmarshal(payload, &c); err != nil {
-		return "", refused("claims are not an object")
-	}
-	return c.Issuer, nil
+// Token is a compact JWS that has been taken apart and not verified.
+type Token struct {
+	input     []byte // what is signed
+	signature []byte
+	header    map[string]any
+	claims    claims
 }
 
-// Verify checks a compact JWS against the policy by RFC 8725 and RFC 9068 section 4 and answers who it stands for. Its
-// failures are fault.Unauthenticated ("token_invalid", "token_expired"), or what keys answered.
-func Verify(ctx context.Context, token string, p Policy, keys KeySource) (principal.Principal, error) {
-	var none principal.Principal
-	header, payload, err := split(token)
-	if err != nil {
-		return none, err
-	}
-	h, err := readHeader(header, p)
-	if err != nil {
-		return none, err
-	}
-	key, err := keys.Key(ctx, h.KeyID, h.Algorithm)
-	if err != nil {
-		return none, err
-	}
-	if _, err := jws.Verify([]byte(token), jws.WithKey(jwa.SignatureAlgorithm(h.Algorithm), key.Public)); err != nil {
-		return none, refused("signature does not match")
-	}
-	c, err := readClaims(payload)
-	if err != nil {
-		return none, err
-	}
-	if err := c.check(p); err != nil {
-		return none, err
-	}
-	return c.principal(p, h.KeyID), nil
-}
-
-// split cuts a token in its three parts and decodes two of them.
-func split(token string) (header, payload []byte, err error) {
+// Parse takes a token apart. It refuses what has two readings: other than three parts, base64 that is not strict, JSON
+// with a name given twice, anything longer than 8 KB (S32).
+func Parse(token string) (*Token, error) {
 	if len(token) > maxToken {
-		return nil, nil, refused("token is too long")
+		return nil, refused("token is too long")
 	}
-	parts := strings.Split(token, ".")
-	if len(parts) != 3 || parts[2] == "" {
-		return nil, nil, refused("not a signed token of three parts")
+	if strings.Count(token, ".") != 2 || strings.ContainsAny(token, "\r\n") {
+		return nil, refused("not a signed token of three parts")
 	}
-	strict := base64.RawURLEncoding.Strict()
-	if header, err = strict.DecodeString(parts[0]); err != nil || strings.ContainsAny(parts[0], "\r\n") {
-		return nil, nil, refused("header is not base64url")
+	first, last := strings.IndexByte(token, '.'), strings.LastIndexByte(token, '.')
+	if last == len(token)-1 {
+		return nil, refused("not a signed token of three parts")
 	}
-	if payload, err = strict.DecodeString(parts[1]); err != nil || strings.ContainsAny(parts[1], "\r\n") {
-		return nil, nil, refused("claims are not base64url")
+	t := &Token{input: []byte(token[:last])}
+	header, err := decode(token[:first])
+	if err != nil {
+		return nil, err
 	}
-	if _, err = strict.DecodeString(parts[2]); err != nil || strings.ContainsAny(parts[2], "\r\n") {
-		return nil, nil, refused("signature is not base64url")
+	if t.header, err = readObject(header); err != nil {
+		return nil, err
 	}
-	return header, payload, nil
+	payload, err := decode(token[first+1 : last])
+	if err != nil {
+		return nil, err
+	}
+	if t.claims, err = readObject(payload); err != nil {
+		return nil, err
+	}
+	t.signature, err = decode(token[last+1:])
+	return t, err
 }
 
-// joseHeader is all that is read of a header. jku, x5u, jwk and x5c are never looked at (S31).
-type joseHeader struct {
-	Algorithm string          `json:"alg"`
-	KeyID     string          `json:"kid"`
-	Type      string          `json:"typ"`
-	Critical  json.RawMessage `json:"crit"`
-	Payload   json.RawMessage `json:"b64"`
+func decode(part string) ([]byte, error) {
+	b, err := base64.RawURLEncoding.Strict().DecodeString(part)
+	if err != nil {
+		return nil, refused("not base64url")
+	}
+	return b, nil
 }
 
-func readHeader(data []byte, p Policy) (joseHeader, error) {
-	var h joseHeader
-	if err := once(data); err != nil {
-		return h, err
+// IsJWS reports whether a token has the three parts of a compact JWS, so that it is no opaque one.
+func IsJWS(token string) bool { return strings.Count(token, ".") == 2 }
+
+// Issuer is the iss claim, unverified: only to choose which policy will verify it.
+func (t *Token) Issuer() string { return t.claims.text("iss") }
+
+// Verify checks the token against the policy by RFC 8725 and RFC 9068 section 4 and answers who it stands for, and the key
+// that said so. Its failures are fault.Unauthenticated ("token_invalid", "token_expired"), or what keys answered.
+func (t *Token) Verify(ctx context.Context, p Policy, keys KeySource) (principal.Principal, *PublicKey, error) {
+	algorithm, kid, err := t.checkHeader(p)
+	if err != nil {
+		return principal.Principal{}, nil, err
 	}
-	if err := json.Unmarshal(data, &h); err != nil {
-		return h, refused("header is malformed")
+	key, err := keys.Key(ctx, kid, algorithm)
+	if err != nil {
+		return principal.Principal{}, nil, err
 	}
+	if k, is := key.Public.(*rsa.PublicKey); is && k.N.BitLen() < p.MinRSABits {
+		return principal.Principal{}, nil, refused("key is weaker than min_rsa_bits")
+	}
+	if err := t.checkSignature(algorithm, key); err != nil {
+		return principal.Principal{}, nil, err
+	}
+	if err := t.claims.check(p); err != nil {
+		return principal.Principal{}, nil, err
+	}
+	return t.claims.principal(p, kid), key, nil
+}
+
+// checkHeader reads alg, kid, typ and what must not be there. jku, x5u, jwk and x5c are never looked at (S31).
+func (t *Token) checkHeader(p Policy) (algorithm, kid string, err error) {
+	algorithm, _ = t.header["alg"].(string)
+	kid, _ = t.header["kid"].(string)
+	typ, _ := t.header["typ"].(string)
+	_, critical := t.header["crit"]
+	_, unencoded := t.header["b64"]
+	_, encrypted := t.header["enc"]
+	content, _ := t.header["cty"].(string)
 	switch {
-	case !slices.Contains(p.Algorithms, h.Algorithm):
-		return h, refused("algorithm is not the issuer's")
-	case h.Critical != nil || h.Payload != nil:
-		return h, refused("header has a critical extension")
-	case h.KeyID == "" || len(h.KeyID) > maxKeyID:
-		return h, refused("kid is missing or too long")
-	case !slices.ContainsFunc(p.Types, func(t string) bool { return sameType(t, h.Type) }):
-		return h, refused("typ is not accepted")
+	case !slices.Contains(p.Algorithms, algorithm):
+		err = refused("algorithm is not the issuer's")
+	case critical || unencoded:
+		err = refused("header has a critical extension")
+	case encrypted || sameType(content, "JWT"):
+		err = refused("encrypted or nested")
+	case kid == "" || len(kid) > maxKeyID:
+		err = refused("kid is missing or too long")
+	case !slices.ContainsFunc(p.Types, func(want string) bool { return sameType(want, typ) }):
+		err = refused("typ is not accepted")
 	}
-	return h, nil
+	return algorithm, kid, err
+}
+
+func (t *Token) checkSignature(algorithm string, key *PublicKey) error {
+	v, err := jws.NewVerifier(jwa.SignatureAlgorithm(algorithm))
+	if err != nil {
+		return refused("algorithm is not known")
+	}
+	if v.Verify(t.input, t.signature, key.Public) != nil {
+		return refused("signature does not match")
+	}
+	return nil
+}
+
+// Verify parses and verifies a token.
+func Verify(ctx context.Context, token string, p Policy, keys KeySource) (principal.Principal, error) {
+	t, err := Parse(token)
+	if err != nil {
+		return principal.Principal{}, err
+	}
+	who, _, err := t.Verify(ctx, p, keys)
+	return who, err
 }
 
 // sameType compares media types as RFC 7515 section 4.1.9 says: "application/" may be left out.
@@ -169,66 +201,4 @@ func sameType(a, b string) bool {
 	const prefix = "application/"
 	a, b = strings.ToLower(a), strings.ToLower(b)
 	return strings.TrimPrefix(a, prefix) == strings.TrimPrefix(b, prefix)
-}
-
-// once refuses a JSON object with a name given twice at any depth, trailing bytes, or another value than an object.
-func once(data []byte) error {
-	d := json.NewDecoder(bytes.NewReader(data))
-	if t, err := d.Token(); err != nil || t != json.Delim('{') {
-		return refused("not a JSON object")
-	}
-	if err := object(d, 1); err != nil {
-		return err
-	}
-	if _, err := d.Token(); !errors.Is(err, io.EOF) {
-		return refused("bytes after the JSON object")
-	}
-	return nil
-}
-
-const maxDepth = 16
-
-func object(d *json.Decoder, depth int) error {
-	seen := map[string]bool{}
-	for d.More() {
-		name, err := d.Token()
-		if err != nil {
-			return refused("malformed JSON")
-		}
-		s, _ := name.(string)
-		if folded := strings.ToLower(s); seen[folded] { // encoding/json matches names without case
-			return refused("a name is given twice")
-		} else {
-			seen[folded] = true
-		}
-		if err := value(d, depth); err != nil {
-			return err
-		}
-	}
-	_, err := d.Token()
-	if err != nil {
-		return refused("malformed JSON")
-	}
-	return nil
-}
-
-func value(d *json.Decoder, depth int) error {
-	t, err := d.Token()
-	if err != nil || depth > maxDepth {
-		return refused("malformed or too deep JSON")
-	}
-	switch t {
-	case json.Delim('{'):
-		return object(d, depth+1)
-	case json.Delim('['):
-		for d.More() {
-			if err := value(d, depth+1); err != nil {
-				return err
-			}
-		}
-		if _, err := d.Token(); err != nil {
-			return refused("malformed JSON")
-		}
-	}
-	return nil
 }

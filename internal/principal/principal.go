@@ -18,6 +18,8 @@ type Principal struct {
 	Scope     []string
 	AMR       []string // RFC 8176
 	ACR       string
+	// Thumbprint is the key that the token is bound to (claim cnf.jkt, RFC 9449 section 6), or "" for a bearer token.
+	Thumbprint string
 
 	Attributes map[string]any
 	Claims     map[string]any

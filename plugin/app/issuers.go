@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/gatehouse-auth/gatehouse/internal/egress"
 	"github.com/gatehouse-auth/gatehouse/internal/jose"
 	"github.com/gatehouse-auth/gatehouse/internal/web"
 	"github.com/gatehouse-auth/gatehouse/plugin/guard"
@@ -37,9 +38,11 @@ func (a *App) verifier(issuers []guard.Issuer) (*guard.Issuers, error) {
 	}
 	var trusted []guard.TrustedIssuer
 	for i, is := range issuers {
+		claims := jose.StandardClaims()
+		claims.Roles, claims.Attributes, claims.Tenant = []jose.Path{jose.Path(is.RolesClaim)}, jose.Path(is.AttributesClaim), jose.Path(is.TenantClaim)
 		p := jose.Policy{
 			Issuer: is.Issuer, Audiences: is.Audiences, Algorithms: is.Algorithms, Types: is.Types, Skew: is.Skew, MaxLifetime: maxLifetime,
-			RolesClaim: is.RolesClaim, AttributesClaim: is.AttributesClaim, TenantClaim: is.TenantClaim, Now: a.now,
+			Claims: claims, Now: a.now,
 		}
 		if err := p.Validate(); err != nil {
 			return nil, fmt.Errorf("config.issuers[%d]: %w", i+1, err)
@@ -59,7 +62,7 @@ func (a *App) keySet(url string) (*jose.RemoteKeys, error) {
 	if k, ok := a.keys[url]; ok {
 		return k, nil
 	}
-	k, err := jose.NewRemoteKeys(url, keyRefresh, a.now)
+	k, err := jose.NewRemoteKeys(jose.RemoteOptions{URL: url, Refresh: keyRefresh, Egress: egress.Options{AllowPrivate: true, AllowHTTP: true}, Now: a.now})
 	if err != nil {
 		return nil, err
 	}

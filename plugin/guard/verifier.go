@@ -11,11 +11,11 @@ import (
 	"github.com/gatehouse-auth/gatehouse/internal/principal"
 )
 
-// KeySet is where an issuer's keys come from. Has tells whether a key is still published, so that a remembered token dies
+// KeySet is where an issuer's keys come from. Holds tells whether a key is still published, so that a remembered token dies
 // with its key.
 type KeySet interface {
 	jose.KeySource
-	Has(kid string) bool
+	Holds(key *jose.PublicKey) bool
 }
 
 // TrustedIssuer is an issuer, what its tokens must be like, and its keys.
@@ -34,12 +34,18 @@ type Issuers struct {
 	now    func() time.Time
 
 	mu         sync.RWMutex
-	remembered map[[sha256.Size]byte]principal.Principal
+	remembered map[[sha256.Size]byte]verified
+}
+
+// verified is a principal and the key that said so.
+type verified struct {
+	principal.Principal
+	key *jose.PublicKey
 }
 
 // NewIssuers makes a verifier; the policies have been validated.
 func NewIssuers(now func() time.Time, trusted ...TrustedIssuer) *Issuers {
-	v := &Issuers{byName: map[string]TrustedIssuer{}, now: now, remembered: map[[sha256.Size]byte]principal.Principal{}}
+	v := &Issuers{byName: map[string]TrustedIssuer{}, now: now, remembered: map[[sha256.Size]byte]verified{}}
 	for _, i := range trusted {
 		v.byName[i.Policy.Issuer] = i
 	}
@@ -54,19 +60,19 @@ func (v *Issuers) Verify(ctx context.Context, token string) (principal.Principal
 	if p, ok := v.recall(sum); ok {
 		return p, nil
 	}
-	name, err := jose.Issuer(token)
+	parsed, err := jose.Parse(token)
 	if err != nil {
 		return principal.Principal{}, err
 	}
-	trusted, ok := v.byName[name]
+	trusted, ok := v.byName[parsed.Issuer()]
 	if !ok {
 		return principal.Principal{}, errStranger
 	}
-	p, err := jose.Verify(ctx, token, trusted.Policy, trusted.Keys)
+	p, key, err := parsed.Verify(ctx, trusted.Policy, trusted.Keys)
 	if err != nil {
 		return principal.Principal{}, err
 	}
-	v.remember(sum, p)
+	v.remember(sum, verified{p, key})
 	return p, nil
 }
 
@@ -74,14 +80,14 @@ func (v *Issuers) recall(sum [sha256.Size]byte) (principal.Principal, bool) {
 	v.mu.RLock()
 	p, ok := v.remembered[sum]
 	v.mu.RUnlock()
-	if !ok || !v.now().Before(p.ExpiresAt) || !v.byName[p.Issuer].Keys.Has(p.KeyID) {
+	if !ok || !v.now().Before(p.ExpiresAt) || !v.byName[p.Issuer].Keys.Holds(p.key) {
 		return principal.Principal{}, false
 	}
-	return p, true
+	return p.Principal, true
 }
 
 // remember makes room by forgetting a few entries at random: map order is random enough, and a hot token comes back.
-func (v *Issuers) remember(sum [sha256.Size]byte, p principal.Principal) {
+func (v *Issuers) remember(sum [sha256.Size]byte, p verified) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	for old := range v.remembered {

@@ -28,15 +28,15 @@ type published struct {
 	asked     atomic.Int64
 }
 
-func (p *published) Key(ctx context.Context, kid, algorithm string) (jose.PublicKey, error) {
+func (p *published) Key(ctx context.Context, kid, algorithm string) (*jose.PublicKey, error) {
 	p.asked.Add(1)
 	if p.withdrawn.Load() {
-		return jose.PublicKey{}, fault.New(fault.Unauthenticated, "").Named("token_invalid")
+		return nil, fault.New(fault.Unauthenticated, "").Named("token_invalid")
 	}
 	return p.KeySource.Key(ctx, kid, algorithm)
 }
 
-func (p *published) Has(kid string) bool { return !p.withdrawn.Load() && kid == edgeKey().ID }
+func (p *published) Holds(k *jose.PublicKey) bool { return !p.withdrawn.Load() && k.ID == edgeKey().ID }
 
 func publish(t testing.TB) *published {
 	t.Helper()
@@ -54,7 +54,7 @@ func publish(t testing.TB) *published {
 func trusted(name string, keys guard.KeySet, clock func() time.Time) guard.TrustedIssuer {
 	return guard.TrustedIssuer{Keys: keys, Policy: jose.Policy{
 		Issuer: name, Audiences: []string{"api"}, Algorithms: []string{jose.RS256}, Types: []string{"at+jwt"},
-		RolesClaim: "roles", TenantClaim: "tid", Now: clock,
+		Claims: jose.StandardClaims(), Now: clock,
 	}}
 }
 
