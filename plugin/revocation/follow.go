@@ -41,6 +41,7 @@ type Follower struct {
 	away      bool
 	position  position
 	gap       string    // up to this entry something was trimmed unread; "" for nothing
+	reread    bool      // something is missing, and may stand below what was read last
 	snapshots time.Time // when the snapshot was looked at last
 
 	gaps atomic.Int64
@@ -106,11 +107,14 @@ func (f *Follower) follow(ctx context.Context) error {
 			f.away = false
 			f.log.InfoContext(ctx, "revocations: Redis is back")
 		}
-		if f.position.replaced(s) {
-			f.log.WarnContext(ctx, "revocations: the stream was replaced; reading it from its beginning", "after", f.position.after)
-			f.position.restart()
-		} else {
+		replaced := f.position.replaced(s)
+		if !replaced {
 			f.judge(ctx, f.position.see(s))
+		}
+		if replaced || f.reread {
+			f.log.WarnContext(ctx, "revocations: reading the stream from its beginning", "replaced", replaced, "after", f.position.after)
+			f.position.restart()
+			f.reread = false
 		}
 		f.forget()
 	}
@@ -126,6 +130,7 @@ func (f *Follower) judge(ctx context.Context, v verdict) {
 			f.snapshots = time.Time{} // look at once
 		}
 		f.gap = v.newest
+		f.reread = true // a stream that was replaced within a millisecond can look like the one before
 		f.gaps.Add(1)
 		f.log.ErrorContext(ctx, "revocations: entries were trimmed from the stream before they could be read; the set is incomplete", "entries", v.missed, "before", v.newest)
 	}
