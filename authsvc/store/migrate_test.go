@@ -12,6 +12,7 @@ import (
 	"github.com/gatehouse-auth/gatehouse/authsvc/account"
 	"github.com/gatehouse-auth/gatehouse/authsvc/job"
 	"github.com/gatehouse-auth/gatehouse/authsvc/store"
+	"github.com/gatehouse-auth/gatehouse/authsvc/token"
 	"github.com/gatehouse-auth/gatehouse/internal/testenv"
 )
 
@@ -160,6 +161,21 @@ func TestRevocationsHaveAQueueOfTheirOwn(t *testing.T) {
 		})
 		if err != nil || !slices.Equal(queues, []string{"urgent", "default", "default"}) {
 			t.Errorf("the queues are %v, error %v", queues, err)
+		}
+	})
+}
+
+// Keys that only verify still count as keys: whoever withdrew the active one is not to get it replaced by a restart.
+func TestRetiringKeysAreKeysToo(t *testing.T) {
+	t.Parallel()
+	onBoth(t, func(t *testing.T, db *store.DB, raw *sql.DB) {
+		if _, err := raw.ExecContext(t.Context(), `INSERT INTO signing_keys (id, algorithm, state, sealed, created_at)
+			VALUES ('old', 'RS256', 'retiring', $1, $2)`, []byte{1}, noon()); err != nil {
+			t.Fatal(err)
+		}
+		keys, err := db.Keys().Init(t.Context(), []token.Key{{ID: "new", Algorithm: "RS256", State: token.Active, Sealed: []byte{2}, CreatedAt: noon()}})
+		if err != nil || len(keys) != 1 || keys[0].ID != "old" {
+			t.Errorf("the keys are %+v, error %v", keys, err)
 		}
 	})
 }
