@@ -1,0 +1,163 @@
+package server
+
+import (
+	"encoding/json"
+	"reflect"
+	"strings"
+	"testing"
+
+	"github.com/gatehouse-auth/gatehouse/internal/fault"
+)
+
+const canary = "canary-value"
+
+// whole is a request that is taken.
+const whole = `{"subject":{"type":"user","id":"ann","properties":{"roles":["customer"]}},"action":{"name":"GET"},` +
+	`"resource":{"type":"order","id":"17"},"context":{"ip":"10.0.0.1"}}`
+
+// badBodies are refused, each for one reason; the second text is the path of the field, or "" for a body that is no request at all.
+func badBodies() map[string][2]string {
+	with := func(old, now string) string { return strings.Replace(whole, old, now, 1) }
+	deep := strings.Repeat(`{"a":`, maxDepth) + "1" + strings.Repeat("}", maxDepth)
+	return map[string][2]string{
+		"empty":               {"", ""},
+		"blank":               {" \n", ""},
+		"cut short":           {whole[:len(whole)-1], ""},
+		"cut in a string":     {whole[:20], ""},
+		"not JSON":            {canary, ""},
+		"null":                {"null", ""},
+		"array":               {"[" + whole + "]", ""},
+		"string":              {`"` + canary + `"`, ""},
+		"second value":        {whole + whole, ""},
+		"something after":     {whole + canary, ""},
+		"not UTF-8":           {with("ann", "\xff"+canary), ""},
+		"comma at the end":    {with(`"name":"GET"`, `"name":"GET",`), ""},
+		"name not quoted":     {with(`"name"`, `name`), ""},
+		"no number":           {with(`"10.0.0.1"`, "01"), ""},
+		"too deep":            {with(`{"ip":"10.0.0.1"}`, deep), ""},
+		"too deep by arrays":  {with(`"10.0.0.1"`, strings.Repeat("[", maxDepth)+strings.Repeat("]", maxDepth)), ""},
+		"member twice":        {with(`"id":"17"`, `"id":"17","id":"`+canary+`"`), ""},
+		"object twice":        {with(`"context"`, `"subject":{"type":"user","id":"`+canary+`"},"context"`), ""},
+		"twice, escaped":      {with(`"id":"17"`, `"id":"17","\u0069d":"`+canary+`"`), ""},
+		"twice in properties": {with(`"roles":["customer"]`, `"roles":["customer"],"roles":["`+canary+`"]`), ""},
+		"twice in an array":   {with(`["customer"]`, `[{"a":1,"a":2}]`), ""},
+		"unknown member":      {with(`"context"`, `"`+canary+`"`), "*"},
+		"another case":        {with(`"subject"`, `"Subject"`), "*"},
+		"unknown in subject":  {with(`"type":"user"`, `"type":"user","`+canary+`":1`), "subject.*"},
+		"unknown in action":   {with(`"name":"GET"`, `"name":"GET","method":"`+canary+`"`), "action.*"},
+		"unknown in resource": {with(`"id":"17"`, `"id":"17","owner":"`+canary+`"`), "resource.*"},
+		"no subject":          {with(`"subject":{"type":"user","id":"ann","properties":{"roles":["customer"]}},`, ""), "subject"},
+		"no action":           {with(`"action":{"name":"GET"},`, ""), "action"},
+		"subject is a string": {with(`{"type":"user","id":"ann","properties":{"roles":["customer"]}}`, `"`+canary+`"`), "subject"},
+		"subject is null":     {with(`{"type":"user","id":"ann","properties":{"roles":["customer"]}}`, "null"), "subject"},
+		"context is an array": {with(`{"ip":"10.0.0.1"}`, `["`+canary+`"]`), "context"},
+		"context is null":     {with(`{"ip":"10.0.0.1"}`, "null"), "context"},
+		"properties a string": {with(`{"roles":["customer"]}`, `"`+canary+`"`), "subject.properties"},
+		"id a number":         {with(`"id":"17"`, `"id":17`), "resource.id"},
+		"id empty":            {with(`"id":"17"`, `"id":""`), "resource.id"},
+		"no id":               {with(`,"id":"17"`, ``), "resource.id"},
+		"id too long":         {with(`"id":"17"`, `"id":"`+strings.Repeat("a", 1025)+`"`), "resource.id"},
+		"name a boolean":      {with(`"GET"`, `true`), "action.name"},
+	}
+}
+
+// S56: a request has one reading or none.
+func TestABodyHasOneReadingOrNone(t *testing.T) {
+	t.Parallel()
+	for name, c := range badBodies() {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			_, fields, err := parse([]byte(c[0]))
+			if c[1] == "" {
+				if f, ok := fault.As(err); !ok || f.Reason != "bad_request" || strings.Contains(f.Detail, canary) {
+					t.Errorf("error %v", err)
+				}
+				return
+			}
+			found := false
+			for _, f := range fields {
+				found = found || f.Path == c[1]
+				if strings.Contains(f.Path+f.Message, canary) {
+					t.Errorf("%s: %s repeats the value", f.Path, f.Message)
+				}
+			}
+			if err != nil || !found {
+				t.Errorf("fields %v, error %v, want %s", fields, err, c[1])
+			}
+		})
+	}
+}
+
+func TestAWholeBodyIsTakenAsItIs(t *testing.T) {
+	t.Parallel()
+	body := strings.Replace(whole, `"ip":"10.0.0.1"`, `"ip":"10.0.0.1","n":12345678901234567890,"f":1e2,"u":"\u00e9\n","a":[[],{}],"z":null`, 1)
+	r, fields, err := parse([]byte(body))
+	if err != nil || len(fields) > 0 {
+		t.Fatalf("fields %v, error %v", fields, err)
+	}
+	if r.Subject.ID != "ann" || r.Subject.Type != "user" || r.Action.Name != "GET" || r.Resource.Type != "order" || r.Resource.ID != "17" {
+		t.Errorf("read %+v", r)
+	}
+	// Numbers keep their digits: a float would decide on another number than the caller meant.
+	if n := r.Context["n"]; n != json.Number("12345678901234567890") {
+		t.Errorf("n is %v", n)
+	}
+	if !reflect.DeepEqual(r.Context["a"], []any{[]any{}, map[string]any{}}) || r.Context["u"] != "é\n" {
+		t.Errorf("context %v", r.Context)
+	}
+	if _, ok := r.Context["z"]; !ok {
+		t.Error("a null is lost")
+	}
+}
+
+// FuzzParse holds what is taken against encoding/json: whoever reads the same bytes by the standard library gets the same request,
+// and every member has a name of its own.
+func FuzzParse(f *testing.F) {
+	f.Add([]byte(whole))
+	for _, c := range badBodies() {
+		f.Add([]byte(c[0]))
+	}
+	f.Fuzz(func(t *testing.T, body []byte) {
+		r, fields, err := parse(body)
+		if err != nil {
+			if f, ok := fault.As(err); !ok || f.Reason != "bad_request" {
+				t.Fatalf("error %v", err)
+			}
+			return
+		}
+		if len(fields) > 0 {
+			return
+		}
+		var other map[string]any
+		dec := json.NewDecoder(strings.NewReader(string(body)))
+		dec.UseNumber()
+		if err := dec.Decode(&other); err != nil {
+			t.Fatalf("encoding/json refuses what was taken: %v", err)
+		}
+		mine := map[string]any{
+			"subject":  member(r.Subject.Type, r.Subject.ID, r.Subject.Properties),
+			"resource": member(r.Resource.Type, r.Resource.ID, r.Resource.Properties),
+			"action":   map[string]any{"name": r.Action.Name},
+		}
+		if r.Action.Properties != nil {
+			mine["action"] = map[string]any{"name": r.Action.Name, "properties": r.Action.Properties}
+		}
+		if r.Context != nil {
+			mine["context"] = r.Context
+		}
+		if !reflect.DeepEqual(mine, other) {
+			t.Fatalf("read %v, encoding/json reads %v", mine, other)
+		}
+		if r.Subject.ID == "" || r.Resource.ID == "" || r.Action.Name == "" {
+			t.Fatalf("taken without its names: %+v", r)
+		}
+	})
+}
+
+func member(kind, id string, properties map[string]any) map[string]any {
+	m := map[string]any{"type": kind, "id": id}
+	if properties != nil {
+		m["properties"] = properties
+	}
+	return m
+}
