@@ -5,16 +5,15 @@ package app
 import (
 	"context"
 	"log/slog"
-	"net/http"
 	"sync"
 	"time"
 
 	"github.com/google/uuid"
 
 	"github.com/gatehouse-auth/gatehouse/internal/jose"
-	"github.com/gatehouse-auth/gatehouse/internal/web"
 	"github.com/gatehouse-auth/gatehouse/plugin/guard"
 	"github.com/gatehouse-auth/gatehouse/plugin/kong"
+	"github.com/gatehouse-auth/gatehouse/plugin/metrics"
 )
 
 // Options is what an App is made of.
@@ -35,6 +34,7 @@ type App struct {
 	verifiers map[string]*guard.Issuers
 	pdps      map[string]*points
 	parts     []part
+	metrics   *metrics.Registry
 	start     func(part) // nil unless Run runs
 }
 
@@ -46,10 +46,12 @@ type part struct {
 
 // New makes an App that has no parts yet.
 func New(o Options) *App {
-	return &App{
+	a := &App{
 		now: o.Now, log: o.Log,
 		redis: map[string]*store{}, keys: map[string]*jose.RemoteKeys{}, verifiers: map[string]*guard.Issuers{}, pdps: map[string]*points{},
 	}
+	a.metrics = metrics.New(a.state)
+	return a
 }
 
 // Run does the background work of all parts, those too that are made while it runs, until ctx ends. Connections stay open
@@ -97,7 +99,7 @@ func (a *App) Guard(cfg guard.Config) (kong.Handler, error) {
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	parts := guard.Parts{Now: a.now, NewID: newID, Log: a.log}
+	parts := guard.Parts{Now: a.now, NewID: newID, Log: a.log, Meter: a.metrics}
 	for _, add := range []func(guard.Config, *guard.Parts) error{a.overRedis, a.challenger, a.identifier, a.decider} {
 		if err := add(cfg, &parts); err != nil {
 			return nil, err
@@ -115,14 +117,4 @@ func (a *App) background(name string, run func(context.Context) error) {
 	if a.start != nil {
 		a.start(p)
 	}
-}
-
-// Status serves /healthz and /readyz, for a private address.
-func (a *App) Status() http.Handler {
-	return web.Health(map[string]web.Check{
-		"revocations": a.every(func(s *store) error { return s.revocations.Ready() }),
-		"limits":      a.every(func(s *store) error { return s.limiter.Ready() }),
-		"keys":        a.keysReady,
-		"policy":      a.policyReady,
-	})
 }

@@ -173,6 +173,15 @@ func (c *Client) Ready() error {
 	}
 }
 
+// Points answers which of the decision points are well, by their URL.
+func (c *Client) Points() map[string]bool {
+	out := make(map[string]bool, len(c.points))
+	for _, p := range c.points {
+		out[p.url] = p.well()
+	}
+	return out
+}
+
 // Close drops idle connections.
 func (c *Client) Close() {
 	for _, p := range c.points {

@@ -30,6 +30,14 @@ type Parts struct {
 	Now         func() time.Time
 	NewID       func() string // UUIDv7, the id of a decision that the decision point did not make
 	Log         *slog.Logger
+	Meter       Meter // nil: nothing is counted
+}
+
+// Meter is told what a guard does. It must not block.
+type Meter interface {
+	Passed(stage string, took time.Duration) // a request was in a stage, whatever came of it
+	Failed(route, stage, reason string)      // a check was not passed; several for one request in observe mode
+	Decided(d *Decision)                     // once for each request
 }
 
 // need is a part that a configuration may ask for.
@@ -140,9 +148,18 @@ func (g *Guard) Check(ctx context.Context, r Request) (v Verdict) {
 	defer func() {
 		if p := recover(); p != nil {
 			g.logPanic(ctx, s, p)
+			s.failed, s.decision.Allowed, s.decision.Observed = nil, false, false
 			v = g.deny(s, errFailed)
+			g.count(s)
 		}
 	}()
+	v = g.decided(ctx, s)
+	g.count(s)
+	return v
+}
+
+// decided goes the way and answers what it led to.
+func (g *Guard) decided(ctx context.Context, s *state) Verdict {
 	g.through(ctx, s)
 	if s.decision.ID == "" {
 		s.decision.ID = g.NewID()
@@ -152,7 +169,7 @@ func (g *Guard) Check(ctx context.Context, r Request) (v Verdict) {
 		return g.forward(s)
 	}
 	s.decision.Stage = s.failed[0].stage
-	v = g.deny(s, s.failed[0].err)
+	v := g.deny(s, s.failed[0].err)
 	if g.cfg.Mode == Observe && s.decision.Stage != stageRead {
 		s.decision.Observed = true
 		v = g.forward(s)
@@ -161,6 +178,17 @@ func (g *Guard) Check(ctx context.Context, r Request) (v Verdict) {
 		g.logDenial(ctx, s, f)
 	}
 	return v
+}
+
+// count tells the meter what became of the request.
+func (g *Guard) count(s *state) {
+	if g.Meter == nil {
+		return
+	}
+	for _, f := range s.failed {
+		g.Meter.Failed(s.Route, f.stage, faultOf(f.err).Reason)
+	}
+	g.Meter.Decided(&s.decision)
 }
 
 var errFailed = fault.New(fault.Internal, "").Named("guard_failed")
@@ -176,7 +204,15 @@ func (g *Guard) safely(ctx context.Context, s *state, check func(context.Context
 	return check(ctx, s)
 }
 
-const stageRead = "read"
+// The names of the stages, in metrics and in the log.
+const (
+	stageRead      = "read"
+	stageLimit     = "limit"
+	stageIdentify  = "identify"
+	stageAlive     = "alive"
+	stageChallenge = "challenge"
+	stageAuthorize = "authorize"
+)
 
 // stage is one check on the way.
 type stage struct {
@@ -188,19 +224,31 @@ type stage struct {
 func (g *Guard) stages() []stage {
 	return []stage{
 		{stageRead, func(_ context.Context, s *state) error { return s.check() }},
-		{"limit", g.limitByAddress}, // before anything dear: a flood of bad tokens is a flood too
-		{"identify", g.identify},
-		{"alive", g.alive},
-		{"limit", g.limitBySubject},
-		{"challenge", g.challenge},
-		{"authorize", g.authorize},
+		{stageLimit, g.limitByAddress}, // before anything dear: a flood of bad tokens is a flood too
+		{stageIdentify, g.identify},
+		{stageAlive, g.alive},
+		{stageLimit, g.limitBySubject},
+		{stageChallenge, g.challenge},
+		{stageAuthorize, g.authorize},
 	}
+}
+
+// Stages lists the names of the stages in their order, each once.
+func Stages() []string {
+	return []string{stageRead, stageLimit, stageIdentify, stageAlive, stageChallenge, stageAuthorize}
 }
 
 // through goes the way. The first check that fails ends it; in observe mode only an unreadable request does.
 func (g *Guard) through(ctx context.Context, s *state) {
+	begun := g.Now()
 	for _, stage := range g.way {
-		if err := g.safely(ctx, s, stage.check); err != nil {
+		err := g.safely(ctx, s, stage.check)
+		if g.Meter != nil {
+			now := g.Now()
+			g.Meter.Passed(stage.name, now.Sub(begun))
+			begun = now
+		}
+		if err != nil {
 			s.failed = append(s.failed, failure{stage.name, err})
 			if g.cfg.Mode != Observe || stage.name == stageRead {
 				return

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/gatehouse-auth/gatehouse/internal/fault"
@@ -33,6 +34,8 @@ type Issuers struct {
 	byName map[string]TrustedIssuer
 	now    func() time.Time
 
+	hits, misses atomic.Uint64
+
 	mu         sync.RWMutex
 	remembered map[[sha256.Size]byte]verified
 }
@@ -58,8 +61,10 @@ var errStranger = fault.New(fault.Unauthenticated, "The token is not valid.").Na
 func (v *Issuers) Verify(ctx context.Context, token string) (principal.Principal, error) {
 	sum := sha256.Sum256([]byte(token))
 	if p, ok := v.recall(sum); ok {
+		v.hits.Add(1)
 		return p, nil
 	}
+	v.misses.Add(1)
 	parsed, err := jose.Parse(token)
 	if err != nil {
 		return principal.Principal{}, err
@@ -75,6 +80,9 @@ func (v *Issuers) Verify(ctx context.Context, token string) (principal.Principal
 	v.remember(sum, verified{p, key})
 	return p, nil
 }
+
+// Counts answers how many tokens were remembered, and how many were not.
+func (v *Issuers) Counts() (hits, misses uint64) { return v.hits.Load(), v.misses.Load() }
 
 func (v *Issuers) recall(sum [sha256.Size]byte) (principal.Principal, bool) {
 	v.mu.RLock()

@@ -1,0 +1,73 @@
+package app
+
+import (
+	"maps"
+	"net/http"
+	"net/url"
+	"slices"
+
+	"github.com/gatehouse-auth/gatehouse/internal/web"
+	"github.com/gatehouse-auth/gatehouse/plugin/metrics"
+)
+
+// Status serves /healthz, /readyz and /metrics, for a private address (S69).
+func (a *App) Status() http.Handler {
+	mux := http.NewServeMux()
+	mux.Handle("GET /metrics", a.metrics.Handler(a.log))
+	mux.Handle("/", web.Health(map[string]web.Check{
+		"revocations": a.every(func(s *store) error { return s.revocations.Ready() }),
+		"limits":      a.every(func(s *store) error { return s.limiter.Ready() }),
+		"keys":        a.keysReady,
+		"policy":      a.policyReady,
+	}))
+	return mux
+}
+
+// state is how the parts are, for a scrape. Nothing is asked while the lock is held: requests of new routes wait for it.
+func (a *App) state() metrics.Parts {
+	a.mu.Lock()
+	stores, keys := maps.Clone(a.redis), maps.Clone(a.keys)
+	verifiers, pdps := slices.Collect(maps.Values(a.verifiers)), slices.Collect(maps.Values(a.pdps))
+	a.mu.Unlock()
+	var p metrics.Parts
+	for address, s := range stores {
+		p.Redis = append(p.Redis, metrics.Redis{
+			Address: plainAddress(address), Up: s.limiter.Ready() == nil, Known: s.revocations.Known() == nil,
+			Lag: s.revocations.Lag(), Revocations: s.revocations.Len(),
+		})
+	}
+	for address, k := range keys {
+		age, loaded := k.Age()
+		p.KeySets = append(p.KeySets, metrics.KeySet{URL: plainAddress(address), Loaded: loaded, Age: age})
+	}
+	p.Caches = []metrics.Cache{{Name: "token"}, {Name: "decision"}}
+	for _, v := range verifiers {
+		hits, misses := v.Counts()
+		p.Caches = append(p.Caches, metrics.Cache{Name: "token", Hits: hits, Misses: misses})
+	}
+	wells := map[string]bool{}
+	for _, d := range pdps {
+		for address, well := range d.client.Points() {
+			seen, asked := wells[plainAddress(address)]
+			wells[plainAddress(address)] = well && (seen || !asked)
+		}
+		if d.decisions != nil {
+			hits, misses, _ := d.decisions.Counts()
+			p.Caches = append(p.Caches, metrics.Cache{Name: "decision", Hits: hits, Misses: misses})
+		}
+	}
+	for address, well := range wells {
+		p.PDPs = append(p.PDPs, metrics.PDP{URL: address, Well: well})
+	}
+	return p
+}
+
+// plainAddress is the URL without what may be secret in it: user, password and query.
+func plainAddress(address string) string {
+	u, err := url.Parse(address)
+	if err != nil {
+		return "unreadable"
+	}
+	u.User, u.RawQuery, u.Fragment = nil, "", ""
+	return u.String()
+}
