@@ -260,7 +260,7 @@ func TestADenialMadeWhileEndingIsLogged(t *testing.T) {
 		fmt.Fprint(w, `{"owner":"bob"}`)
 	}))
 	t.Cleanup(api.Close)
-	dir, _ := folder(t, rules("nothing"))
+	dir, _ := folder(t, rules("nothing")+"\ndecision := {\"allow\": true} if input.resource.properties.owner == input.subject.id\n")
 	lookups := "lookups:\n  order:\n    url: http://orders/{id}\n    properties: {owner: /owner}\n    ttl: 1s\n    deadline: 2s\n"
 	if err := os.WriteFile(filepath.Join(dir, "gatehouse", "lookups.yaml"), []byte(lookups), 0o600); err != nil {
 		t.Fatal(err)

@@ -142,6 +142,7 @@ func (e *Engine) Evaluate(ctx context.Context, r authzen.Request) (res authzen.R
 	if err != nil {
 		return res, errFailed.Because(err)
 	}
+	about.Cache = snap.cacheable(r.Resource, now)
 	return authzen.Response{Decision: allow, Context: about}, nil
 }
 
@@ -158,13 +159,14 @@ func (e *Engine) Ready() error {
 }
 
 // properties is what the policy may believe of the object: the answer of a declared look-up, or else what the enforcement
-// point sent. A collection (its id is a path pattern) has no object to ask for.
+// point sent. Nothing is asked for that the policy does not look at.
 func (s *snapshot) properties(ctx context.Context, r authzen.Resource) (map[string]any, error) {
-	if !s.lookups.Declared(r.Type) {
+	switch {
+	case s.looksUp(r):
+		return s.lookups.Find(ctx, r.Type, r.ID)
+	case s.lookups.Declared(r.Type):
+		return map[string]any{}, nil
+	default:
 		return others(r.Properties, resourceMembers), nil
 	}
-	if len(r.ID) > 0 && r.ID[0] == '/' {
-		return map[string]any{}, nil
-	}
-	return s.lookups.Find(ctx, r.Type, r.ID)
 }

@@ -39,6 +39,7 @@ type snapshot struct {
 	revision string
 	query    rego.PreparedEvalQuery
 	lookups  *lookup.Set
+	looksAt  looksAt
 }
 
 // source is one reading of the policy files.
@@ -71,6 +72,10 @@ func (e *Engine) build(ctx context.Context, files map[string][]byte) (*snapshot,
 	if len(compiler.GetRulesExact(ast.MustParseRef(Entrypoint))) == 0 {
 		return nil, fmt.Errorf("there is no rule %s", Entrypoint)
 	}
+	deps, err := dependenciesOf(compiler)
+	if err != nil {
+		return nil, err
+	}
 	if err := runTests(ctx, store, src); err != nil {
 		return nil, err
 	}
@@ -79,7 +84,7 @@ func (e *Engine) build(ctx context.Context, files map[string][]byte) (*snapshot,
 	if err != nil {
 		return nil, fmt.Errorf("prepare: %w", err)
 	}
-	s := &snapshot{revision: src.revision, query: query, lookups: lookups}
+	s := &snapshot{revision: src.revision, query: query, lookups: lookups, looksAt: deps}
 	return s, s.deniesByDefault(ctx, e.opts.Deadline)
 }
 

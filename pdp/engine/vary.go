@@ -1,0 +1,106 @@
+package engine
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/open-policy-agent/opa/v1/ast"
+	"github.com/open-policy-agent/opa/v1/dependencies"
+
+	"github.com/gatehouse-auth/gatehouse/pdp/authzen"
+)
+
+// maxAge is how long an enforcement point may go on with an answer whose inputs have not changed.
+const maxAge = 2 * time.Second
+
+// looksAt is what of a request a policy's decision can depend on. It is read from the rules themselves and may name more than
+// one decision looked at, never less; so what it says is the same for every request.
+type looksAt struct {
+	vary       []string // JSON Pointers into the evaluation request
+	time       bool     // the clock
+	properties bool     // what is known of the resource
+}
+
+// dependenciesOf reads the rules behind the entry point.
+func dependenciesOf(c *ast.Compiler) (looksAt, error) {
+	refs, err := dependencies.Base(c, ast.MustParseBody("decision = "+Entrypoint))
+	if err != nil {
+		return looksAt{}, fmt.Errorf("dependencies: %w", err)
+	}
+	var l looksAt
+	for _, ref := range refs {
+		if !ref.HasPrefix(ast.InputRootRef) {
+			continue
+		}
+		path := pathOf(ref)
+		switch {
+		case len(path) == 0: // input as a whole
+			return looksAt{vary: []string{"/action", "/context", "/resource", "/subject"}, time: true, properties: true}, nil
+		case path[0] == "context":
+			l.time = l.time || len(path) == 1 || path[1] == "time"
+		case path[0] == "resource":
+			l.properties = l.properties || len(path) == 1 || path[1] == "properties"
+		}
+		if p := pointerOf(path); p != "" && !slices.Contains(l.vary, p) {
+			l.vary = append(l.vary, p)
+		}
+	}
+	slices.Sort(l.vary)
+	return l, nil
+}
+
+// pathOf is the ground part of a reference into input: what comes after a variable can be any of its siblings.
+func pathOf(ref ast.Ref) []string {
+	var path []string
+	for _, term := range ref[1:] {
+		s, ok := term.Value.(ast.String)
+		if !ok {
+			break
+		}
+		path = append(path, string(s))
+	}
+	return path
+}
+
+// pointerOf is where in the request that part of the input comes from that inputOf puts at path; "" for the clock.
+func pointerOf(path []string) string {
+	if path[0] == "context" && len(path) > 1 && path[1] == "time" {
+		return ""
+	}
+	own := map[string][]string{"subject": subjectMembers, "resource": resourceMembers}[path[0]]
+	if len(path) > 1 && slices.Contains(own, path[1]) {
+		path = append([]string{path[0], "properties"}, path[1:]...)
+	}
+	var b strings.Builder
+	for _, segment := range path {
+		b.WriteByte('/')
+		b.WriteString(strings.NewReplacer("~", "~0", "/", "~1").Replace(segment))
+	}
+	return b.String()
+}
+
+// cacheable says for which other requests an answer of this moment holds, nil for none. The clock that policies see counts
+// whole seconds, so what depends on it holds until the second is over; what a look-up found is the look-up's to remember.
+func (s *snapshot) cacheable(r authzen.Resource, now time.Time) *authzen.Cache {
+	if s.looksUp(r) || len(s.looksAt.vary) == 0 {
+		return nil
+	}
+	age := maxAge
+	if s.looksAt.time {
+		age = time.Second - time.Duration(now.Nanosecond())
+	}
+	if age < time.Millisecond {
+		return nil
+	}
+	return &authzen.Cache{TTL: int(age.Milliseconds()), Vary: s.looksAt.vary}
+}
+
+// looksUp reports whether a service is asked about this resource before it is decided on.
+func (s *snapshot) looksUp(r authzen.Resource) bool {
+	return s.looksAt.properties && s.lookups.Declared(r.Type) && !isCollection(r)
+}
+
+// isCollection reports whether a resource is named by its path pattern: there is no one object to ask for.
+func isCollection(r authzen.Resource) bool { return len(r.ID) > 0 && r.ID[0] == '/' }
