@@ -24,6 +24,7 @@ func unproved(t *testing.T, s Set) {
 	must(t, s.Accounts.Create(t.Context(), ada(), &c))
 }
 
+// codes is S13 and, of the spending of codes, S72.
 func codes(t *testing.T, open func(*testing.T) Set) {
 	check(t, open, "the right code proves the address once (S13)", func(t *testing.T, s Set) {
 		unproved(t, s)
@@ -109,6 +110,7 @@ func codes(t *testing.T, open func(*testing.T) Set) {
 	newCodes(t, open)
 }
 
+// newCodes is S13 for codes that replace others, and S72 where one is spent meanwhile.
 func newCodes(t *testing.T, open func(*testing.T) Set) {
 	check(t, open, "a new code replaces code and password, and nothing else", func(t *testing.T, s Set) {
 		unproved(t, s)

@@ -18,6 +18,7 @@ func pair(of string) []token.Key {
 	}
 }
 
+// keys is, in its last clause, S72 of first starts.
 func keys(t *testing.T, open func(*testing.T) Set) {
 	check(t, open, "at first there are no keys", func(t *testing.T, s Set) {
 		if n := len(got[[]token.Key](t)(s.Keys.Keys(t.Context()))); n != 0 {

@@ -12,6 +12,7 @@ import (
 
 var errAlready = errors.New("it had been revoked already")
 
+// rotations is S44, and S24 as far as refresh tokens keep a session alive.
 func rotations(t *testing.T, open func(*testing.T) Set) {
 	check(t, open, "a token is spent for its successor, and that for the next", func(t *testing.T, s Set) {
 		begun(t, s)
@@ -172,6 +173,7 @@ func rotations(t *testing.T, open func(*testing.T) Set) {
 	races(t, open)
 }
 
+// races is S44 and S72 of refresh tokens.
 func races(t *testing.T, open func(*testing.T) Set) {
 	check(t, open, "50 parallel refreshes give one successor (S44, S72)", func(t *testing.T, s Set) {
 		begun(t, s)

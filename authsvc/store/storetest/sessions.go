@@ -100,6 +100,7 @@ func sessions(t *testing.T, open func(*testing.T) Set) {
 	})
 }
 
+// revocations is S25 as far as it is the store's: refresh tokens die with their session, in a race (S72) too.
 func revocations(t *testing.T, open func(*testing.T) Set) {
 	check(t, open, "a session ends once, with its revocation and its jobs", func(t *testing.T, s Set) {
 		begun(t, s)
