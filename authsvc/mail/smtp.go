@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	netmail "net/mail"
+	"net/textproto"
 	"net/url"
 	"strconv"
 	"time"
@@ -122,12 +123,30 @@ func (s *SMTP) Send(ctx context.Context, m Message) error {
 	if err != nil {
 		return fmt.Errorf("mail client: %w", err)
 	}
-	if err := client.DialAndSendWithContext(ctx, msg); err != nil {
-		var failed *gomail.SendError
-		if errors.As(err, &failed) && failed.ErrorCode() >= 500 {
-			return refused.Because(fmt.Errorf("the mail server answered %d", failed.ErrorCode()))
-		}
-		return fault.New(fault.Unavailable, "the mail server cannot be reached").Named("mail_unavailable").Because(err)
+	err = client.DialAndSendWithContext(ctx, msg)
+	if err == nil || msg.IsDelivered() { // a server that hangs up after it has taken the mail has taken it
+		return nil
 	}
-	return nil
+	answered, final := answerOf(err)
+	if final {
+		return refused.Because(answered)
+	}
+	return fault.New(fault.Unavailable, "the mail server does not take the mail at the moment").Named("mail_unavailable").Because(answered)
+}
+
+// answerOf answers err without the server's words and the address, which are nothing for a log, and whether the server has
+// refused this mail for good. What it says of the sender or of our password is the operator's to put right.
+func answerOf(err error) (answered error, final bool) {
+	var failed *gomail.SendError
+	var said *textproto.Error
+	switch {
+	case errors.As(err, &failed) && failed.ErrorCode() > 0:
+		return fmt.Errorf("%s: the mail server answered %d %s", failed.Reason, failed.ErrorCode(), failed.EnhancedStatusCode()),
+			failed.ErrorCode() >= 500 && failed.Reason != gomail.ErrSMTPMailFrom
+	case errors.As(err, &failed):
+		return errors.New(failed.Reason.String()), false
+	case errors.As(err, &said):
+		return fmt.Errorf("the mail server answered %d before it would take a mail", said.Code), false
+	}
+	return err, false
 }
