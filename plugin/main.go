@@ -15,6 +15,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/gatehouse-auth/gatehouse/assertion"
 	"github.com/gatehouse-auth/gatehouse/internal/lifecycle"
 	"github.com/gatehouse-auth/gatehouse/internal/telemetry"
 	"github.com/gatehouse-auth/gatehouse/internal/web"
@@ -34,7 +35,8 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	flags.SetOutput(stderr)
 	socket := flags.String("socket", "/usr/local/kong/gatehouse.socket", "Unix socket that Kong connects to")
 	dump := flags.Bool("dump", false, "print what Kong's query command expects, and end")
-	status := flags.String("status", "127.0.0.1:8100", "private address of /healthz and /readyz; empty for none")
+	status := flags.String("status", "127.0.0.1:8100", "private address of /healthz, /readyz, /metrics and the keys of assertions; empty for none")
+	keyFile := flags.String("assertion-keys", "", "PEM file of P-256 keys for X-Gatehouse-Assertion, the same for all edges; empty for a key of this process alone")
 	level := slog.LevelInfo
 	flags.TextVar(&level, "log-level", level, "debug, info, warn or error")
 	if err := flags.Parse(args); err != nil {
@@ -46,7 +48,11 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	log := telemetry.Logger(stderr, level)
-	a := app.New(app.Options{Now: time.Now, Log: log})
+	asserter, err := signer(*keyFile)
+	if err != nil {
+		return err
+	}
+	a := app.New(app.Options{Now: time.Now, Log: log, Asserter: asserter})
 	defer a.Close()
 	server, err := kong.NewServer(a.Guard, time.Now, log)
 	if err != nil {
@@ -66,6 +72,18 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	}
 	log.Info("serving Kong", "socket", *socket, "version", kong.Version)
 	return lifecycle.Run(ctx, services...)
+}
+
+// signer makes what signs assertions, of the keys in a file or of one that dies with the process.
+func signer(file string) (*assertion.Signer, error) {
+	if file == "" {
+		return assertion.NewSigner(time.Now)
+	}
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return nil, fmt.Errorf("assertion keys: %w", err)
+	}
+	return assertion.ReadSigner(text, time.Now)
 }
 
 // listen takes over the socket that a killed predecessor left behind, and refuses one that somebody still serves.

@@ -18,6 +18,7 @@ import (
 
 	"github.com/alicebob/miniredis/v2"
 
+	"github.com/gatehouse-auth/gatehouse/assertion"
 	"github.com/gatehouse-auth/gatehouse/authsvc/app"
 	"github.com/gatehouse-auth/gatehouse/dev/gateway"
 	"github.com/gatehouse-auth/gatehouse/internal/lifecycle"
@@ -181,7 +182,11 @@ func (s *Stack) plugin(ctx context.Context, binary, socket string) (gateway.Plug
 			QueryCommand: fmt.Sprintf("%s -dump -socket %s", binary, socket),
 		}, nil
 	}
-	edge := pluginapp.New(pluginapp.Options{Now: time.Now, Log: s.log})
+	asserter, err := assertion.NewSigner(time.Now)
+	if err != nil {
+		return gateway.PluginServer{}, fmt.Errorf("plugin: %w", err)
+	}
+	edge := pluginapp.New(pluginapp.Options{Now: time.Now, Log: s.log, Asserter: asserter})
 	s.closers = append(s.closers, func() error { edge.Close(); return nil })
 	srv, err := kong.NewServer(edge.Guard, time.Now, s.log)
 	if err != nil {

@@ -37,11 +37,13 @@ const (
 	HeaderScope    = "X-Gatehouse-Scope"
 	HeaderTenant   = "X-Gatehouse-Tenant"
 	HeaderDecision = "X-Gatehouse-Decision"
+	// HeaderAssertion holds all of it, signed, for an upstream that does not trust the network.
+	HeaderAssertion = "X-Gatehouse-Assertion"
 )
 
 // IdentityHeaders lists all headers that only the edge may set.
 func IdentityHeaders() []string {
-	return []string{HeaderSubject, HeaderRoles, HeaderScope, HeaderTenant, HeaderDecision}
+	return []string{HeaderSubject, HeaderRoles, HeaderScope, HeaderTenant, HeaderDecision, HeaderAssertion}
 }
 
 // Anonymous reports whether no token was presented.

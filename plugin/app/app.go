@@ -10,6 +10,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"github.com/gatehouse-auth/gatehouse/assertion"
 	"github.com/gatehouse-auth/gatehouse/internal/jose"
 	"github.com/gatehouse-auth/gatehouse/plugin/guard"
 	"github.com/gatehouse-auth/gatehouse/plugin/kong"
@@ -18,8 +19,9 @@ import (
 
 // Options is what an App is made of.
 type Options struct {
-	Now func() time.Time
-	Log *slog.Logger
+	Now      func() time.Time
+	Log      *slog.Logger
+	Asserter *assertion.Signer // signs X-Gatehouse-Assertion; nil: routes that want one do not start
 }
 
 // App holds the shared parts. A part is made when the first configuration asks for it, and works in the background while
@@ -35,6 +37,7 @@ type App struct {
 	pdps      map[string]*points
 	parts     []part
 	metrics   *metrics.Registry
+	asserter  *assertion.Signer
 	start     func(part) // nil unless Run runs
 }
 
@@ -47,7 +50,7 @@ type part struct {
 // New makes an App that has no parts yet.
 func New(o Options) *App {
 	a := &App{
-		now: o.Now, log: o.Log,
+		now: o.Now, log: o.Log, asserter: o.Asserter,
 		redis: map[string]*store{}, keys: map[string]*jose.RemoteKeys{}, verifiers: map[string]*guard.Issuers{}, pdps: map[string]*points{},
 	}
 	a.metrics = metrics.New(a.state)
@@ -100,6 +103,9 @@ func (a *App) Guard(cfg guard.Config) (kong.Handler, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	parts := guard.Parts{Now: a.now, NewID: newID, Log: a.log, Meter: a.metrics}
+	if a.asserter != nil {
+		parts.Asserter = a.asserter
+	}
 	for _, add := range []func(guard.Config, *guard.Parts) error{a.overRedis, a.challenger, a.identifier, a.decider} {
 		if err := add(cfg, &parts); err != nil {
 			return nil, err

@@ -10,10 +10,13 @@ import (
 	"github.com/gatehouse-auth/gatehouse/plugin/metrics"
 )
 
-// Status serves /healthz, /readyz and /metrics, for a private address (S69).
+// Status serves /healthz, /readyz, /metrics and the keys of assertions, for a private address (S69).
 func (a *App) Status() http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", a.metrics.Handler(a.log))
+	if a.asserter != nil {
+		mux.HandleFunc("GET /.well-known/jwks.json", a.assertionKeys)
+	}
 	mux.Handle("/", web.Health(map[string]web.Check{
 		"revocations": a.every(func(s *store) error { return s.revocations.Ready() }),
 		"limits":      a.every(func(s *store) error { return s.limiter.Ready() }),
@@ -21,6 +24,13 @@ func (a *App) Status() http.Handler {
 		"policy":      a.policyReady,
 	}))
 	return mux
+}
+
+// assertionKeys serves the keys by which upstreams check X-Gatehouse-Assertion.
+func (a *App) assertionKeys(w http.ResponseWriter, _ *http.Request) {
+	w.Header().Set("Content-Type", "application/jwk-set+json")
+	w.Header().Set("Cache-Control", "max-age=300")
+	_, _ = w.Write(a.asserter.KeySet()) // the caller is gone; there is nobody to tell
 }
 
 // state is how the parts are, for a scrape. Nothing is asked while the lock is held: requests of new routes wait for it.

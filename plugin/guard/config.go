@@ -43,6 +43,7 @@ type Config struct {
 	Obligations Obligations
 
 	// forward.go
+	Assertion Assertion
 }
 
 // reject notes what is wrong with a field, by its path below config.
@@ -61,6 +62,7 @@ func (c Config) Validate() error {
 	c.validateLimits(wrong)
 	c.validateChallenge(wrong)
 	c.validateAuthorize(wrong)
+	c.validateForward(wrong)
 	return errors.Join(errs...)
 }
 

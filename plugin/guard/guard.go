@@ -30,6 +30,7 @@ type Parts struct {
 	Now         func() time.Time
 	NewID       func() string // UUIDv7, the id of a decision that the decision point did not make
 	Log         *slog.Logger
+	Asserter    Asserter
 	Meter       Meter // nil: nothing is counted
 }
 
@@ -62,7 +63,7 @@ func New(cfg Config, parts Parts) (*Guard, error) {
 		return nil, err
 	}
 	wanted := slices.Concat(
-		cfg.identifyNeeds(parts), cfg.aliveNeeds(parts), cfg.limitNeeds(parts), cfg.challengeNeeds(parts), cfg.authorizeNeeds(parts),
+		cfg.identifyNeeds(parts), cfg.aliveNeeds(parts), cfg.limitNeeds(parts), cfg.challengeNeeds(parts), cfg.authorizeNeeds(parts), cfg.forwardNeeds(parts),
 		[]need{{"clock, ids and log", true, parts.Now != nil && parts.NewID != nil && parts.Log != nil}},
 	)
 	for _, n := range wanted {
@@ -113,6 +114,7 @@ type state struct {
 	response map[string]string // headers for the client, whether the request is forwarded or answered
 	target   target
 	need     *authzen.Need
+	asserted string
 	upstream map[string]string // headers that a decision sets
 	failed   []failure         // the first is the answer; more than one in observe mode only
 }
@@ -161,11 +163,9 @@ func (g *Guard) Check(ctx context.Context, r Request) (v Verdict) {
 // decided goes the way and answers what it led to.
 func (g *Guard) decided(ctx context.Context, s *state) Verdict {
 	g.through(ctx, s)
-	if s.decision.ID == "" {
-		s.decision.ID = g.NewID()
-	}
+	g.identifyDecision(s)
 	if len(s.failed) == 0 {
-		s.decision.Stage, s.decision.Code, s.decision.Allowed = "forward", "allowed", true
+		s.decision.Stage, s.decision.Code, s.decision.Allowed = stageForward, "allowed", true
 		return g.forward(s)
 	}
 	s.decision.Stage = s.failed[0].stage
@@ -178,6 +178,13 @@ func (g *Guard) decided(ctx context.Context, s *state) Verdict {
 		g.logDenial(ctx, s, f)
 	}
 	return v
+}
+
+// identifyDecision gives the decision an id where the decision point gave none.
+func (g *Guard) identifyDecision(s *state) {
+	if s.decision.ID == "" {
+		s.decision.ID = g.NewID()
+	}
 }
 
 // count tells the meter what became of the request.
@@ -212,6 +219,7 @@ const (
 	stageAlive     = "alive"
 	stageChallenge = "challenge"
 	stageAuthorize = "authorize"
+	stageForward   = "forward"
 )
 
 // stage is one check on the way.
@@ -230,12 +238,13 @@ func (g *Guard) stages() []stage {
 		{stageLimit, g.limitBySubject},
 		{stageChallenge, g.challenge},
 		{stageAuthorize, g.authorize},
+		{stageForward, g.assert},
 	}
 }
 
 // Stages lists the names of the stages in their order, each once.
 func Stages() []string {
-	return []string{stageRead, stageLimit, stageIdentify, stageAlive, stageChallenge, stageAuthorize}
+	return []string{stageRead, stageLimit, stageIdentify, stageAlive, stageChallenge, stageAuthorize, stageForward}
 }
 
 // through goes the way. The first check that fails ends it; in observe mode only an unreadable request does.

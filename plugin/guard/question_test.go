@@ -50,41 +50,40 @@ func TestTheCacheSeesTheInputsThatThePolicySees(t *testing.T) {
 		}
 	}
 	for _, pointer := range pointers {
-		for _, a := range all {
-			for _, b := range all {
-				seen, policy := alike(t, a, b, pointer)
-				if seen != policy {
-					t.Errorf("%q: the cache says %v, the policy %v, of\n%+v\n%+v", pointer, seen, policy, a.evaluation(), b.evaluation())
+		cache, policy := make([][]byte, len(all)), make([][]byte, len(all))
+		for i, q := range all {
+			cache[i], policy[i] = seen(t, q, pointer)
+		}
+		for i := range all {
+			for k := range all {
+				if bytes.Equal(cache[i], cache[k]) != bytes.Equal(policy[i], policy[k]) {
+					t.Errorf("%q: the cache has %q and %q, the policy %s and %s", pointer, cache[i], cache[k], policy[i], policy[k])
 				}
 			}
 		}
 	}
 }
 
-// alike reports whether two questions have the same value at the pointer, to the cache and in the JSON that the policy gets.
-func alike(t *testing.T, a, b question, pointer string) (cache, policy bool) {
+// seen is the value at the pointer as the cache has it, and in the JSON that the policy gets.
+func seen(t *testing.T, q question, pointer string) (cache, policy []byte) {
 	t.Helper()
-	inCache, inPolicy := [2][]byte{}, [2][]byte{}
-	for i, q := range []question{a, b} {
-		var ok bool
-		if inCache[i], ok = q.Append(nil, pointer); !ok {
-			t.Fatalf("%q is no pointer", pointer)
-		}
-		tokens, err := authzen.ParsePointer(pointer)
-		if err != nil {
-			t.Fatal(err)
-		}
-		whole, err := json.Marshal(q.evaluation())
-		if err != nil {
-			t.Fatal(err)
-		}
-		var v any
-		if err := json.Unmarshal(whole, &v); err != nil {
-			t.Fatal(err)
-		}
-		inPolicy[i] = walk(t, v, tokens)
+	cache, ok := q.Append(nil, pointer)
+	if !ok {
+		t.Fatalf("%q is no pointer", pointer)
 	}
-	return bytes.Equal(inCache[0], inCache[1]), bytes.Equal(inPolicy[0], inPolicy[1])
+	tokens, err := authzen.ParsePointer(pointer)
+	if err != nil {
+		t.Fatal(err)
+	}
+	whole, err := json.Marshal(q.evaluation())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var v any
+	if err := json.Unmarshal(whole, &v); err != nil {
+		t.Fatal(err)
+	}
+	return cache, walk(t, v, tokens)
 }
 
 // walk follows the tokens through what encoding/json made; nil is no value.
