@@ -6,7 +6,7 @@ OPA          := $(GO) run github.com/open-policy-agent/opa
 WITH_SERVERS := $(GO) run ./internal/testenv/run --
 PROGRAMS     := $(addprefix bin/gatehouse-,plugin pdp authsvc dev)
 
-.PHONY: help dev demo test bench lint policies security build $(PROGRAMS)
+.PHONY: help dev demo test bench lint policies security docs build $(PROGRAMS)
 
 help: ## what there is to make
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1\t\2/p' Makefile
@@ -36,6 +36,9 @@ policies: ## opa check, fmt and test, by the OPA that pdp embeds
 
 security: ## docs/security.md anew: which test proves which requirement
 	$(GO) run ./internal/arch/secdoc
+
+docs: ## docs/plugin.md, from the plugin's schema
+	$(GO) run ./plugin -docs > docs/plugin.md.new && mv docs/plugin.md.new docs/plugin.md
 
 build: $(PROGRAMS) ## bin/gatehouse-{plugin,pdp,authsvc,dev}, static and stripped
 

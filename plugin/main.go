@@ -35,6 +35,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	flags.SetOutput(stderr)
 	socket := flags.String("socket", "/usr/local/kong/gatehouse.socket", "Unix socket that Kong connects to")
 	dump := flags.Bool("dump", false, "print what Kong's query command expects, and end")
+	docs := flags.Bool("docs", false, "print the configuration's documentation, docs/plugin.md, and end")
 	status := flags.String("status", "127.0.0.1:8100", "private address of /healthz, /readyz, /metrics and the keys of assertions; empty for none")
 	keyFile := flags.String("assertion-keys", "", "PEM file of P-256 keys for X-Gatehouse-Assertion, the same for all edges; empty for a key of this process alone")
 	level := slog.LevelInfo
@@ -44,6 +45,9 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	}
 	if *dump {
 		return kong.Dump(stdout, *socket)
+	}
+	if *docs {
+		return kong.Docs(stdout)
 	}
 	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
 	defer stop()

@@ -1,0 +1,48 @@
+package kong_test
+
+import (
+	"bytes"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/gatehouse-auth/gatehouse/plugin/kong"
+)
+
+func TestTheDocumentationIsTheSchemas(t *testing.T) {
+	t.Parallel()
+	var want bytes.Buffer
+	if err := kong.Docs(&want); err != nil {
+		t.Fatal(err)
+	}
+	got, err := os.ReadFile(filepath.Join("..", "..", "docs", "plugin.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(got, want.Bytes()) {
+		t.Error("docs/plugin.md is not what the schema says; run: go run ./plugin -docs > docs/plugin.md")
+	}
+}
+
+// Every field says what it is for; a list that may be left out says what that means.
+func TestEveryFieldIsDescribed(t *testing.T) {
+	t.Parallel()
+	var text bytes.Buffer
+	if err := kong.Docs(&text); err != nil {
+		t.Fatal(err)
+	}
+	fields := 0
+	for line := range strings.Lines(text.String()) {
+		if !strings.HasPrefix(line, "| `") {
+			continue
+		}
+		fields++
+		if strings.HasSuffix(line, "|  |\n") {
+			t.Errorf("not described: %s", line)
+		}
+	}
+	if fields < 30 {
+		t.Errorf("%d fields", fields)
+	}
+}
