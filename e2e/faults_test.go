@@ -28,7 +28,9 @@ func TestADecisionPointThatIsAwayDenies(t *testing.T) {
 	ann := s.join(t)
 	want(t, send(t, ann.Client, http.MethodGet, "/orders", nil), http.StatusOK, "")
 	s.stack.Stop(stack.PDP)
-	want(t, send(t, ann.Client, http.MethodGet, "/orders", nil), http.StatusServiceUnavailable, "policy_unavailable")
+	// What is remembered holds for two seconds at most; an order that was never asked for is not remembered.
+	want(t, send(t, ann.Client, http.MethodGet, "/orders/1", nil), http.StatusServiceUnavailable, "policy_unavailable")
+	until(t, bound(2*time.Second), ann.Client, http.MethodGet, "/orders", http.StatusServiceUnavailable, "policy_unavailable")
 	want(t, send(t, ann.Client, http.MethodGet, "/auth/me", nil), http.StatusOK, "") // nothing to decide there
 	if err := s.stack.Start(t.Context(), stack.PDP); err != nil {
 		t.Fatal(err)
