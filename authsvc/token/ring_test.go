@@ -1,0 +1,522 @@
+package token_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/gatehouse-auth/gatehouse/authsvc/seal"
+	"github.com/gatehouse-auth/gatehouse/authsvc/store"
+	"github.com/gatehouse-auth/gatehouse/authsvc/token"
+	"github.com/gatehouse-auth/gatehouse/internal/fault"
+	"github.com/gatehouse-auth/gatehouse/internal/jose"
+)
+
+var now = time.Date(2026, 1, 2, 3, 4, 5, 678, time.UTC)
+
+func box(t *testing.T, first byte) *seal.Box {
+	t.Helper()
+	key := make([]byte, seal.KeySize)
+	for i := range key {
+		key[i] = first + byte(i*37)
+	}
+	b, err := seal.New(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// options are those of a ring on an SQLite file of its own, in folder dir, with keys that are made fast.
+func options(t *testing.T, dir string) token.Options {
+	t.Helper()
+	db, err := store.Open(t.Context(), "sqlite:"+filepath.Join(dir, "x.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { db.Close() })
+	if err := db.Migrate(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	var mu sync.Mutex
+	ids := 0
+	return token.Options{
+		Store: db.Keys(), Box: box(t, 1), Issuer: "https://auth.example", Audience: "orders", TTL: 5 * time.Minute,
+		Now: func() time.Time { return now },
+		NewID: func() string {
+			mu.Lock()
+			defer mu.Unlock()
+			ids++
+			return fmt.Sprintf("018f3c00-0000-7000-8000-%012d", ids)
+		},
+		Generate: func() (jose.SigningKey, error) { return jose.GenerateRSA(2048) },
+	}
+}
+
+func claims() token.Claims {
+	return token.Claims{
+		Subject: "018f3c00-0000-7000-8000-00000000ada0", ClientID: "first-party", SessionID: "018f3c00-0000-7000-8000-000000005e55",
+		Roles: []string{"customer", "support"}, Attributes: map[string]string{"department": "sales"}, AMR: []string{"pwd"}, AuthTime: now.Add(-time.Hour),
+	}
+}
+
+func mint(t *testing.T, r *token.Ring, c token.Claims) string {
+	t.Helper()
+	signed, life, err := r.Mint(t.Context(), c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if life != 5*time.Minute {
+		t.Errorf("the token lives %s", life)
+	}
+	return signed
+}
+
+// part decodes one of the three parts of a token.
+func part(t *testing.T, signed string, i int) map[string]any {
+	t.Helper()
+	data, err := base64.RawURLEncoding.DecodeString(strings.Split(signed, ".")[i])
+	if err != nil {
+		t.Fatal(err)
+	}
+	var v map[string]any
+	if err := json.Unmarshal(data, &v); err != nil {
+		t.Fatal(err)
+	}
+	return v
+}
+
+type jwks struct {
+	Keys []map[string]any `json:"keys"`
+}
+
+func published(t *testing.T, r *token.Ring) jwks {
+	t.Helper()
+	data, err := r.JWKS(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var set jwks
+	if err := json.Unmarshal(data, &set); err != nil {
+		t.Fatal(err)
+	}
+	return set
+}
+
+func (s jwks) ids() []string {
+	var ids []string
+	for _, k := range s.Keys {
+		ids = append(ids, k["kid"].(string))
+	}
+	slices.Sort(ids)
+	return ids
+}
+
+// RFC 9068 section 2; S35 for typ, S36 for exp.
+func TestAnAccessTokenSaysWhatTheRFCWants(t *testing.T) {
+	t.Parallel()
+	o := options(t, t.TempDir())
+	r := token.New(o)
+	signed := mint(t, r, claims())
+	stored, err := o.Store.Keys(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	active := slices.IndexFunc(stored, func(k token.Key) bool { return k.State == token.Active })
+	if diff := cmp.Diff(map[string]any{"typ": "at+jwt", "alg": "RS256", "kid": stored[active].ID}, part(t, signed, 0)); diff != "" {
+		t.Errorf("header (-want +got):\n%s", diff)
+	}
+	want := map[string]any{
+		"iss": "https://auth.example", "aud": "orders", "sub": "018f3c00-0000-7000-8000-00000000ada0", "client_id": "first-party",
+		"sid": "018f3c00-0000-7000-8000-000000005e55", "jti": "018f3c00-0000-7000-8000-000000000001",
+		"iat": float64(now.Unix()), "nbf": float64(now.Unix()), "exp": float64(now.Unix() + 300), "auth_time": float64(now.Unix() - 3600),
+		"amr": []any{"pwd"}, "roles": []any{"customer", "support"}, "attributes": map[string]any{"department": "sales"},
+	}
+	if diff := cmp.Diff(want, part(t, signed, 1)); diff != "" {
+		t.Errorf("claims (-want +got):\n%s", diff)
+	}
+	if again := part(t, mint(t, r, claims()), 1); again["jti"] == want["jti"] {
+		t.Error("two tokens have one jti")
+	}
+	bare := claims()
+	bare.Roles, bare.Attributes = nil, nil
+	for name := range part(t, mint(t, r, bare), 1) {
+		if name == "roles" || name == "attributes" {
+			t.Errorf("the claim %s is there although there is nothing to say", name)
+		}
+	}
+}
+
+// S37: at least 3072 bits unless somebody chooses otherwise; then too a token stays under 1.5 KB.
+func TestTheKeysThatAreMadeByDefaultAreLong(t *testing.T) {
+	t.Parallel()
+	o := options(t, t.TempDir())
+	o.Generate = nil
+	r := token.New(o)
+	for _, k := range published(t, r).Keys {
+		n, err := base64.RawURLEncoding.DecodeString(k["n"].(string))
+		if err != nil || len(n)*8 < 3072 || n[0]&0x80 == 0 {
+			t.Errorf("the modulus has %d bytes, %v", len(n), err)
+		}
+	}
+	if signed := mint(t, r, claims()); len(signed) >= 1536 {
+		t.Errorf("the token has %d bytes, want less than 1.5 KB", len(signed))
+	}
+}
+
+// S38: a key is published before it signs.
+func TestTheNextKeyIsPublishedWithTheActiveOne(t *testing.T) {
+	t.Parallel()
+	o := options(t, t.TempDir())
+	r := token.New(o)
+	if err := r.Load(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	stored, err := o.Store.Keys(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	states := map[token.State]string{}
+	for _, k := range stored {
+		states[k.State] = k.ID
+	}
+	if len(stored) != 2 || states[token.Active] == "" || states[token.Next] == "" || states[token.Active] == states[token.Next] {
+		t.Fatalf("stored keys: %+v", states)
+	}
+	want := []string{states[token.Active], states[token.Next]}
+	slices.Sort(want)
+	if got := published(t, r).ids(); !slices.Equal(got, want) {
+		t.Errorf("published %v, want %v", got, want)
+	}
+	if kid := part(t, mint(t, r, claims()), 0)["kid"]; kid != states[token.Active] {
+		t.Errorf("signed by %v, want the active key", kid)
+	}
+}
+
+func TestNothingButThePublicHalfIsPublished(t *testing.T) {
+	t.Parallel()
+	set := published(t, token.New(options(t, t.TempDir())))
+	for _, k := range set.Keys {
+		var members []string
+		for name := range k {
+			members = append(members, name)
+		}
+		slices.Sort(members)
+		if want := []string{"alg", "e", "kid", "kty", "n", "use"}; !slices.Equal(members, want) {
+			t.Errorf("members = %v, want %v", members, want)
+		}
+		if k["alg"] != "RS256" || k["use"] != "sig" || k["kty"] != "RSA" {
+			t.Errorf("key = %v", k)
+		}
+	}
+	if len(set.Keys) != 2 {
+		t.Errorf("%d keys", len(set.Keys))
+	}
+}
+
+// Two instances that start at the same moment on an empty database.
+func TestTwoRingsThatStartTogetherHaveTheSameKeys(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	o := options(t, dir)
+	rings := []*token.Ring{token.New(o), token.New(o), token.New(o)}
+	var made, all sync.WaitGroup // no ring stores its keys before each has found that there are none
+	made.Add(2 * len(rings))
+	for i := range rings {
+		o.Generate = func() (jose.SigningKey, error) {
+			made.Done()
+			made.Wait()
+			return jose.GenerateRSA(2048)
+		}
+		rings[i] = token.New(o)
+		all.Go(func() {
+			if err := rings[i].Load(t.Context()); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	all.Wait()
+	if t.Failed() {
+		t.FailNow()
+	}
+	for _, r := range rings[1:] {
+		if a, b := published(t, rings[0]).ids(), published(t, r).ids(); len(a) != 2 || !slices.Equal(a, b) {
+			t.Errorf("the rings publish %v and %v", a, b)
+		}
+		if _, err := r.Verify(t.Context(), mint(t, rings[0], claims())); err != nil {
+			t.Errorf("one ring's token is nothing to another: %v", err)
+		}
+	}
+}
+
+// Many requests meet a ring that has not loaded yet.
+func TestARingThatIsUsedAtOnceMakesItsKeysOnce(t *testing.T) {
+	t.Parallel()
+	o := options(t, t.TempDir())
+	var mu sync.Mutex
+	made := 0
+	generate := o.Generate
+	o.Generate = func() (jose.SigningKey, error) {
+		mu.Lock()
+		made++
+		mu.Unlock()
+		return generate()
+	}
+	r := token.New(o)
+	var all sync.WaitGroup
+	for range 20 {
+		all.Go(func() {
+			if _, _, err := r.Mint(t.Context(), claims()); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	all.Wait()
+	if made != 2 {
+		t.Errorf("%d keys were made, want 2", made)
+	}
+}
+
+// S66: whoever reads the database cannot sign.
+func TestPrivateKeysAreSealedAtRest(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	o := options(t, dir)
+	var mu sync.Mutex
+	var secrets [][]byte
+	generate := o.Generate
+	o.Generate = func() (jose.SigningKey, error) {
+		k, err := generate()
+		if err != nil {
+			return k, err
+		}
+		der, err := k.MarshalPKCS8()
+		mu.Lock()
+		defer mu.Unlock()
+		secrets = append(secrets, der[len(der)/2:len(der)/2+32]) // amid the private parts
+		return k, err
+	}
+	if err := token.New(o).Load(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	files, err := filepath.Glob(filepath.Join(dir, "*"))
+	if err != nil || len(files) == 0 {
+		t.Fatal(files, err)
+	}
+	found := false
+	for _, f := range files {
+		data, err := os.ReadFile(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		found = found || bytes.Contains(data, []byte("RS256"))
+		for _, s := range secrets {
+			if bytes.Contains(data, s) {
+				t.Errorf("%s holds a private key", filepath.Base(f))
+			}
+		}
+	}
+	if !found || len(secrets) != 2 {
+		t.Error("the test looked at the wrong files")
+	}
+}
+
+// wantNothing: a ring that cannot open its keys neither signs, publishes, verifies, nor makes others.
+func wantNothing(t *testing.T, r *token.Ring, signed string) {
+	t.Helper()
+	if err := r.Load(t.Context()); err == nil {
+		t.Error("Load succeeded")
+	}
+	if got, _, err := r.Mint(t.Context(), claims()); err == nil || got != "" {
+		t.Error("a token was minted")
+	}
+	if got, err := r.JWKS(t.Context()); err == nil || got != nil {
+		t.Error("a key set was published")
+	}
+	if p, err := r.Verify(t.Context(), signed); err == nil || !p.Anonymous() {
+		t.Error("a token was verified")
+	}
+}
+
+// S66, S56.
+func TestAnotherRootKeyOpensNothing(t *testing.T) {
+	t.Parallel()
+	o := options(t, t.TempDir())
+	right := token.New(o)
+	signed := mint(t, right, claims())
+	before, err := o.Store.Keys(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	o.Box = box(t, 2)
+	wrong := token.New(o)
+	wantNothing(t, wrong, signed)
+	if err := wrong.Load(t.Context()); !errors.Is(err, seal.ErrUnsealable) {
+		t.Errorf("Load = %v, want ErrUnsealable", err)
+	}
+	after, err := o.Store.Keys(t.Context())
+	if err != nil || !cmp.Equal(before, after) {
+		t.Errorf("the stored keys have changed, %v", err)
+	}
+}
+
+// rows is a store with whatever a test puts there.
+type rows struct {
+	keys []token.Key
+	err  error
+}
+
+func (r *rows) Keys(context.Context) ([]token.Key, error) { return r.keys, r.err }
+
+func (r *rows) Init(_ context.Context, keys []token.Key) ([]token.Key, error) {
+	if len(r.keys) == 0 {
+		r.keys = keys
+	}
+	return r.keys, r.err
+}
+
+// Somebody who can write to the database, but has no root key, makes the service stop and not sign with another key.
+func TestRowsThatWereTamperedWithAreRefused(t *testing.T) {
+	t.Parallel()
+	o := options(t, t.TempDir())
+	signed := mint(t, token.New(o), claims())
+	stored, err := o.Store.Keys(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, change := range map[string]func(keys []token.Key){
+		"keys swapped":        func(k []token.Key) { k[0].Sealed, k[1].Sealed = k[1].Sealed, k[0].Sealed },
+		"another id":          func(k []token.Key) { k[0].ID = "another" },
+		"another algorithm":   func(k []token.Key) { k[0].Algorithm = "ES256" },
+		"no algorithm":        func(k []token.Key) { k[0].Algorithm = "none" },
+		"no key":              func(k []token.Key) { k[0].Sealed = nil },
+		"none active":         func(k []token.Key) { k[0].State, k[1].State = token.Retiring, token.Next },
+		"an unsealed key":     func(k []token.Key) { k[0].Sealed = []byte("0\x82") },
+		"sealed, but no key":  func(k []token.Key) { k[0].Sealed = o.Box.Seal([]byte("no key"), []byte(k[0].ID)) },
+		"another's sealed id": func(k []token.Key) { k[0].Sealed = o.Box.Seal([]byte("no key"), []byte(k[1].ID)) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			o, keys := o, slices.Clone(stored)
+			change(keys)
+			o.Store = &rows{keys: keys}
+			wantNothing(t, token.New(o), signed)
+		})
+	}
+}
+
+func TestADatabaseThatComesBackMakesTheRingWork(t *testing.T) {
+	t.Parallel()
+	o := options(t, t.TempDir())
+	s := &rows{err: fault.New(fault.Unavailable, "away")}
+	o.Store = s
+	r := token.New(o)
+	if _, _, err := r.Mint(t.Context(), claims()); fault.CodeOf(err) != fault.Unavailable {
+		t.Errorf("Mint = %v, want unavailable", err)
+	}
+	s.err = nil
+	signed := mint(t, r, claims())
+	s.err = fault.New(fault.Unavailable, "away")
+	if _, err := r.Verify(t.Context(), signed); err != nil {
+		t.Errorf("a ring that has its keys needs the database: %v", err)
+	}
+}
+
+func TestAFailureToMakeAKeyIsTold(t *testing.T) {
+	t.Parallel()
+	o := options(t, t.TempDir())
+	broken := errors.New("no randomness")
+	o.Generate = func() (jose.SigningKey, error) { return jose.SigningKey{}, broken }
+	if err := token.New(o).Load(t.Context()); !errors.Is(err, broken) {
+		t.Errorf("Load = %v", err)
+	}
+}
+
+func TestAMintedTokenIsVerified(t *testing.T) {
+	t.Parallel()
+	o := options(t, t.TempDir())
+	r := token.New(o)
+	p, err := r.Verify(t.Context(), mint(t, r, claims()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := claims()
+	if p.Subject != c.Subject || p.SessionID != c.SessionID || p.ClientID != c.ClientID || !slices.Equal(p.Roles, c.Roles) ||
+		p.Attributes["department"] != "sales" || !p.AuthTime.Equal(c.AuthTime.Truncate(time.Second)) || !slices.Equal(p.AMR, c.AMR) {
+		t.Errorf("principal = %+v", p)
+	}
+}
+
+// S30, S34, S35, S36: the service does not rely on the edge. All of these are signed by the right key unless they say not.
+func TestATokenThatIsNotForUsIsRefused(t *testing.T) {
+	t.Parallel()
+	o := options(t, t.TempDir())
+	var mu sync.Mutex
+	made := map[string]jose.SigningKey{}
+	generate := o.Generate
+	o.Generate = func() (jose.SigningKey, error) {
+		k, err := generate()
+		mu.Lock()
+		defer mu.Unlock()
+		made[k.ID] = k
+		return k, err
+	}
+	ours := token.New(o)
+	signed := mint(t, ours, claims())
+	active := made[part(t, signed, 0)["kid"].(string)]
+	with := func(typ string, change func(c map[string]any)) string {
+		c := part(t, signed, 1)
+		change(c)
+		forged, err := jose.Sign(active, typ, c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return forged
+	}
+	if _, err := ours.Verify(t.Context(), with("at+jwt", func(map[string]any) {})); err != nil {
+		t.Fatalf("unchanged: %v", err)
+	}
+	stranger, err := generate()
+	if err != nil {
+		t.Fatal(err)
+	}
+	foreign, err := jose.Sign(stranger, "at+jwt", part(t, signed, 1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(signed, ".")
+	none := base64.RawURLEncoding.EncodeToString([]byte(`{"typ":"at+jwt","alg":"none","kid":"` + active.ID + `"}`))
+	for name, bad := range map[string]string{
+		"empty":                "",
+		"five parts":           "a.b.c.d.e",
+		"without signature":    signed[:strings.LastIndex(signed, ".")+1],
+		"truncated":            signed[:len(signed)-10],
+		"S30 alg none":         none + "." + rest,
+		"signed by a stranger": foreign,
+		"S34 another issuer":   with("at+jwt", func(c map[string]any) { c["iss"] = "https://auth.example/" }),
+		"S34 another audience": with("at+jwt", func(c map[string]any) { c["aud"] = "payments" }),
+		"S34 no subject":       with("at+jwt", func(c map[string]any) { c["sub"] = "" }),
+		"S35 an id token":      with("JWT", func(map[string]any) {}),
+		"S35 a logout token":   with("logout+jwt", func(map[string]any) {}),
+		"S36 no expiry":        with("at+jwt", func(c map[string]any) { delete(c, "exp") }),
+		"S36 expired":          with("at+jwt", func(c map[string]any) { c["exp"] = now.Unix() - 60; c["iat"] = now.Unix() - 300 }),
+		"S36 not valid yet":    with("at+jwt", func(c map[string]any) { c["nbf"] = now.Unix() + 120 }),
+		"S36 lives a day":      with("at+jwt", func(c map[string]any) { c["exp"] = now.Unix() + 86400 }),
+	} {
+		if p, err := ours.Verify(t.Context(), bad); fault.CodeOf(err) != fault.Unauthenticated || !p.Anonymous() {
+			t.Errorf("%s: Verify = %+v, %v", name, p, err)
+		}
+	}
+}
