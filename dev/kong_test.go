@@ -81,7 +81,7 @@ func TestKongFileFitsThePluginsSchema(t *testing.T) {
 	breakages := map[string][3]string{
 		"unknown field":     {"rate: 60-M}", "rate: 60-M, burst: 3}", "burst: unknown field"},
 		"bad rate":          {"rate: 600-M", "rate: 600/min", "config.limits[1].rate"},
-		"unknown limit key": {"{name: orders-per-address, key: ip", "{name: orders-per-address, key: planet", "config.limits[1].key: expected one of: ip, subject"},
+		"unknown limit key": {"{name: orders-per-address, key: ip", "{name: orders-per-address, key: planet", "config.limits[1].key: expected ip, route, subject"},
 		"bad algorithm":     {"algorithms: [RS256]", "algorithms: [HS256]", "config.issuers[1].algorithms[1]: expected one of"},
 		"bad duration":      {"pdp: {url:", "pdp: {timeout_ms: 50ms, url:", "config.pdp.timeout_ms: expected an integer"},
 	}

@@ -21,6 +21,7 @@ import (
 	"github.com/gatehouse-auth/gatehouse/internal/web"
 	"github.com/gatehouse-auth/gatehouse/plugin/app"
 	"github.com/gatehouse-auth/gatehouse/plugin/kong"
+	"github.com/gatehouse-auth/gatehouse/plugin/limit"
 )
 
 func main() {
@@ -38,6 +39,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	docs := flags.Bool("docs", false, "print the configuration's documentation, docs/plugin.md, and end")
 	status := flags.String("status", "127.0.0.1:8100", "private address of /healthz, /readyz, /metrics and the keys of assertions; empty for none")
 	keyFile := flags.String("assertion-keys", "", "PEM file of P-256 keys for X-Gatehouse-Assertion, the same for all edges; empty for a key of this process alone")
+	limitMemory := flags.Int64("limit-memory", limit.DefaultMemory>>20, "MiB that the limits over one Redis take at most")
 	level := slog.LevelInfo
 	flags.TextVar(&level, "log-level", level, "debug, info, warn or error")
 	if err := flags.Parse(args); err != nil {
@@ -56,7 +58,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	if err != nil {
 		return err
 	}
-	a := app.New(app.Options{Now: time.Now, Log: log, Asserter: asserter})
+	a := app.New(app.Options{Now: time.Now, Log: log, Asserter: asserter, LimitMemory: *limitMemory << 20})
 	defer a.Close()
 	server, err := kong.NewServer(a.Guard, time.Now, log)
 	if err != nil {
@@ -83,7 +85,7 @@ func signer(file string) (*assertion.Signer, error) {
 	if file == "" {
 		return assertion.NewSigner(time.Now)
 	}
-	text, err := os.ReadFile(file)
+	text, err := os.ReadFile(file) //nolint:gosec // the operator names it
 	if err != nil {
 		return nil, fmt.Errorf("assertion keys: %w", err)
 	}

@@ -22,12 +22,19 @@ type fieldSchema struct {
 	LenMin        *int         `json:"len_min"`
 	LenMax        *int         `json:"len_max"`
 	Match         string       `json:"match"`
+	MatchAny      *matchAny    `json:"match_any"`
 	StartsWith    string       `json:"starts_with"`
 	Referenceable bool         `json:"referenceable"`
 	Fields        []namedField `json:"fields"`
 	Elements      *fieldSchema `json:"elements"`
 	Keys          *fieldSchema `json:"keys"`
 	Values        *fieldSchema `json:"values"`
+}
+
+// matchAny is several patterns of which one must match, and what to say where none does.
+type matchAny struct {
+	Patterns []string `json:"patterns"`
+	Err      string   `json:"err"`
 }
 
 // namedField is an object with one member: {"name": {…}}.
@@ -227,6 +234,12 @@ func (c *checker) text(s *fieldSchema, text, path string) any {
 		} else if !ok {
 			c.fail(path, "invalid value: does not match %s", s.Match)
 		}
+	}
+	if s.MatchAny != nil && !slices.ContainsFunc(s.MatchAny.Patterns, func(p string) bool {
+		ok, err := luaMatch(p, text)
+		return ok && err == nil
+	}) {
+		c.fail(path, "%s", s.MatchAny.Err)
 	}
 	if !strings.HasPrefix(text, s.StartsWith) {
 		c.fail(path, "should start with: %s", s.StartsWith)

@@ -2,12 +2,14 @@ package redisx_test
 
 import (
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/redis/go-redis/v9"
 	"go.uber.org/goleak"
 
 	"github.com/gatehouse-auth/gatehouse/internal/redisx"
@@ -70,11 +72,86 @@ func TestAMalformedEntryIsRefused(t *testing.T) {
 
 func TestAnAddressThatIsNoneIsRefusedWithoutBeingShown(t *testing.T) {
 	t.Parallel()
-	for _, address := range []string{"", "localhost:6379", "http://u:canary@h", "redis://u:canary@h:port"} {
-		if _, err := redisx.Open(address); err == nil || strings.Contains(err.Error(), "canary") {
-			t.Errorf("%q: error %v", address, err)
+	for _, address := range []string{
+		"", "localhost:6379", "http://u:canary@h", "redis://u:canary@h:port", "redis://u:canary@h,i", "redis://u:canary@h?x=%zz",
+		"redis://u:canary@h?patience=1h", "redis://u:canary@h?patience=soon", "redis://u:canary@h?unknown=1", "redis://u:canary@h?master=m",
+		"redis+sentinel://u:canary@h", "redis+sentinel://?master=m:canary", "http+sentinel://u:canary@h?master=m", "redis+x://u:canary@h",
+		"redis+cluster://u:canary@h/3", "redis+cluster://u:canary@h?master=m", "unix+cluster://canary",
+	} {
+		if c, err := redisx.Open(address); err == nil || strings.Contains(err.Error(), "canary") {
+			t.Errorf("%q: error %v, client %v", address, err, c)
 		}
 	}
+}
+
+func TestAnAddressSaysWhatIsOpened(t *testing.T) {
+	t.Parallel()
+	for address, want := range map[string]string{
+		"redis://h":                                "h:6379 db 0 as  wait 250ms tls false",
+		"redis://u:p%40@h:1/4?patience=2s":         "h:1 db 4 as u wait 2s tls false",
+		"rediss://h:1":                             "h:1 db 0 as  wait 250ms tls true",
+		"unix:///run/redis.sock?db=2":              "/run/redis.sock db 2 as  wait 250ms tls false",
+		"redis+cluster://u:p@a,b:2,[::1],[::1]:3/": "[a:6379 b:2 [::1]:6379 [::1]:3] as u wait 250ms tls false",
+		"rediss+cluster://a?patience=1s":           "[a:6379] as  wait 1s tls true",
+		"redis+sentinel://u:p@a,b:2/3?master=m":    "FailoverClient db 3 as u wait 250ms tls false",
+		"rediss+sentinel://a?master=m&patience=1s": "FailoverClient db 0 as  wait 1s tls true",
+	} {
+		c, err := redisx.Open(address)
+		if err != nil {
+			t.Errorf("%s: %v", address, err)
+			continue
+		}
+		var got string
+		switch c := c.(type) {
+		case *redis.Client:
+			o := c.Options()
+			got = fmt.Sprintf("%s db %d as %s wait %v tls %v", o.Addr, o.DB, o.Username, o.ReadTimeout, o.TLSConfig != nil)
+		case *redis.ClusterClient:
+			o := c.Options()
+			got = fmt.Sprintf("%v as %s wait %v tls %v", o.Addrs, o.Username, o.DialTimeout, o.TLSConfig != nil)
+			if o.TLSConfig != nil && o.TLSConfig.ServerName != "" {
+				t.Errorf("%s: every node is taken for %s", address, o.TLSConfig.ServerName)
+			}
+		}
+		if got != want {
+			t.Errorf("%s:\n got %s\nwant %s", address, got, want)
+		}
+		c.Close()
+	}
+}
+
+func FuzzOpen(f *testing.F) {
+	f.Add("redis+sentinel://u:p@a,b:2/3?master=m")
+	f.Add("redis+cluster://a,b")
+	f.Fuzz(func(t *testing.T, address string) {
+		if c, err := redisx.Open(address); err == nil {
+			c.Close()
+		}
+	})
+}
+
+func TestProcessesAreCountedByTheirLastWord(t *testing.T) {
+	each(t, func(t *testing.T, c redis.UniversalClient) {
+		present := func(id string, want int64) {
+			t.Helper()
+			if n, err := redisx.Present(t.Context(), c, id); err != nil || n != want {
+				t.Errorf("%s: %d processes, error %v; want %d", id, n, err, want)
+			}
+		}
+		present("a", 1)
+		present("b", 2)
+		present("a", 2)
+		if err := redisx.Leave(t.Context(), c, "b"); err != nil {
+			t.Fatal(err)
+		}
+		present("a", 1)
+		// One that fell silent.
+		gone := float64(time.Now().Add(-redisx.Silence - time.Second).UnixMilli())
+		if err := c.ZAdd(t.Context(), redisx.Processes, redis.Z{Score: gone, Member: "c"}).Err(); err != nil {
+			t.Fatal(err)
+		}
+		present("a", 1)
+	})
 }
 
 func TestABreakerOpensAfterFailuresInARowAndClosesByItsProbe(t *testing.T) {

@@ -19,16 +19,18 @@ import (
 
 // Options is what an App is made of.
 type Options struct {
-	Now      func() time.Time
-	Log      *slog.Logger
-	Asserter *assertion.Signer // signs X-Gatehouse-Assertion; nil: routes that want one do not start
+	Now         func() time.Time
+	Log         *slog.Logger
+	Asserter    *assertion.Signer // signs X-Gatehouse-Assertion; nil: routes that want one do not start
+	LimitMemory int64             // bytes that the limits over one Redis take at most; 0 for limit.DefaultMemory
 }
 
 // App holds the shared parts. A part is made when the first configuration asks for it, and works in the background while
 // Run runs. Close ends what is left.
 type App struct {
-	now func() time.Time
-	log *slog.Logger
+	now         func() time.Time
+	log         *slog.Logger
+	limitMemory int64
 
 	mu        sync.Mutex
 	redis     map[string]*store
@@ -50,7 +52,7 @@ type part struct {
 // New makes an App that has no parts yet.
 func New(o Options) *App {
 	a := &App{
-		now: o.Now, log: o.Log, asserter: o.Asserter,
+		now: o.Now, log: o.Log, asserter: o.Asserter, limitMemory: o.LimitMemory,
 		redis: map[string]*store{}, keys: map[string]*jose.RemoteKeys{}, verifiers: map[string]*guard.Issuers{}, pdps: map[string]*points{},
 	}
 	a.metrics = metrics.New(a.state)

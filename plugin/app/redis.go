@@ -45,10 +45,11 @@ func (a *App) store(url telemetry.Secret) (*store, error) {
 	s := &store{
 		client:      client,
 		revocations: revocation.Follow(client, revocation.New(a.now, maxLifetime), a.log),
-		limiter:     limit.New(client, a.now, a.log),
+		limiter:     limit.New(limit.Options{Redis: client, ID: newID(), Memory: a.limitMemory, Now: a.now, Log: a.log}),
 	}
 	a.redis[url.Reveal()] = s
 	a.background("revocations", s.revocations.Run)
+	a.background("limits", s.limiter.Run)
 	return s, nil
 }
 

@@ -75,15 +75,18 @@ func (a allowing) Decide(context.Context, authzen.Request) (authzen.Response, er
 type ended struct{}
 
 func (ended) Known() error                       { return nil }
+func (ended) Lag() time.Duration                 { return 0 }
 func (ended) Revoked(p principal.Principal) bool { return p.Subject == "nobody" }
 
 // counting answers as a limiter with room does.
 type counting struct{}
 
-func (counting) Take(_ context.Context, keys []limit.Key) (limit.Result, error) {
+func (counting) Take(_ context.Context, _ string, keys []limit.Key) (limit.Result, error) {
 	res := limit.Result{Allowed: true, States: make([]limit.State, 0, len(keys))}
 	for _, k := range keys {
 		res.States = append(res.States, limit.State{Name: k.Name, Rate: k.Rate, Remaining: 3, Reset: time.Second})
 	}
 	return res, nil
 }
+
+func (counting) Spent([]limit.Key) []limit.State { return nil }

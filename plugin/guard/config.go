@@ -29,6 +29,7 @@ type Config struct {
 	Issuers  []Issuer
 
 	// alive.go
+	Alive Alive
 
 	// limit.go
 	Limits []Limit
@@ -59,6 +60,7 @@ func (c Config) Validate() error {
 		wrong("mode", "expected enforce or observe")
 	}
 	c.validateIdentify(wrong)
+	c.validateAlive(wrong)
 	c.validateLimits(wrong)
 	c.validateChallenge(wrong)
 	c.validateAuthorize(wrong)

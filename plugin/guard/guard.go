@@ -9,6 +9,7 @@ import (
 	"errors"
 	"log/slog"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/gatehouse-auth/gatehouse/internal/fault"
@@ -21,17 +22,19 @@ import (
 
 // Parts is what a Guard works with. Those that the configuration does not use may be nil.
 type Parts struct {
-	Verifier    Verifier
-	Revocations Revocations
-	Limiter     Limiter
-	Challenger  Challenger
-	Decider     Decider
-	Decisions   *decide.Cache // nil: every decision is asked for
-	Now         func() time.Time
-	NewID       func() string // UUIDv7, the id of a decision that the decision point did not make
-	Log         *slog.Logger
-	Asserter    Asserter
-	Meter       Meter // nil: nothing is counted
+	Verifier     Verifier
+	Revocations  Revocations
+	Introspector Introspector
+	Behind       func(route string, lag time.Duration) // told of each request that went on though the revocations were behind; may be nil
+	Limiter      Limiter
+	Challenger   Challenger
+	Decider      Decider
+	Decisions    *decide.Cache // nil: every decision is asked for
+	Now          func() time.Time
+	NewID        func() string // UUIDv7, the id of a decision that the decision point did not make
+	Log          *slog.Logger
+	Asserter     Asserter
+	Meter        Meter // nil: nothing is counted
 }
 
 // Meter is told what a guard does. It must not block.
@@ -53,6 +56,9 @@ type Guard struct {
 	cfg      Config
 	way      []stage
 	patterns []pattern
+	limits   []limitRule
+
+	saidBehind atomic.Int64 // UnixMilli
 
 	upstreamHeaders, responseHeaders []string // that decisions may set
 }
@@ -74,6 +80,10 @@ func New(cfg Config, parts Parts) (*Guard, error) {
 	g := &Guard{
 		Parts: parts, cfg: cfg, patterns: patterns(cfg.Resources),
 		upstreamHeaders: canonicalNames(cfg.Obligations.UpstreamHeaders), responseHeaders: canonicalNames(cfg.Obligations.ResponseHeaders),
+	}
+	var err error
+	if g.limits, err = limitRules(cfg.Limits); err != nil {
+		return nil, err
 	}
 	g.way = g.stages()
 	return g, nil
@@ -110,6 +120,7 @@ type state struct {
 	who      principal.Principal
 	decision Decision
 	limits   []limit.State
+	counted  bool              // against the limits
 	issued   any               // a challenge to solve
 	response map[string]string // headers for the client, whether the request is forwarded or answered
 	target   target
@@ -232,10 +243,10 @@ type stage struct {
 func (g *Guard) stages() []stage {
 	return []stage{
 		{stageRead, func(_ context.Context, s *state) error { return s.check() }},
-		{stageLimit, g.limitByAddress}, // before anything dear: a flood of bad tokens is a flood too
-		{stageIdentify, g.identify},
-		{stageAlive, g.alive},
-		{stageLimit, g.limitBySubject},
+		{stageLimit, g.limitKnown},
+		{stageIdentify, g.limiting(g.identify)},
+		{stageAlive, g.limiting(g.alive)},
+		{stageLimit, g.limitAll},
 		{stageChallenge, g.challenge},
 		{stageAuthorize, g.authorize},
 		{stageForward, g.assert},

@@ -28,6 +28,12 @@ var now = time.Date(2026, 3, 2, 12, 0, 0, 0, time.UTC)
 type world struct {
 	verify  func(string) (principal.Principal, error)
 	known   error
+	lag     time.Duration
+	active  func() (bool, error)
+	spent   func([]limit.Key) []limit.State
+	taken   [][]limit.Key
+	behind  int
+	ids     []string
 	revoked bool
 	take    func([]limit.Key) (limit.Result, error)
 	spend   error
@@ -40,9 +46,22 @@ type world struct {
 func (w *world) Verify(_ context.Context, t string) (principal.Principal, error) { return w.verify(t) }
 func (w *world) Known() error                                                    { return w.known }
 func (w *world) Revoked(principal.Principal) bool                                { return w.revoked }
-func (w *world) Take(_ context.Context, k []limit.Key) (limit.Result, error)     { return w.take(k) }
-func (w *world) Issue(context.Context, challenge.Bind) (any, error)              { return "solve this", nil }
-func (w *world) Spend(context.Context, string, challenge.Bind) error             { return w.spend }
+func (w *world) Lag() time.Duration                                              { return w.lag }
+func (w *world) Take(_ context.Context, id string, k []limit.Key) (limit.Result, error) {
+	w.mu.Lock()
+	w.taken, w.ids = append(w.taken, k), append(w.ids, id)
+	w.mu.Unlock()
+	return w.take(k)
+}
+func (w *world) Spent(k []limit.Key) []limit.State {
+	if w.spent == nil {
+		return nil
+	}
+	return w.spent(k)
+}
+func (w *world) Active(context.Context, string, principal.Principal) (bool, error) { return w.active() }
+func (w *world) Issue(context.Context, challenge.Bind) (any, error)                { return "solve this", nil }
+func (w *world) Spend(context.Context, string, challenge.Bind) error               { return w.spend }
 func (w *world) Decide(_ context.Context, r authzen.Request) (authzen.Response, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -83,7 +102,7 @@ func build(t testing.TB, w *world, change func(*guard.Config)) *guard.Guard {
 		change(&cfg)
 	}
 	g, err := guard.New(cfg, guard.Parts{
-		Verifier: w, Revocations: w, Limiter: w, Challenger: w, Decider: w,
+		Verifier: w, Revocations: w, Introspector: w, Behind: func(string, time.Duration) { w.behind++ }, Limiter: w, Challenger: w, Decider: w,
 		Now: func() time.Time { return now }, NewID: func() string { return "d-edge" }, Log: telemetry.Logger(&w.log, slog.LevelInfo),
 	})
 	if err != nil {
@@ -279,8 +298,11 @@ func TestASpentLimitTellsWhenToComeBack(t *testing.T) {
 	t.Parallel()
 	w := calm()
 	w.take = func(keys []limit.Key) (limit.Result, error) {
-		exceeded := keys[0].Name == "per-subject"
-		return limit.Result{Allowed: !exceeded, States: []limit.State{{Name: keys[0].Name, Rate: keys[0].Rate, Reset: 1500 * time.Millisecond, Exceeded: exceeded}}}, nil
+		var states []limit.State
+		for _, k := range keys {
+			states = append(states, limit.State{Name: k.Name, Rate: k.Rate, Reset: 1500 * time.Millisecond, Exceeded: k.Name == "per-subject"})
+		}
+		return limit.Result{States: states}, nil
 	}
 	v := build(t, w, nil).Check(t.Context(), request(nil))
 	for name, want := range map[string]string{

@@ -11,6 +11,7 @@ import (
 
 // Request is what the gateway tells of a request.
 type Request struct {
+	ID               string // the gateway's own, the same when an event is run again; "" where it gives none
 	Method           string
 	Path             string // as the client sent it, without the query
 	Query            string

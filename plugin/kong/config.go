@@ -177,12 +177,15 @@ func conformString(path string, f object, v any) error {
 	if p, ok := f["match"].(string); ok && !luaPattern(p).MatchString(s) {
 		return fmt.Errorf("%s: invalid value", path)
 	}
+	if any, ok := f["match_any"].(object); ok && !slices.ContainsFunc(any["patterns"].([]string), func(p string) bool { return luaPattern(p).MatchString(s) }) {
+		return fmt.Errorf("%s: %s", path, any["err"])
+	}
 	return nil
 }
 
 // luaPattern turns the few Lua pattern items that Schema uses into a regular expression.
 func luaPattern(p string) *regexp.Regexp {
-	return regexp.MustCompile(strings.NewReplacer("%d", "[0-9]", "%w", "A-Za-z0-9", "%-", `\-`).Replace(p))
+	return regexp.MustCompile(strings.NewReplacer("%d", "[0-9]", "%w", "A-Za-z0-9", "%-", `\-`, "%+", `\+`).Replace(p))
 }
 
 // value reads a configuration that has passed conform, so that its types are as the schema says.
@@ -223,6 +226,19 @@ func (v value) entries() map[string]string {
 	out := make(map[string]string, len(m))
 	for name, e := range m {
 		out[name] = value{e}.text()
+	}
+	return out
+}
+
+// numbers reads a map of integers; nil if it is empty.
+func (v value) numbers() map[string]int64 {
+	m, _ := v.v.(object)
+	var out map[string]int64
+	for name, e := range m {
+		if out == nil {
+			out = map[string]int64{}
+		}
+		out[name] = value{e}.number()
 	}
 	return out
 }

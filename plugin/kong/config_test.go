@@ -1,12 +1,16 @@
 package kong_test
 
 import (
+	"net/netip"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/gatehouse-auth/gatehouse/plugin/guard"
 	"github.com/gatehouse-auth/gatehouse/plugin/kong"
+	"github.com/gatehouse-auth/gatehouse/plugin/limit"
 )
 
 const full = `{"__seq__":1,"__plugin_id":"x","mode":null,"redis_url":"redis://r","$refs":{"redis_url":"{vault://env/x}"},
@@ -26,6 +30,35 @@ func TestAConfigurationComesWithItsDefaults(t *testing.T) {
 	}
 }
 
+func TestALimitComesWithAllThatItMaySay(t *testing.T) {
+	t.Parallel()
+	text := strings.Replace(full, `{"name":"n","key":"ip","rate":"60-M"}`, `{"name":"n","key":"ip","rate":"60-M"},
+		{"name":"o","key":"subject+header:X-Api-Key","rate":"5-S","window":"fixed","strict":true,"cost":{"POST":5,"OPTIONS":0},
+		 "tiers":{"claim":"plan","rates":{"gold":"9-S"}},"exempt":{"addresses":["10.1.2.3/8","::ffff:192.0.2.1","2001:db8::1"],"subjects":["robot"]}}`, 1)
+	text = strings.Replace(text, `"mode":null`, `"revocation":{"max_lag_seconds":7,"when_behind":"continue"}`, 1)
+	c, err := kong.ParseConfig([]byte(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []guard.Limit{
+		{Name: "n", Key: guard.ByAddress, Rate: limit.Rate{Limit: 60, Period: time.Minute}},
+		{
+			Name: "o", Key: "subject+header:X-Api-Key", Rate: limit.Rate{Limit: 5, Period: time.Second}, Fixed: true, Strict: true,
+			Cost: map[string]int64{"POST": 5, "OPTIONS": 0}, Tiers: guard.Tiers{Claim: "plan", Rates: map[string]limit.Rate{"gold": {Limit: 9, Period: time.Second}}},
+			Exempt: guard.Exempt{
+				Addresses: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("192.0.2.1/32"), netip.MustParsePrefix("2001:db8::1/128")},
+				Subjects:  []string{"robot"},
+			},
+		},
+	}
+	if diff := cmp.Diff(want, c.Limits, cmp.Comparer(func(a, b netip.Prefix) bool { return a == b })); diff != "" {
+		t.Error(diff)
+	}
+	if want := (guard.Alive{MaxLag: 7 * time.Second, Behind: guard.Continue}); c.Alive != want {
+		t.Errorf("revocation %+v", c.Alive)
+	}
+}
+
 func TestAWrongConfigurationIsRefusedWithThePath(t *testing.T) {
 	t.Parallel()
 	replace := func(old, new string) string { return strings.Replace(full, old, new, 1) }
@@ -34,7 +67,17 @@ func TestAWrongConfigurationIsRefusedWithThePath(t *testing.T) {
 		"config: expected a record":                            `[]`,
 		"config.mod: unknown field":                            replace(`"mode":null`, `"mod":1`),
 		"config.mode: expected one of: enforce":                replace(`"mode":null`, `"mode":"off"`),
-		"config.limits[1].key: expected one of: ip, subject":   replace(`"ip"`, `"cookie"`),
+		"config.limits[1].key: expected ip, route, subject":    replace(`"ip"`, `"cookie"`),
+		"config.limits[1].key: expected ip, route, ":           replace(`"ip"`, `"ip subject"`),
+		"config.limits[1].window: expected one of":             replace(`"key":"ip"`, `"key":"ip","window":"leaky"`),
+		"config.limits[1].tiers.rates.gold: invalid value":     replace(`"key":"ip"`, `"key":"ip","tiers":{"claim":"plan","rates":{"gold":"many"}}`),
+		"config.limits[1].tiers.rates.gold: expected a number": replace(`"key":"ip"`, `"key":"ip","tiers":{"claim":"plan","rates":{"gold":"0-M"}}`),
+		"config.limits[1].cost: invalid value":                 replace(`"key":"ip"`, `"key":"ip","cost":{"post":2}`),
+		"config.limits[1].cost.POST: value should be between":  replace(`"key":"ip"`, `"key":"ip","cost":{"POST":-1}`),
+		"config.limits[1].exempt.addresses[1]: expected an":    replace(`"key":"ip"`, `"key":"ip","exempt":{"addresses":["10.0.0.0/33"]}`),
+		"config.limits[1].strict: expected a boolean":          replace(`"key":"ip"`, `"key":"ip","strict":"very"`),
+		"config.revocation.max_lag_seconds: value should be":   replace(`"mode":null`, `"revocation":{"max_lag_seconds":0}`),
+		"config.revocation.when_behind: expected one of: deny": replace(`"mode":null`, `"revocation":{"when_behind":"hope"}`),
 		"config.limits[1].rate: invalid value":                 replace(`60-M`, `60 per minute`),
 		"config.limits[1].rate: expected a number":             replace(`60-M`, `0-M`),
 		"config.limits[1].burst: unknown field":                replace(`"key":"ip"`, `"key":"ip","burst":1`),

@@ -8,5 +8,10 @@ func (l *Limiter) Patient(d time.Duration) *Limiter {
 	return l
 }
 
-// Away reports whether Redis counts as away.
-func (l *Limiter) Away() bool { return l.breaker.Open() }
+// Share sets how many processes are known.
+func (l *Limiter) Share(processes int64) { l.processes.Store(processes) }
+
+// NoteSpent makes k known to be spent.
+func (l *Limiter) NoteSpent(k Key, reset time.Duration) {
+	l.spent.put(note{hash: l.hash(k), until: l.now().Add(reset).UnixMilli(), fact: fact{cost: 1, limit: k.Rate.Limit}})
+}

@@ -1,25 +1,23 @@
-// Package limit counts requests against the limits of a route. The counts live in Redis (ulule/limiter), so that all
-// plugin processes share them; while Redis is away each process counts for itself.
+// Package limit counts requests against the limits of a route. The counts live in Redis, under the keys and in the form of
+// ulule/limiter, so that all plugin processes share them; while Redis is away each process counts for its share. What a
+// request costs is one round trip, and nothing where a limit is known to be spent.
+//
+// docs/adr/limit-windows.md says why the windows are as they are.
 package limit
 
 import (
-	"context"
 	"errors"
-	"fmt"
-	"log/slog"
-	"sync/atomic"
 	"time"
 
-	"github.com/redis/go-redis/v9"
 	"github.com/ulule/limiter/v3"
-	"github.com/ulule/limiter/v3/drivers/store/memory"
-	redisstore "github.com/ulule/limiter/v3/drivers/store/redis"
 
-	"github.com/gatehouse-auth/gatehouse/internal/redisx"
-	"github.com/gatehouse-auth/gatehouse/internal/web"
+	"github.com/gatehouse-auth/gatehouse/internal/fault"
 )
 
-// Rate is how many requests may pass in one fixed window.
+// ErrAway is the answer to a request with a strict limit while Redis is away.
+var ErrAway = fault.New(fault.Unavailable, "Requests cannot be counted at the moment; try again later.").Named("limits_unavailable")
+
+// Rate is how many requests may pass in one window.
 type Rate struct {
 	Limit  int64
 	Period time.Duration
@@ -36,9 +34,26 @@ func ParseRate(s string) (Rate, error) {
 
 // Key is one limit as it applies to one request.
 type Key struct {
-	Name  string // of the limit, shown to the caller
-	Value string // what is counted: the limit's name, its kind and whose request it is
-	Rate  Rate
+	Name   string // of the limit, shown to the caller
+	Value  string // what is counted: the limit's name, its kind and whose request it is
+	Rate   Rate
+	Cost   int64 // what the request takes of the limit; 0 counts as 1
+	Fixed  bool  // count in windows one after another, of which two may be emptied at their edge; else two weighted windows
+	Strict bool  // deny while Redis is away
+}
+
+// peek is the cost of a request that only looks.
+const peek = -1
+
+func (k Key) cost() int64 {
+	switch k.Cost {
+	case peek:
+		return 0
+	case 0:
+		return 1
+	default:
+		return k.Cost
+	}
 }
 
 // State is where one limit stands after this request was counted.
@@ -46,137 +61,65 @@ type State struct {
 	Name      string
 	Rate      Rate
 	Remaining int64
-	Reset     time.Duration // until the window ends
+	Reset     time.Duration // until the window ends or, for an exceeded limit, until there is room for such a request
 	Exceeded  bool
 }
 
-// Result is where all limits of a request stand.
+// Result is where the limits of a request stand.
 type Result struct {
 	Allowed  bool
-	States   []State
-	Degraded bool // counted by this process alone
+	States   []State // of all limits, or of those alone that are known to be spent
+	Degraded bool    // counted by this process alone
+	Repeated bool    // the request had been counted before, and was not again; States may be empty
 }
 
-const (
-	prefix = "gatehouse:limit"
-	// retry is how often Redis is tried while it is away; it bounds how long limits stay local after its return.
-	retry = 500 * time.Millisecond
-	// timeout bounds the counting of one request.
-	timeout = 250 * time.Millisecond
-	// tolerate is how many requests in a row may find Redis too slow before it counts as away. One slow command must not
-	// make the whole process count alone, for then more pass than the limit says.
-	tolerate = 2
-)
-
-// Limiter counts. It is safe for concurrent use.
-type Limiter struct {
-	client  redis.UniversalClient
-	local   limiter.Store
-	breaker redisx.Breaker
-	now     func() time.Time
-	timeout time.Duration
-
-	loading chan struct{} // holds one token: the right to make shared
-	shared  atomic.Pointer[limiter.Store]
+// usage is what has been counted for one key.
+type usage struct {
+	fits         bool
+	count        int64 // in the window that is open
+	ttl          int64 // until what was counted in it no longer matters, in milliseconds
+	before, left int64 // what the window before it counted, and how long that still matters
 }
 
-// New makes a limiter; Redis need not be there yet.
-func New(client redis.UniversalClient, now func() time.Time, log *slog.Logger) *Limiter {
-	l := &Limiter{
-		client: client, now: now, timeout: timeout,
-		local:   memory.NewStoreWithOptions(limiter.StoreOptions{Prefix: prefix, CleanUpInterval: time.Minute}),
-		loading: make(chan struct{}, 1),
-	}
-	l.breaker = redisx.Breaker{
-		Pause: retry, Tolerate: tolerate, Now: now,
-		Probe: func() error { return l.ping(context.Background()) },
-		Changed: func(away bool, cause error) {
-			if away {
-				log.Warn("limits: Redis is away; counting locally", "error", cause)
-			} else {
-				log.Info("limits: Redis is back")
-			}
-		},
-	}
-	return l
+// weighted is how much of the limit is used.
+func (u usage) weighted(period int64) float64 {
+	return float64(u.count) + float64(u.before)*float64(u.left)/float64(period)
 }
 
-// Take counts the request against every key and answers whether all still had room. Redis away is no error: the request is
-// counted locally.
-func (l *Limiter) Take(ctx context.Context, keys []Key) (Result, error) {
-	if len(keys) == 0 {
-		return Result{Allowed: true}, nil
+// state tells of u what the caller is told of k.
+func (u usage) state(k Key) State {
+	period := k.Rate.Period.Milliseconds()
+	s := State{Name: k.Name, Rate: k.Rate, Exceeded: !u.fits, Remaining: max(0, k.Rate.Limit-int64(ceil(u.weighted(period))))}
+	wait := u.ttl
+	switch {
+	case k.Fixed:
+	case u.fits:
+		wait -= period
+	default:
+		wait = u.wait(k, period)
 	}
-	var res Result
-	err := l.breaker.Do(func() (err error) {
-		// A caller who hangs up says nothing about Redis and is counted all the same.
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), l.timeout)
-		defer cancel()
-		store, err := l.store(ctx)
-		if err != nil {
-			return err
-		}
-		res, err = count(ctx, store, keys, l.now())
-		return err
-	})
-	if err == nil {
-		return res, nil
-	}
-	res, err = count(ctx, l.local, keys, l.now())
-	if err != nil {
-		return Result{}, fmt.Errorf("count locally: %w", err)
-	}
-	res.Degraded = true
-	return res, nil
+	s.Reset = min(max(time.Duration(wait)*time.Millisecond, time.Millisecond), 2*k.Rate.Period)
+	return s
 }
 
-// Ready asks Redis and answers a degraded state while limits are counted locally.
-func (l *Limiter) Ready() error {
-	if err := l.breaker.Do(func() error { return l.ping(context.Background()) }); err != nil {
-		return web.Degraded("Limits are counted by each process alone: Redis is away.")
+func ceil(f float64) float64 {
+	if i := float64(int64(f)); i == f {
+		return i
 	}
-	return nil
+	return float64(int64(f) + 1)
 }
 
-func (l *Limiter) ping(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, l.timeout)
-	defer cancel()
-	return l.client.Ping(ctx).Err()
-}
-
-// store makes ulule's store when it is first needed, for it loads its scripts then and fails without Redis. One caller
-// does; the others wait no longer than they would for Redis itself.
-func (l *Limiter) store(ctx context.Context) (limiter.Store, error) {
-	if s := l.shared.Load(); s != nil {
-		return *s, nil
+// wait is how long nothing may happen until a request of k's cost fits into two weighted windows, in milliseconds.
+func (u usage) wait(k Key, period int64) int64 {
+	room := float64(k.Rate.Limit - k.cost())
+	if room < 0 {
+		return period
 	}
-	select {
-	case l.loading <- struct{}{}:
-		defer func() { <-l.loading }()
-	case <-ctx.Done():
-		return nil, fmt.Errorf("wait for scripts: %w", ctx.Err())
+	if c := float64(u.count); c > room { // not before the open window is the one before, and has lost enough weight
+		return u.ttl - period + int64(ceil(float64(period)*(1-room/c)))
 	}
-	if s := l.shared.Load(); s != nil {
-		return *s, nil
+	if u.before == 0 {
+		return 1
 	}
-	s, err := redisstore.NewStoreWithOptions(l.client, limiter.StoreOptions{Prefix: prefix})
-	if err != nil {
-		return nil, fmt.Errorf("load scripts: %w", err)
-	}
-	l.shared.Store(&s)
-	return s, nil
-}
-
-func count(ctx context.Context, store limiter.Store, keys []Key, now time.Time) (Result, error) {
-	res := Result{Allowed: true, States: make([]State, 0, len(keys))}
-	for _, k := range keys {
-		c, err := store.Get(ctx, k.Value, limiter.Rate{Limit: k.Rate.Limit, Period: k.Rate.Period})
-		if err != nil {
-			return Result{}, err
-		}
-		reset := min(max(time.Unix(c.Reset, 0).Sub(now), time.Second), k.Rate.Period)
-		res.States = append(res.States, State{Name: k.Name, Rate: k.Rate, Remaining: c.Remaining, Reset: reset, Exceeded: c.Reached})
-		res.Allowed = res.Allowed && !c.Reached
-	}
-	return res, nil
+	return u.left - int64((room-float64(u.count))*float64(period)/float64(u.before))
 }

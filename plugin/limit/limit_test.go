@@ -5,7 +5,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
-	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -18,22 +18,24 @@ import (
 
 	"github.com/gatehouse-auth/gatehouse/internal/redisx"
 	"github.com/gatehouse-auth/gatehouse/internal/testenv"
+	"github.com/gatehouse-auth/gatehouse/internal/testenv/nodes"
 	"github.com/gatehouse-auth/gatehouse/plugin/limit"
 )
 
-// The cleaner of ulule's memory store ends by a finalizer only.
+// The cleaner of ulule's memory store, which is the reference here, ends by a finalizer only.
 func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m, goleak.IgnoreTopFunction("github.com/ulule/limiter/v3/drivers/store/memory.(*cleaner).Run"),
 		// A pool that has been closed while its Redis was away ends this one within a second.
 		goleak.IgnoreAnyFunction("github.com/redis/go-redis/v9/internal/pool.(*ConnPool).tryDial"))
 }
 
-// each runs a test of the contract on the two Redis that limits must work on alike.
+// each runs a test of the contract on every Redis that limits must work on alike.
 func each(t *testing.T, test func(t *testing.T, url string)) {
 	t.Parallel()
 	for name, url := range map[string]func(*testing.T) string{
 		"redis":     func(t *testing.T) string { return testenv.Redis(t) },
 		"miniredis": func(t *testing.T) string { return "redis://" + miniredis.RunT(t).Addr() },
+		"cluster":   func(t *testing.T) string { url, _ := nodes.Cluster(t); return url },
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -42,27 +44,31 @@ func each(t *testing.T, test func(t *testing.T, url string)) {
 	}
 }
 
-func open(t *testing.T, url string, now func() time.Time) *limit.Limiter {
+func client(t testing.TB, url string) redis.UniversalClient {
 	t.Helper()
 	c, err := redisx.Open(url)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { c.Close() })
-	return limit.New(c, now, slog.New(slog.DiscardHandler))
+	return c
 }
 
-// patient is an edge whose time-outs a busy machine does not reach.
-func patient(t *testing.T, url string) *limit.Limiter {
+func options(t testing.TB, url string) limit.Options {
 	t.Helper()
-	opts, err := redis.ParseURL(url)
-	if err != nil {
-		t.Fatal(err)
+	return limit.Options{Redis: client(t, url), ID: uuid.NewString(), Memory: 1 << 20, Now: time.Now, Log: slog.New(slog.DiscardHandler)}
+}
+
+func open(t testing.TB, url string) *limit.Limiter { return limit.New(options(t, url)) }
+
+// patient is an edge whose time-outs a busy machine does not reach.
+func patient(t testing.TB, url string) *limit.Limiter {
+	t.Helper()
+	mark := "?"
+	if strings.Contains(url, "?") {
+		mark = "&"
 	}
-	opts.ReadTimeout, opts.PoolTimeout, opts.DialTimeout = time.Minute, time.Minute, time.Minute
-	c := redis.NewClient(opts)
-	t.Cleanup(func() { c.Close() })
-	return limit.New(c, time.Now, slog.New(slog.DiscardHandler)).Patient(time.Minute)
+	return limit.New(options(t, url+mark+"patience=1m")).Patient(time.Minute)
 }
 
 func key(limitTo int64) limit.Key {
@@ -71,7 +77,7 @@ func key(limitTo int64) limit.Key {
 
 func take(t *testing.T, l *limit.Limiter, keys ...limit.Key) limit.Result {
 	t.Helper()
-	res, err := l.Take(t.Context(), keys)
+	res, err := l.Take(t.Context(), "", keys)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -85,7 +91,7 @@ func race(t *testing.T, n int, k limit.Key, degraded bool, edges ...*limit.Limit
 	var wg sync.WaitGroup
 	for i := range n {
 		wg.Go(func() {
-			res, err := edges[i%len(edges)].Take(t.Context(), []limit.Key{k})
+			res, err := edges[i%len(edges)].Take(t.Context(), "", []limit.Key{k})
 			if err != nil || res.Degraded != degraded {
 				t.Errorf("result %+v, error %v", res, err)
 			}
@@ -121,11 +127,19 @@ func TestExactlyAsManyPassAsTheLimitSays(t *testing.T) {
 	})
 }
 
+func TestExactlyAsManyPassBehindASentinel(t *testing.T) {
+	t.Parallel()
+	url, _ := nodes.Sentinel(t)
+	if n := race(t, 80, key(50), false, patient(t, url), patient(t, url)); n != 50 {
+		t.Errorf("%d passed, want 50", n)
+	}
+}
+
 // S63: the local share is exact too.
 func TestExactlyAsManyPassLocally(t *testing.T) {
 	t.Parallel()
 	m := miniredis.RunT(t)
-	l := open(t, "redis://"+m.Addr(), time.Now)
+	l := open(t, "redis://"+m.Addr())
 	m.Close()
 	if n := race(t, 80, key(50), true, l); n != 50 {
 		t.Errorf("%d passed, want 50", n)
@@ -134,14 +148,36 @@ func TestExactlyAsManyPassLocally(t *testing.T) {
 
 func TestASpentLimitSaysWhichAndUntilWhen(t *testing.T) {
 	each(t, func(t *testing.T, url string) {
-		l := patient(t, url)
-		wide, narrow := key(10), key(1)
-		take(t, l, wide, narrow)
-		take(t, l, wide, narrow)
-		res := take(t, l, wide, narrow)
-		if res.Allowed || res.States[0].Exceeded || !res.States[1].Exceeded || res.States[0].Remaining != 7 ||
-			res.States[1].Reset <= 59*time.Minute || res.States[1].Reset > time.Hour {
-			t.Errorf("result %+v", res)
+		for _, fixed := range []bool{false, true} {
+			l, other := patient(t, url), patient(t, url)
+			wide, narrow := key(10), key(1)
+			wide.Fixed, narrow.Fixed = fixed, fixed
+			if res := take(t, l, wide, narrow); !res.Allowed || len(res.States) != 2 || res.States[0].Remaining != 9 || res.States[1].Remaining != 0 || res.States[0].Exceeded {
+				t.Errorf("the first: %+v", res)
+			}
+			for what, edge := range map[string]*limit.Limiter{"asks Redis": l, "asks Redis too": other} {
+				res := take(t, edge, wide, narrow)
+				if res.Allowed || len(res.States) != 2 || res.States[0].Exceeded || !res.States[1].Exceeded {
+					t.Fatalf("%s: %+v", what, res)
+				}
+				reset := time.Hour // of a weighted window: until it has lost all its weight
+				if !fixed {
+					reset *= 2
+				}
+				if r := res.States[1].Reset; r <= reset-time.Minute || r > reset {
+					t.Errorf("%s: reset %v, want %v", what, r, reset)
+				}
+			}
+			// Known to be spent: only the spent limit's state is told.
+			if res := take(t, l, wide, narrow); res.Allowed || len(res.States) != 1 || res.States[0].Name != narrow.Name || !res.States[0].Exceeded || res.States[0].Remaining != 0 {
+				t.Errorf("known to be spent: %+v", res)
+			}
+			// S63: what is refused is counted against none. In a cluster each limit is counted where it lies.
+			if _, cluster := strings.CutPrefix(url, "redis+cluster:"); !cluster {
+				if res := take(t, l, wide); res.States[0].Remaining != 8 {
+					t.Errorf("refused requests were counted: %+v", res)
+				}
+			}
 		}
 	})
 }
@@ -149,15 +185,17 @@ func TestASpentLimitSaysWhichAndUntilWhen(t *testing.T) {
 // A Redis that came back empty has lost the scripts too.
 func TestLimitsOutliveTheLossOfTheirScripts(t *testing.T) {
 	each(t, func(t *testing.T, url string) {
-		opts, err := redis.ParseURL(url)
-		if err != nil {
-			t.Fatal(err)
-		}
-		c := redis.NewClient(opts)
-		t.Cleanup(func() { c.Close() })
+		c := client(t, url)
 		l, k := patient(t, url), key(3)
 		take(t, l, k)
-		if err := c.ScriptFlush(t.Context()).Err(); err != nil {
+		flush := func(ctx context.Context, c redis.Cmdable) error { return c.ScriptFlush(ctx).Err() }
+		var err error
+		if cluster, ok := c.(*redis.ClusterClient); ok {
+			err = cluster.ForEachMaster(t.Context(), func(ctx context.Context, c *redis.Client) error { return flush(ctx, c) })
+		} else {
+			err = flush(t.Context(), c)
+		}
+		if err != nil {
 			t.Fatal(err)
 		}
 		if res := take(t, l, k); res.Degraded || res.States[0].Remaining != 1 {
@@ -168,7 +206,7 @@ func TestLimitsOutliveTheLossOfTheirScripts(t *testing.T) {
 
 func TestARequestWithoutLimitsPasses(t *testing.T) {
 	t.Parallel()
-	if res := take(t, open(t, "redis://127.0.0.1:1", time.Now)); !res.Allowed || res.Degraded {
+	if res := take(t, open(t, "redis://127.0.0.1:1")); !res.Allowed || res.Degraded {
 		t.Errorf("result %+v", res)
 	}
 }
@@ -178,7 +216,7 @@ func TestWhileRedisIsAwayEachProcessCountsForItself(t *testing.T) {
 	t.Parallel()
 	m := miniredis.RunT(t)
 	address := m.Addr()
-	l := open(t, "redis://"+address, time.Now)
+	l := open(t, "redis://"+address)
 	k := key(4)
 	if res := take(t, l, k); res.Degraded || l.Ready() != nil {
 		t.Fatalf("with Redis: %+v", res)
@@ -213,7 +251,7 @@ func TestReadinessNeedsNoTraffic(t *testing.T) {
 	t.Parallel()
 	m := miniredis.RunT(t)
 	address := m.Addr()
-	l := open(t, "redis://"+address, time.Now)
+	l := open(t, "redis://"+address)
 	within(t, "ready", 2*time.Second, func() bool { return l.Ready() == nil })
 	m.Close()
 	within(t, "degraded", 2*time.Second, func() bool { return l.Ready() != nil })
@@ -233,9 +271,9 @@ func TestAHungRedisIsNotWaitedForTwice(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { ln.Close() })
-	l := open(t, "redis://"+ln.Addr().String(), time.Now).Patient(20 * time.Millisecond)
+	l := open(t, "redis://"+ln.Addr().String()).Patient(20 * time.Millisecond)
 	k := key(1 << 40)
-	within(t, "Redis counts as away", 10*time.Second, func() bool { take(t, l, k); return l.Away() })
+	within(t, "Redis counts as away", 10*time.Second, func() bool { take(t, l, k); return l.Stats().Away })
 	// The machine may stall this test at any moment, so the least of many is what a request costs.
 	fastest, slow := time.Hour, 0
 	for range 200 {
@@ -257,12 +295,9 @@ func TestAHungRedisIsNotWaitedForTwice(t *testing.T) {
 // S63: one slow command does not make the process count alone.
 func TestOneSlowCommandIsNotALoss(t *testing.T) {
 	t.Parallel()
-	c, err := redisx.Open("redis://" + miniredis.RunT(t).Addr())
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { c.Close() })
-	l, k := limit.New(c, time.Now, slog.New(slog.DiscardHandler)).Patient(time.Minute), key(10)
+	o := options(t, "redis://"+miniredis.RunT(t).Addr())
+	c := o.Redis
+	l, k := limit.New(o).Patient(time.Minute), key(10)
 	take(t, l, k)
 	fail := failOnce{}
 	c.AddHook(&fail)
@@ -300,7 +335,7 @@ func TestRedisMayComeLater(t *testing.T) {
 	}
 	address := m.Addr()
 	m.Close()
-	l := open(t, "redis://"+address, time.Now)
+	l := open(t, "redis://"+address)
 	if res := take(t, l, key(1)); !res.Allowed || !res.Degraded {
 		t.Errorf("result %+v", res)
 	}
@@ -332,23 +367,4 @@ func FuzzParseRate(f *testing.F) {
 			t.Errorf("%q is taken as %v", s, r)
 		}
 	})
-}
-
-func BenchmarkTake(b *testing.B) {
-	c, err := redisx.Open(testenv.Redis(b))
-	if err != nil {
-		b.Fatal(err)
-	}
-	defer c.Close()
-	l := limit.New(c, time.Now, slog.New(slog.DiscardHandler))
-	for _, n := range []int{1, 2} {
-		b.Run(strconv.Itoa(n), func(b *testing.B) {
-			keys := []limit.Key{key(1 << 40), key(1 << 40)}[:n]
-			for b.Loop() {
-				if _, err := l.Take(b.Context(), keys); err != nil {
-					b.Fatal(err)
-				}
-			}
-		})
-	}
 }
