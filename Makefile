@@ -2,7 +2,7 @@
 GO           ?= go
 FLAGS        ?=
 GOLANGCI     := $(GO) run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
-OPA          := $(GO) run github.com/open-policy-agent/opa
+OPA           = $(GO) run github.com/open-policy-agent/opa@$(shell $(GO) list -m -f '{{.Version}}' github.com/open-policy-agent/opa)
 WITH_SERVERS := $(GO) run ./internal/testenv/run --
 PROGRAMS     := $(addprefix bin/gatehouse-,plugin pdp authsvc dev)
 
