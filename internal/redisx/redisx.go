@@ -74,6 +74,16 @@ func Open(address string) (redis.UniversalClient, error) {
 	return nil, errAddress
 }
 
+// Shown is an address that Open takes without what may be secret in it: user, password and what stands after ?.
+func Shown(address string) string {
+	scheme, rest, ok := strings.Cut(address, "://")
+	_, hosts, path, _, err := split(rest)
+	if !ok || err != nil {
+		return "unreadable"
+	}
+	return scheme + "://" + strings.Join(hosts, ",") + path
+}
+
 // take answers a value of the query, or def, and takes it out, for go-redis does not know it.
 func take(query url.Values, name, def string) string {
 	v := query.Get(name)

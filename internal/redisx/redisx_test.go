@@ -120,6 +120,21 @@ func TestAnAddressSaysWhatIsOpened(t *testing.T) {
 	}
 }
 
+func TestAnAddressIsShownWithoutItsSecrets(t *testing.T) {
+	t.Parallel()
+	for address, want := range map[string]string{
+		"redis://u:canary@h:1/2?password=canary":                          "redis://h:1/2",
+		"redis+sentinel://u:c@nary@a,b:2/3?master=m&sentinel_password=ca": "redis+sentinel://a,b:2/3",
+		"unix://canary@/run/redis.sock":                                   "unix:///run/redis.sock",
+		"canary":                                                          "unreadable",
+		"redis://canary?%zz":                                              "unreadable",
+	} {
+		if got := redisx.Shown(address); got != want {
+			t.Errorf("%s is shown as %s, want %s", address, got, want)
+		}
+	}
+}
+
 func FuzzOpen(f *testing.F) {
 	f.Add("redis+sentinel://u:p@a,b:2/3?master=m")
 	f.Add("redis+cluster://a,b")

@@ -6,6 +6,7 @@ import (
 	"net/url"
 	"slices"
 
+	"github.com/gatehouse-auth/gatehouse/internal/redisx"
 	"github.com/gatehouse-auth/gatehouse/internal/web"
 	"github.com/gatehouse-auth/gatehouse/plugin/metrics"
 )
@@ -42,8 +43,8 @@ func (a *App) state() metrics.Parts {
 	var p metrics.Parts
 	for address, s := range stores {
 		p.Redis = append(p.Redis, metrics.Redis{
-			Address: plainAddress(address), Up: s.limiter.Ready() == nil, Known: s.revocations.Known() == nil,
-			Lag: s.revocations.Lag(), Revocations: s.revocations.Len(),
+			Address: redisx.Shown(address), Up: s.limiter.Ready() == nil, Known: s.revocations.Known() == nil,
+			Lag: s.revocations.Lag(), Revocations: s.revocations.Len(), Gaps: s.revocations.Gaps(), Limits: s.limiter.Stats(),
 		})
 	}
 	for address, k := range keys {

@@ -125,8 +125,8 @@ const sayBehind = 10 * time.Second
 
 // continued tells that a request went on though its session may have ended.
 func (g *Guard) continued(ctx context.Context, s *state, lag time.Duration) {
-	if g.Behind != nil {
-		g.Behind(s.Route, lag)
+	if g.Meter != nil {
+		g.Meter.Behind(s.Route)
 	}
 	now := g.Now().UnixMilli()
 	if last := g.saidBehind.Load(); now-last >= sayBehind.Milliseconds() && g.saidBehind.CompareAndSwap(last, now) {

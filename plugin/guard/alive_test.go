@@ -63,14 +63,14 @@ func TestGoingOnThoughBehindIsTold(t *testing.T) {
 	t.Parallel()
 	w := calm()
 	w.lag = time.Minute
-	g := build(t, w, func(c *guard.Config) { c.Alive = guard.Alive{MaxLag: 30 * time.Second, Behind: guard.Continue} })
+	g, m := metered(t, w, func(c *guard.Config) { c.Alive = guard.Alive{MaxLag: 30 * time.Second, Behind: guard.Continue} })
 	for range 5 {
 		if v := g.Check(t.Context(), request(nil)); !v.Forward {
 			t.Fatalf("denied: %s", v.Body)
 		}
 	}
-	if n := strings.Count(w.log.String(), "revocations are behind"); w.behind != 5 || n != 1 {
-		t.Errorf("counted %d times, said %d times", w.behind, n)
+	if n := strings.Count(w.log.String(), "revocations are behind"); len(m.behind) != 5 || n != 1 {
+		t.Errorf("counted %d times, said %d times", len(m.behind), n)
 	}
 }
 

@@ -25,7 +25,6 @@ type Parts struct {
 	Verifier     Verifier
 	Revocations  Revocations
 	Introspector Introspector
-	Behind       func(route string, lag time.Duration) // told of each request that went on though the revocations were behind; may be nil
 	Limiter      Limiter
 	Challenger   Challenger
 	Decider      Decider
@@ -41,6 +40,7 @@ type Parts struct {
 type Meter interface {
 	Passed(stage string, took time.Duration) // a request was in a stage, whatever came of it
 	Failed(route, stage, reason string)      // a check was not passed; several for one request in observe mode
+	Behind(route string)                     // a request went on though it is not known which sessions have ended
 	Decided(d *Decision)                     // once for each request
 }
 

@@ -32,7 +32,6 @@ type world struct {
 	active  func() (bool, error)
 	spent   func([]limit.Key) []limit.State
 	taken   [][]limit.Key
-	behind  int
 	ids     []string
 	revoked bool
 	take    func([]limit.Key) (limit.Result, error)
@@ -102,7 +101,7 @@ func build(t testing.TB, w *world, change func(*guard.Config)) *guard.Guard {
 		change(&cfg)
 	}
 	g, err := guard.New(cfg, guard.Parts{
-		Verifier: w, Revocations: w, Introspector: w, Behind: func(string, time.Duration) { w.behind++ }, Limiter: w, Challenger: w, Decider: w,
+		Verifier: w, Revocations: w, Introspector: w, Limiter: w, Challenger: w, Decider: w,
 		Now: func() time.Time { return now }, NewID: func() string { return "d-edge" }, Log: telemetry.Logger(&w.log, slog.LevelInfo),
 	})
 	if err != nil {

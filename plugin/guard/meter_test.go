@@ -14,12 +14,13 @@ import (
 )
 
 // meter writes down what it is told.
-type meter struct{ passed, failed, decided []string }
+type meter struct{ passed, failed, decided, behind []string }
 
 func (m *meter) Passed(stage string, _ time.Duration) { m.passed = append(m.passed, stage) }
 func (m *meter) Failed(route, stage, reason string) {
 	m.failed = append(m.failed, route+" "+stage+" "+reason)
 }
+func (m *meter) Behind(route string) { m.behind = append(m.behind, route) }
 func (m *meter) Decided(d *guard.Decision) {
 	m.decided = append(m.decided, fmt.Sprintln(d.Route, d.Stage, d.Code, d.Allowed, d.Observed, d.Subject))
 }

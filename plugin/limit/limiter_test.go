@@ -114,9 +114,9 @@ func TestASpentLimitHasRoomAgainAfterItsReset(t *testing.T) {
 func TestARequestTakesWhatItCosts(t *testing.T) {
 	each(t, func(t *testing.T, url string) {
 		l := patient(t, url)
-		dear, cheap := key(10), limit.Key{}
+		dear := key(10)
 		dear.Cost = 4
-		cheap = dear
+		cheap := dear
 		cheap.Cost = 1
 		for i, want := range []int64{6, 2} {
 			if res := take(t, l, dear); !res.Allowed || res.States[0].Remaining != want {

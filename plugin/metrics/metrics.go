@@ -20,6 +20,7 @@ type Registry struct {
 	registry *prometheus.Registry
 	requests *prometheus.CounterVec
 	failures *prometheus.CounterVec
+	behind   *prometheus.CounterVec
 	stages   map[string]prometheus.Observer
 }
 
@@ -38,6 +39,10 @@ func New(parts func() Parts) *Registry {
 			Name: "gatehouse_failed_checks_total",
 			Help: "Checks that requests did not pass, by route, stage and reason; one request may fail several in observe mode.",
 		}, []string{"route", "stage", "reason"}),
+		behind: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "gatehouse_behind_requests_total",
+			Help: "Requests by route that went on though it was not known which sessions had ended lately.",
+		}, []string{"route"}),
 		stages: map[string]prometheus.Observer{},
 	}
 	took := prometheus.NewHistogramVec(prometheus.HistogramOpts{
@@ -47,7 +52,7 @@ func New(parts func() Parts) *Registry {
 		r.stages[stage] = took.WithLabelValues(stage)
 	}
 	r.registry.MustRegister(
-		r.requests, r.failures, took, collector{parts},
+		r.requests, r.failures, r.behind, took, collector{parts},
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 	)
 	return r
@@ -69,6 +74,9 @@ func (r *Registry) Decided(d *guard.Decision) {
 func (r *Registry) Failed(route, stage, reason string) {
 	r.failures.WithLabelValues(route, stage, reason).Inc()
 }
+
+// Behind implements guard.Meter.
+func (r *Registry) Behind(route string) { r.behind.WithLabelValues(route).Inc() }
 
 // Passed implements guard.Meter.
 func (r *Registry) Passed(stage string, took time.Duration) {

@@ -4,6 +4,8 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/gatehouse-auth/gatehouse/plugin/limit"
 )
 
 // Parts is how the parts of the edge are at one moment.
@@ -21,6 +23,8 @@ type Redis struct {
 	Known       bool          // whether revocations have been read at all
 	Lag         time.Duration // of the revocations, if Known
 	Revocations int
+	Gaps        int64 // how often revocations were found to have been trimmed unread
+	Limits      limit.Stats
 }
 
 // KeySet is one issuer's keys.
@@ -49,6 +53,9 @@ var (
 	redisUp = desc("gatehouse_redis_up", "Whether Redis answers (1) or limits are counted by this process alone (0).", "redis")
 	lag     = desc("gatehouse_revocation_lag_seconds", "How long ago it was last known that no revocation is missing.", "redis")
 	entries = desc("gatehouse_revocations", "Revocations held in memory.", "redis")
+	gaps    = desc("gatehouse_revocation_gaps_total", "How often revocations were found to have been trimmed from the stream before they could be read.", "redis")
+	takes   = desc("gatehouse_limited_requests_total", "Requests with limits, by how they were counted: shared (in Redis), local (by this process alone), spent (refused without asking), repeated (counted before).", "redis", "how")
+	sharers = desc("gatehouse_limit_processes", "Processes that share the limits, by the last count.", "redis")
 	keyAge  = desc("gatehouse_key_set_age_seconds", "How long ago an issuer's key set was last fetched; missing until it was.", "url")
 	keyIn   = desc("gatehouse_key_set_loaded", "Whether an issuer's key set is there (1) or tokens cannot be verified (0).", "url")
 	lookups = desc("gatehouse_cache_lookups_total", "Look-ups in memory by cache (token, decision) and result (hit, miss).", "cache", "result")
@@ -61,7 +68,7 @@ func desc(name, help string, labels ...string) *prometheus.Desc {
 
 // Describe implements prometheus.Collector.
 func (c collector) Describe(to chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{redisUp, lag, entries, keyAge, keyIn, lookups, pdpWell} {
+	for _, d := range []*prometheus.Desc{redisUp, lag, entries, gaps, takes, sharers, keyAge, keyIn, lookups, pdpWell} {
 		to <- d
 	}
 }
@@ -80,10 +87,19 @@ func (c collector) Collect(to chan<- prometheus.Metric) {
 		told[series{d, label}] = true
 		to <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, label)
 	}
+	counted := map[string]bool{}
 	p := c.parts()
 	for _, r := range p.Redis {
 		gauge(redisUp, number(r.Up), r.Address)
 		gauge(entries, float64(r.Revocations), r.Address)
+		gauge(sharers, float64(r.Limits.Processes), r.Address)
+		if !counted[r.Address] {
+			counted[r.Address] = true
+			to <- prometheus.MustNewConstMetric(gaps, prometheus.CounterValue, float64(r.Gaps), r.Address)
+			for how, n := range map[string]uint64{"shared": r.Limits.Shared, "local": r.Limits.Local, "spent": r.Limits.Spent, "repeated": r.Limits.Repeated} {
+				to <- prometheus.MustNewConstMetric(takes, prometheus.CounterValue, float64(n), r.Address, how)
+			}
+		}
 		if r.Known {
 			gauge(lag, r.Lag.Seconds(), r.Address)
 		}
