@@ -219,16 +219,18 @@ func TestAReplacedStreamHidesNothing(t *testing.T) {
 // A stream longer than one page is known only when it has been read to its end.
 func TestALongStreamIsReadToItsEnd(t *testing.T) {
 	each(t, func(t *testing.T, c redis.UniversalClient, follow func(func() time.Time) *revocation.Follower) {
-		const n = 2500
-		_, err := c.Pipelined(t.Context(), func(p redis.Pipeliner) error {
-			for i := range n {
-				r := redisx.Revocation{Kind: "sid", Value: "s" + strconv.Itoa(i), ExpiresAt: time.Now().Add(time.Hour)}
-				p.XAdd(t.Context(), &redis.XAddArgs{Stream: redisx.RevocationStream, Values: r.Values()})
+		const n, batch = 2500, 100
+		for i := 0; i < n; i += batch {
+			_, err := c.Pipelined(t.Context(), func(p redis.Pipeliner) error {
+				for j := range batch {
+					r := redisx.Revocation{Kind: "sid", Value: "s" + strconv.Itoa(i+j), ExpiresAt: time.Now().Add(time.Hour)}
+					p.XAdd(t.Context(), &redis.XAddArgs{Stream: redisx.RevocationStream, Values: r.Values()})
+				}
+				return nil
+			})
+			if err != nil {
+				t.Fatal(err)
 			}
-			return nil
-		})
-		if err != nil {
-			t.Fatal(err)
 		}
 		f := follow(time.Now)
 		within(t, "the stream has been read", func() bool { return f.Known() == nil })
