@@ -151,7 +151,7 @@ func (b *builder) build() ([]*route, error) {
 		upstreams[u.Name] = p
 		b.pools = append(b.pools, p)
 	}
-	global, err := b.pick(b.document.Plugins, "plugins", "", "")
+	global, err := b.pick(b.document.Plugins, "plugins", "", "", owner{})
 	if err != nil {
 		return nil, err
 	}
@@ -160,23 +160,18 @@ func (b *builder) build() ([]*route, error) {
 	var routes []*route
 	add := func(spec routeSpec, s *service, where string) error {
 		rt := &route{spec: spec, service: s, id: stableID("route", spec.Name)}
-		for _, choose := range []func() (*instance, error){
-			func() (*instance, error) { return b.pick(spec.Plugins, where+".plugins", "", "") },
-			func() (*instance, error) { return b.pick(b.document.Plugins, "plugins", spec.Name, "") },
-		} {
-			i, err := choose()
-			if err != nil {
-				return err
-			}
-			if i != nil && rt.plugin == nil {
+		own, err := b.pick(spec.Plugins, where+".plugins", "", "", owner{routeID: rt.id})
+		if err != nil {
+			return err
+		}
+		named, err := b.pick(b.document.Plugins, "plugins", spec.Name, "", owner{routeID: rt.id})
+		if err != nil {
+			return err
+		}
+		for _, i := range []*instance{own, named, inherited[s.spec.Name], global} {
+			if rt.plugin == nil {
 				rt.plugin = i
 			}
-		}
-		if rt.plugin == nil {
-			rt.plugin = inherited[s.spec.Name]
-		}
-		if rt.plugin == nil {
-			rt.plugin = global
 		}
 		routes = append(routes, rt)
 		return nil
@@ -194,11 +189,11 @@ func (b *builder) build() ([]*route, error) {
 			}, b.log)
 		}
 		services[spec.Name] = s
-		own, err := b.pick(spec.Plugins, where+".plugins", "", "")
+		own, err := b.pick(spec.Plugins, where+".plugins", "", "", owner{serviceID: s.id})
 		if err != nil {
 			return nil, err
 		}
-		named, err := b.pick(b.document.Plugins, "plugins", "", spec.Name)
+		named, err := b.pick(b.document.Plugins, "plugins", "", spec.Name, owner{serviceID: s.id})
 		if err != nil {
 			return nil, err
 		}
@@ -246,7 +241,7 @@ func (b *builder) references(routes []*route, services map[string]*service) erro
 }
 
 // pick finds and checks the plugin of a list that belongs to this very route, service, or (both empty) list.
-func (b *builder) pick(list []pluginSpec, where, routeName, serviceName string) (*instance, error) {
+func (b *builder) pick(list []pluginSpec, where, routeName, serviceName string, of owner) (*instance, error) {
 	var found *instance
 	for i, p := range list {
 		if p.Route != routeName || p.Service != serviceName {
@@ -267,7 +262,7 @@ func (b *builder) pick(list []pluginSpec, where, routeName, serviceName string) 
 			return nil, fmt.Errorf("%s: the plugin is here twice", at)
 		}
 		b.sequence++
-		found, err = newInstance(stableID("plugin", at), b.sequence, config)
+		found, err = newInstance(b.info.Name, stableID("plugin", at), b.sequence, of, config)
 		if err != nil {
 			return nil, err
 		}

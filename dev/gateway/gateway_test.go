@@ -179,7 +179,8 @@ func TestPluginSeesTheRequestAsTheClientSentIt(t *testing.T) {
 		t.Errorf("upstream headers %v", out.Header)
 	}
 	config := f.starts()[0]
-	if config["url"] != "http://idp" || config["mode"] != "enforce" || config["skew"] != 30.0 || config["__plugin_id"] == "" || config["__seq__"] == nil {
+	if config["url"] != "http://idp" || config["mode"] != "enforce" || config["skew"] != 30.0 || config["__plugin_id"] == "" || config["__seq__"] == nil ||
+		config["route_id"] == "" || config["__key__"] == "" || config["__ws_id"] == "" {
 		t.Errorf("config %v", config)
 	}
 	if v, ok := config["tiers"]; !ok || v != nil {

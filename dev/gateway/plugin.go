@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"net"
 	"strings"
 	"sync"
@@ -54,12 +55,23 @@ type instance struct {
 	epoch int64 // 0: never started
 }
 
-func newInstance(pluginID string, sequence int, config map[string]any) (*instance, error) {
-	full := make(map[string]any, len(config)+2)
-	for k, v := range config {
-		full[k] = v
+// workspace is the one that there is.
+const workspace = "0dc6f45b-8f8d-40d2-a504-473544ee190b"
+
+// owner is what a plugin is configured for: a route, a service, or (both empty) everything.
+type owner struct{ routeID, serviceID string }
+
+// newInstance adds to a configuration what Kong 3.9 adds (get_plugin_config in its runloop/plugins_iterator.lua).
+func newInstance(plugin, pluginID string, sequence int, of owner, config map[string]any) (*instance, error) {
+	full := maps.Clone(config)
+	full["__seq__"], full["__plugin_id"], full["__ws_id"] = sequence, pluginID, workspace
+	full["__key__"] = strings.Join([]string{"plugins", plugin, of.routeID, of.serviceID, "", "", workspace}, ":")
+	if of.routeID != "" {
+		full["route_id"] = of.routeID
 	}
-	full["__seq__"], full["__plugin_id"] = sequence, pluginID
+	if of.serviceID != "" {
+		full["service_id"] = of.serviceID
+	}
 	text, err := json.Marshal(full)
 	if err != nil {
 		return nil, fmt.Errorf("plugin configuration: %w", err)

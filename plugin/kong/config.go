@@ -14,29 +14,42 @@ import (
 	"github.com/gatehouse-auth/gatehouse/plugin/guard"
 )
 
+// bookkeeping is what Kong 3 adds to a plugin's configuration before it sends it, beside $refs. None of it is the plugin's.
+var bookkeeping = []string{
+	"__seq__", "__plugin_id", "__key__", "__ws_id", "route_id", "service_id", "consumer_id", "consumer_group_id", "plugin_instance_name", "ordering",
+}
+
 // ParseConfig reads the JSON that Kong sends with a new instance. It checks every value against Schema once more, and
 // fills defaults, so that the schema is the one place where the configuration is described. Errors name the field's path
 // and never its value.
 func ParseConfig(data []byte) (guard.Config, error) {
+	cfg, _, err := parse(data)
+	return cfg, err
+}
+
+// parse answers besides the id of the one route that the plugin is configured for; "" if it may run for several.
+func parse(data []byte) (guard.Config, string, error) {
 	var raw any
 	if err := json.Unmarshal(data, &raw); err != nil {
-		return guard.Config{}, errors.New("config: not JSON")
+		return guard.Config{}, "", errors.New("config: not JSON")
 	}
+	routeID := ""
 	if m, ok := raw.(object); ok {
-		delete(m, "__seq__")
-		delete(m, "__plugin_id")
-		delete(m, "__key__")
+		routeID, _ = m["route_id"].(string)
+		for _, name := range bookkeeping {
+			delete(m, name)
+		}
 	}
 	fields := Schema()["fields"].([]object)
 	checked, err := conform("config", fields[len(fields)-1]["config"].(object), raw)
 	if err != nil {
-		return guard.Config{}, err
+		return guard.Config{}, "", err
 	}
 	cfg, err := read(value{checked})
 	if err != nil {
-		return guard.Config{}, err
+		return guard.Config{}, "", err
 	}
-	return cfg, cfg.Validate()
+	return cfg, routeID, cfg.Validate()
 }
 
 // conform answers v with defaults filled, or what is wrong with it. null is the same as unset.

@@ -30,6 +30,21 @@ func TestAConfigurationComesWithItsDefaults(t *testing.T) {
 	}
 }
 
+// Kong 3.9.1 writes into the configuration whose it is (get_plugin_config in runloop/plugins_iterator.lua).
+func TestWhatKongAddsToAConfigurationIsNoUnknownField(t *testing.T) {
+	t.Parallel()
+	for _, of := range []string{
+		`"route_id":"r","plugin_instance_name":"n"`, `"service_id":"s","consumer_id":"c"`, `"route_id":null`, `"consumer_group_id":"g","ordering":null`,
+	} {
+		if _, err := kong.ParseConfig([]byte(strings.Replace(full, `"__seq__":1`, `"__seq__":1,"__ws_id":"w","__key__":"k",`+of, 1))); err != nil {
+			t.Errorf("%s: %v", of, err)
+		}
+	}
+	if _, err := kong.ParseConfig([]byte(strings.Replace(full, `"key":"ip"`, `"key":"ip","route_id":"r"`, 1))); err == nil {
+		t.Error("what Kong adds is taken for the plugin's own below the top")
+	}
+}
+
 func TestALimitComesWithAllThatItMaySay(t *testing.T) {
 	t.Parallel()
 	text := strings.Replace(full, `{"name":"n","key":"ip","rate":"60-M"}`, `{"name":"n","key":"ip","rate":"60-M"},

@@ -26,7 +26,7 @@ import (
 const maxHeaders = 1000
 
 // reads is what an event asks Kong for, written as one batch: Kong answers in order. upstream_uri is set before any
-// plugin's access phase, so it is the path after strip_path and the service's own path.
+// plugin's access phase, so it is the path after strip_path and the service's own path. The route is last, for it may be known.
 var reads = []struct {
 	method string
 	args   proto.Message
@@ -73,27 +73,26 @@ func (e *event) read() error {
 	return err
 }
 
-// ask writes all reads at once, then takes their answers. It reads all of them, whatever they hold: Kong must not be cut off
-// before it gets to the answer.
-func (e *event) ask(batch []byte) (guard.Request, error) {
-	var r guard.Request
+// ask writes the first n reads at once, as batch holds them, then takes their answers, and answers the route's id besides. It
+// reads all of them, whatever they hold: Kong must not be cut off before it gets to the answer.
+func (e *event) ask(batch []byte, n int) (r guard.Request, routeID string, err error) {
 	if _, err := e.conn.Write(batch); err != nil {
-		return r, err
+		return r, "", err
 	}
-	for i := range reads {
+	for i := range n {
 		if err := e.read(); err != nil {
-			return r, err
+			return r, "", err
 		}
-		if err := fill(&r, i, e.buf); err != nil && r.Malformed == "" {
+		if err := fill(&r, &routeID, i, e.buf); err != nil && r.Malformed == "" {
 			r.Malformed = err.Error()
 		}
 	}
-	return r, nil
+	return r, routeID, nil
 }
 
 // fill puts the i-th answer into r. An answer that cannot be read makes the request malformed, never anonymous: one header
 // byte that is not UTF-8 makes the whole struct unreadable.
-func fill(r *guard.Request, i int, answer []byte) (err error) {
+func fill(r *guard.Request, routeID *string, i int, answer []byte) (err error) {
 	defer func() {
 		if recover() != nil { // a bug of a decoder must not look like a lost connection
 			err = errors.New("an answer cannot be decoded")
@@ -131,6 +130,7 @@ func fill(r *guard.Request, i int, answer []byte) (err error) {
 		if err := proto.Unmarshal(answer, &route); err != nil {
 			return errors.New("the route cannot be read")
 		}
+		*routeID = route.GetId()
 		if r.Route = route.GetName(); r.Route == "" {
 			r.Route = route.GetId()
 		}

@@ -1,8 +1,9 @@
 // Package kong is the plugin's side of Kong's plugin-server protocol: frames, the event loop, the configuration schema.
 // Only this folder knows Kong.
 //
-// An allowed request costs six PDK calls and two wake-ups: all reads are one batch, and the last write holds the identity
-// headers, the end of the event and the call's return together.
+// An allowed request costs five PDK calls and two wake-ups: all reads are one batch, and the last write holds the identity
+// headers, the end of the event and the call's return together. A plugin that is configured for a service or for all costs a
+// sixth, which asks for the route.
 package kong
 
 import (
@@ -48,7 +49,8 @@ type Server struct {
 	factory Factory
 	log     *slog.Logger
 	now     func() time.Time
-	batch   []byte // the reads of every event, encoded once
+	batch   []byte // the reads of an event, encoded once
+	short   int    // where in batch the question for the route begins, which is the last
 	events  sync.Pool
 
 	mu        sync.Mutex
@@ -61,7 +63,26 @@ type Server struct {
 // instance is one plugin configuration that Kong has started.
 type instance struct {
 	Handler
-	used atomic.Int64 // Unix time in seconds
+	used    atomic.Int64 // Unix time in seconds
+	routeID string       // of the one route that it is for, or ""
+	route   atomic.Pointer[routeName]
+}
+
+// routeName is how Kong named an instance's one route lately.
+type routeName struct {
+	name string
+	at   time.Time
+}
+
+// renamed is how long a route's name is taken for granted: it may change while its id stays, and the instance with it.
+const renamed = 10 * time.Second
+
+// knownRoute answers the name of the instance's one route, if it need not be asked for.
+func (i *instance) knownRoute(now time.Time) string {
+	if r := i.route.Load(); r != nil && now.Sub(r.at) < renamed {
+		return r.name
+	}
+	return ""
 }
 
 // NewServer makes a server.
@@ -73,6 +94,7 @@ func NewServer(f Factory, now func() time.Time, log *slog.Logger) (*Server, erro
 	s.events.New = func() any { return &event{in: bufio.NewReader(nil)} }
 	for _, r := range reads {
 		var err error
+		s.short = len(s.batch)
 		if s.batch, err = appendCall(s.batch, r.method, r.args); err != nil {
 			return nil, err
 		}
@@ -218,10 +240,11 @@ func (s *Server) handle(ctx context.Context, e *event, c *protocol.CmdHandleEven
 	if err != nil {
 		return err
 	}
-	h.used.Store(s.now().Unix())
+	now := s.now()
+	h.used.Store(now.Unix())
 	ctx, cancel := context.WithTimeout(ctx, deadline)
 	defer cancel()
-	r, err := e.ask(s.batch)
+	r, err := s.ask(e, h, now)
 	if err != nil {
 		return err
 	}
@@ -236,8 +259,22 @@ func (s *Server) handle(ctx context.Context, e *event, c *protocol.CmdHandleEven
 	return err
 }
 
+// ask reads the request.
+func (s *Server) ask(e *event, i *instance, now time.Time) (guard.Request, error) {
+	if name := i.knownRoute(now); name != "" {
+		r, _, err := e.ask(s.batch[:s.short], len(reads)-1)
+		r.Route = name
+		return r, err
+	}
+	r, routeID, err := e.ask(s.batch, len(reads))
+	if err == nil && routeID != "" && routeID == i.routeID {
+		i.route.Store(&routeName{r.Route, now})
+	}
+	return r, err
+}
+
 func (s *Server) start(c *protocol.CmdStartInstance) (int32, error) {
-	cfg, err := ParseConfig(c.GetConfig())
+	cfg, routeID, err := parse(c.GetConfig())
 	if err != nil {
 		return 0, fmt.Errorf("start instance: %w", err)
 	}
@@ -254,7 +291,7 @@ func (s *Server) start(c *protocol.CmdStartInstance) (int32, error) {
 		}
 	}
 	s.last++
-	s.instances[s.last] = &instance{Handler: h}
+	s.instances[s.last] = &instance{Handler: h, routeID: routeID}
 	s.instances[s.last].used.Store(now.Unix())
 	return s.last, nil
 }

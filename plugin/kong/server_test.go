@@ -11,6 +11,7 @@ import (
 	"net"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -33,7 +34,12 @@ func (h handler) Check(_ context.Context, r guard.Request) guard.Verdict { retur
 // serve runs a server with one handler for every configuration and answers its socket.
 func serve(t *testing.T, h handler) (socket string, stop func()) {
 	t.Helper()
-	s, err := kong.NewServer(func(guard.Config) (kong.Handler, error) { return h, nil }, time.Now, slog.New(slog.DiscardHandler))
+	return serveAt(t, time.Now, h)
+}
+
+func serveAt(t *testing.T, now func() time.Time, h handler) (socket string, stop func()) {
+	t.Helper()
+	s, err := kong.NewServer(func(guard.Config) (kong.Handler, error) { return h, nil }, now, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -131,6 +137,7 @@ type request struct {
 	headers []byte
 	line    string
 	uri     string
+	route   *protocol.Route // nil: orders
 }
 
 // outcome is what the plugin did in one event.
@@ -176,7 +183,10 @@ func (p *peer) event(id int32, r request) outcome {
 		case "kong.client.get_forwarded_ip":
 			p.send(&protocol.String{V: "192.0.2.1"})
 		case "kong.router.get_route":
-			p.send(&protocol.Route{Name: "orders"})
+			if r.route == nil {
+				r.route = &protocol.Route{Id: "r1", Name: "orders"}
+			}
+			p.send(r.route)
 		case "kong.service.request.set_headers":
 			o.set = &structpb.Struct{}
 			if err := proto.Unmarshal(args, o.set); err != nil {
@@ -210,25 +220,58 @@ func headers(t *testing.T, m map[string]any) []byte {
 
 const open = `{"identify":"none","authorize":false,"__seq__":3,"__plugin_id":"p"}`
 
+// ofRoute is what Kong 3.9.1 makes of open for a plugin of the route r1.
+const ofRoute = `{"identify":"none","authorize":false,"__seq__":3,"__plugin_id":"p","__ws_id":"w","__key__":"plugins:gatehouse:r1::::w","route_id":"r1","plugin_instance_name":"guard"}`
+
 func forward(guard.Request) guard.Verdict {
 	return guard.Verdict{Forward: true, SetHeaders: map[string]string{"X-Gatehouse-Subject": "u1"}}
 }
 
-func TestAnAllowedRequestCostsSixCallsAndItsConnectionGoesOn(t *testing.T) {
+// Kong writes the id of the route into the configuration of a plugin that belongs to one; its name is asked for now and then.
+func TestAnAllowedRequestCostsFiveCallsAndItsConnectionGoesOn(t *testing.T) {
+	t.Parallel()
+	var ahead atomic.Int64
+	began := time.Now()
+	var got guard.Request
+	socket, _ := serveAt(t, func() time.Time { return began.Add(time.Duration(ahead.Load())) }, func(r guard.Request) guard.Verdict { got = r; return forward(r) })
+	p := dial(t, socket)
+	id := p.start(ofRoute)
+	r := request{headers: headers(t, map[string]any{"Host": "h", "accept": []any{"a", "b"}}), line: "GET /shop/orders?q=%20x HTTP/1.1", uri: "/orders"}
+	check := func(calls int, route string) {
+		t.Helper()
+		o := p.event(id, r)
+		if !o.ended || len(o.calls) != calls || o.set.GetFields()["X-Gatehouse-Subject"].GetStringValue() != "u1" {
+			t.Fatalf("outcome %+v, want %d calls", o, calls)
+		}
+		if got.Method != "GET" || got.Path != "/shop/orders" || got.Query != "q=%20x" || got.UpstreamPath != "/orders" || got.Route != route ||
+			got.Host != "h" || len(got.Header["accept"]) != 2 || got.Addr.String() != "192.0.2.1" || got.Malformed != "" {
+			t.Errorf("request %+v", got)
+		}
+	}
+	check(6, "orders")
+	check(5, "orders")
+	r.route = &protocol.Route{Id: "r1", Name: "renamed"}
+	check(5, "orders")
+	ahead.Add(int64(10 * time.Second))
+	check(6, "renamed")
+	check(5, "renamed")
+}
+
+// A plugin of a service, or of all, runs for several routes, and one that Kong says belongs to another route than it runs for
+// must not take that one's name for its own.
+func TestTheRouteIsAskedForWhereItMayChange(t *testing.T) {
 	t.Parallel()
 	var got guard.Request
 	socket, _ := serve(t, func(r guard.Request) guard.Verdict { got = r; return forward(r) })
 	p := dial(t, socket)
-	id := p.start(open)
-	for range 3 {
-		o := p.event(id, request{headers(t, map[string]any{"Host": "h", "accept": []any{"a", "b"}}), "GET /shop/orders?q=%20x HTTP/1.1", "/orders"})
-		if !o.ended || len(o.calls) != 6 || o.set.GetFields()["X-Gatehouse-Subject"].GetStringValue() != "u1" {
-			t.Fatalf("outcome %+v", o)
+	for name, config := range map[string]string{"a service's": open, "another route's": strings.Replace(ofRoute, `"route_id":"r1"`, `"route_id":"r0"`, 1)} {
+		id := p.start(config)
+		for _, route := range []string{"a", "b"} {
+			o := p.event(id, request{headers: headers(t, nil), line: "GET / HTTP/1.1", uri: "/", route: &protocol.Route{Id: "r1", Name: route}})
+			if !o.ended || len(o.calls) != 6 || got.Route != route {
+				t.Errorf("%s, %s: %+v of %s", name, route, o, got.Route)
+			}
 		}
-	}
-	if got.Method != "GET" || got.Path != "/shop/orders" || got.Query != "q=%20x" || got.UpstreamPath != "/orders" || got.Route != "orders" ||
-		got.Host != "h" || len(got.Header["accept"]) != 2 || got.Addr.String() != "192.0.2.1" || got.Malformed != "" {
-		t.Errorf("request %+v", got)
 	}
 }
 
@@ -243,7 +286,7 @@ func TestAnAllowedRequestMayCarryHeadersForTheClient(t *testing.T) {
 	p := dial(t, socket)
 	id := p.start(open)
 	for range 2 {
-		o := p.event(id, request{headers(t, nil), "GET / HTTP/1.1", "/"})
+		o := p.event(id, request{headers: headers(t, nil), line: "GET / HTTP/1.1", uri: "/"})
 		if !o.ended || len(o.calls) != 7 || o.respond.GetFields()["RateLimit"].GetStringValue() != "a" || o.set.GetFields()["X-Gatehouse-Subject"].GetStringValue() != "u1" {
 			t.Fatalf("outcome %+v", o)
 		}
@@ -256,7 +299,7 @@ func TestADenialIsAnExitAndTheConnectionIsAbandoned(t *testing.T) {
 		return guard.Verdict{Status: 403, Header: map[string]string{"X-A": "b"}, Body: []byte("no")}
 	})
 	p := dial(t, socket)
-	o := p.event(p.start(open), request{headers(t, nil), "GET / HTTP/1.1", "/"})
+	o := p.event(p.start(open), request{headers: headers(t, nil), line: "GET / HTTP/1.1", uri: "/"})
 	if o.exit.GetStatus() != 403 || string(o.exit.GetBody()) != "no" || o.exit.GetHeaders().GetFields()["X-A"].GetStringValue() != "b" {
 		t.Fatalf("outcome %+v", o)
 	}
@@ -279,11 +322,11 @@ func TestAPanicAnswers500AndEndsNothingElse(t *testing.T) {
 	})
 	id := dial(t, socket).start(open)
 	for _, path := range []string{"/panic", "/zero"} {
-		if o := dial(t, socket).event(id, request{headers(t, nil), "GET " + path + " HTTP/1.1", path}); o.exit.GetStatus() != 500 {
+		if o := dial(t, socket).event(id, request{headers: headers(t, nil), line: "GET " + path + " HTTP/1.1", uri: path}); o.exit.GetStatus() != 500 {
 			t.Errorf("%s: %+v", path, o)
 		}
 	}
-	if o := dial(t, socket).event(id, request{headers(t, nil), "GET / HTTP/1.1", "/"}); !o.ended {
+	if o := dial(t, socket).event(id, request{headers: headers(t, nil), line: "GET / HTTP/1.1", uri: "/"}); !o.ended {
 		t.Errorf("after a panic: %+v", o)
 	}
 }
@@ -299,11 +342,11 @@ func TestWhatCannotBeReadIsMalformedNeverAnonymous(t *testing.T) {
 	entry = protowire.AppendBytes(protowire.AppendTag(entry, 2, protowire.BytesType), value)
 	notUTF8 := protowire.AppendBytes(protowire.AppendTag(nil, 1, protowire.BytesType), entry)
 	for name, r := range map[string]request{
-		"a byte that is not UTF-8": {notUTF8, "GET / HTTP/1.1", "/"},
-		"headers cut short":        {notUTF8[:5], "GET / HTTP/1.1", "/"},
-		"a header of a number":     {headers(t, map[string]any{"x": 1}), "GET / HTTP/1.1", "/"},
-		"no request line":          {headers(t, nil), "", "/"},
-		"half a request line":      {headers(t, nil), "GET /", "/"},
+		"a byte that is not UTF-8": {headers: notUTF8, line: "GET / HTTP/1.1", uri: "/"},
+		"headers cut short":        {headers: notUTF8[:5], line: "GET / HTTP/1.1", uri: "/"},
+		"a header of a number":     {headers: headers(t, map[string]any{"x": 1}), line: "GET / HTTP/1.1", uri: "/"},
+		"no request line":          {headers: headers(t, nil), line: "", uri: "/"},
+		"half a request line":      {headers: headers(t, nil), line: "GET /", uri: "/"},
 	} {
 		if p.event(id, r); got.Malformed == "" {
 			t.Errorf("%s: %+v", name, got)
@@ -315,7 +358,7 @@ func TestWhatCannotBeReadIsMalformedNeverAnonymous(t *testing.T) {
 		list[i] = "v"
 	}
 	many["x"] = list
-	if p.event(id, request{headers(t, many), "GET / HTTP/1.1", "/"}); !got.HeadersTruncated {
+	if p.event(id, request{headers: headers(t, many), line: "GET / HTTP/1.1", uri: "/"}); !got.HeadersTruncated {
 		t.Error("as many headers as Kong tells of at most, and nothing was noticed")
 	}
 }
@@ -370,7 +413,7 @@ func TestBadFramesEndTheirConnectionOnly(t *testing.T) {
 		}
 	}
 	p := dial(t, socket)
-	if o := p.event(p.start(open), request{headers(t, nil), "GET / HTTP/1.1", "/"}); !o.ended {
+	if o := p.event(p.start(open), request{headers: headers(t, nil), line: "GET / HTTP/1.1", uri: "/"}); !o.ended {
 		t.Errorf("afterwards: %+v", o)
 	}
 }
@@ -382,7 +425,7 @@ func TestShutdownLetsTheEventUnderWayEnd(t *testing.T) {
 	p, idle := dial(t, socket), dial(t, socket)
 	id := p.start(open)
 	got := make(chan outcome, 1)
-	go func() { got <- p.event(id, request{headers(t, nil), "GET / HTTP/1.1", "/"}) }()
+	go func() { got <- p.event(id, request{headers: headers(t, nil), line: "GET / HTTP/1.1", uri: "/"}) }()
 	<-entered
 	stopped := make(chan struct{})
 	go func() { stop(); close(stopped) }()
