@@ -2,6 +2,7 @@ package kong_test
 
 import (
 	"bytes"
+	"encoding/json"
 	"os"
 	"path/filepath"
 	"strings"
@@ -44,5 +45,41 @@ func TestEveryFieldIsDescribed(t *testing.T) {
 	}
 	if fields < 30 {
 		t.Errorf("%d fields", fields)
+	}
+}
+
+// Kong 3.9's metaschema takes descriptions of 10 to 500 characters, and does not start with others.
+func TestKongTakesEveryDescription(t *testing.T) {
+	t.Parallel()
+	text, err := json.Marshal(kong.Schema())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var schema any
+	if err := json.Unmarshal(text, &schema); err != nil {
+		t.Fatal(err)
+	}
+	found := 0
+	var walk func(v any)
+	walk = func(v any) {
+		switch v := v.(type) {
+		case map[string]any:
+			if d, ok := v["description"].(string); ok {
+				found++
+				if len(d) < 10 || len(d) > 500 {
+					t.Errorf("%d characters: %s", len(d), d)
+				}
+			}
+			for _, inner := range v {
+				walk(inner)
+			}
+		case []any:
+			for _, inner := range v {
+				walk(inner)
+			}
+		}
+	}
+	if walk(schema); found < 30 {
+		t.Errorf("%d descriptions", found)
 	}
 }

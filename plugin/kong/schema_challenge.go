@@ -15,7 +15,7 @@ func challengeFields() []object {
 			field("secret", object{"type": "string", "referenceable": true, "encrypted": true}, "signs challenges; at least 32 bytes, the same everywhere"),
 			field("max_number", integer(50000, 1000, 5000000), "the work: half as many hashes on average"),
 			field("ttl_seconds", integer(300, 10, 3600), "how long a challenge is good"),
-		), "ALTCHA"),
+		), "What a client must have done before it may go on"),
 	}
 }
 
