@@ -1,9 +1,7 @@
 package kong_test
 
 import (
-	"bufio"
 	"context"
-	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"io"
@@ -16,28 +14,23 @@ import (
 	"time"
 
 	protocol "github.com/Kong/go-pdk/server/kong_plugin_protocol"
-	"go.uber.org/goleak"
 	"google.golang.org/protobuf/encoding/protowire"
-	"google.golang.org/protobuf/proto"
-	"google.golang.org/protobuf/types/known/structpb"
 
 	"github.com/gatehouse-auth/gatehouse/plugin/guard"
 	"github.com/gatehouse-auth/gatehouse/plugin/kong"
 )
-
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 type handler func(guard.Request) guard.Verdict
 
 func (h handler) Check(_ context.Context, r guard.Request) guard.Verdict { return h(r) }
 
 // serve runs a server with one handler for every configuration and answers its socket.
-func serve(t *testing.T, h handler) (socket string, stop func()) {
+func serve(t testing.TB, h handler) (socket string, stop func()) {
 	t.Helper()
 	return serveAt(t, time.Now, h)
 }
 
-func serveAt(t *testing.T, now func() time.Time, h handler) (socket string, stop func()) {
+func serveAt(t testing.TB, now func() time.Time, h handler) (socket string, stop func()) {
 	t.Helper()
 	s, err := kong.NewServer(func(guard.Config) (kong.Handler, error) { return h, nil }, now, slog.New(slog.DiscardHandler))
 	if err != nil {
@@ -60,162 +53,6 @@ func serveAt(t *testing.T, now func() time.Time, h handler) (socket string, stop
 	}
 	t.Cleanup(stop)
 	return socket, stop
-}
-
-// peer is Kong's side of one connection.
-type peer struct {
-	t    *testing.T
-	conn net.Conn
-	in   *bufio.Reader
-}
-
-func dial(t *testing.T, socket string) *peer {
-	t.Helper()
-	conn, err := net.Dial("unix", socket)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { conn.Close() })
-	if err := conn.SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
-		t.Fatal(err)
-	}
-	return &peer{t, conn, bufio.NewReader(conn)}
-}
-
-func (p *peer) write(data []byte) {
-	p.t.Helper()
-	if _, err := p.conn.Write(append(binary.LittleEndian.AppendUint32(nil, uint32(len(data))), data...)); err != nil {
-		p.t.Fatal(err)
-	}
-}
-
-func (p *peer) send(m proto.Message) {
-	p.t.Helper()
-	p.write(bytesOf(p.t, m))
-}
-
-func bytesOf(t *testing.T, m proto.Message) []byte {
-	t.Helper()
-	b, err := proto.Marshal(m)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return b
-}
-
-func (p *peer) read() ([]byte, error) {
-	var n uint32
-	if err := binary.Read(p.in, binary.LittleEndian, &n); err != nil {
-		return nil, err
-	}
-	b := make([]byte, n)
-	_, err := io.ReadFull(p.in, b)
-	return b, err
-}
-
-func (p *peer) result() *protocol.RpcReturn {
-	p.t.Helper()
-	b, err := p.read()
-	if err != nil {
-		p.t.Fatal(err)
-	}
-	var r protocol.RpcReturn
-	if err := proto.Unmarshal(b, &r); err != nil {
-		p.t.Fatal(err)
-	}
-	return &r
-}
-
-func (p *peer) start(config string) int32 {
-	p.t.Helper()
-	p.send(&protocol.RpcCall{Sequence: 1, Call: &protocol.RpcCall_CmdStartInstance{CmdStartInstance: &protocol.CmdStartInstance{Name: "gatehouse", Config: []byte(config)}}})
-	return p.result().GetInstanceStatus().GetInstanceId()
-}
-
-// request is what the stand-in answers reads with.
-type request struct {
-	headers []byte
-	line    string
-	uri     string
-	route   *protocol.Route // nil: orders
-}
-
-// outcome is what the plugin did in one event.
-type outcome struct {
-	calls   []string
-	set     *structpb.Struct
-	respond *structpb.Struct
-	exit    *protocol.ExitArgs
-	ended   bool
-	broken  error
-}
-
-func (p *peer) event(id int32, r request) outcome {
-	p.t.Helper()
-	p.send(&protocol.RpcCall{Sequence: 7, Call: &protocol.RpcCall_CmdHandleEvent{CmdHandleEvent: &protocol.CmdHandleEvent{InstanceId: id, EventName: "access"}}})
-	var o outcome
-	vars := []string{r.line, r.uri}
-	for {
-		method, err := p.read()
-		if err != nil {
-			o.broken = err
-			return o
-		}
-		if len(method) == 0 {
-			if got := p.result().GetSequence(); got != 7 {
-				p.t.Errorf("sequence %d", got)
-			}
-			o.ended = true
-			return o
-		}
-		args, err := p.read()
-		if err != nil {
-			o.broken = err
-			return o
-		}
-		o.calls = append(o.calls, string(method))
-		switch string(method) {
-		case "kong.request.get_headers":
-			p.write(r.headers)
-		case "kong.nginx.get_var":
-			p.send(&protocol.String{V: vars[0]})
-			vars = vars[1:]
-		case "kong.client.get_forwarded_ip":
-			p.send(&protocol.String{V: "192.0.2.1"})
-		case "kong.router.get_route":
-			if r.route == nil {
-				r.route = &protocol.Route{Id: "r1", Name: "orders"}
-			}
-			p.send(r.route)
-		case "kong.service.request.set_headers":
-			o.set = &structpb.Struct{}
-			if err := proto.Unmarshal(args, o.set); err != nil {
-				p.t.Fatal(err)
-			}
-			p.write(nil)
-		case "kong.response.set_headers":
-			o.respond = &structpb.Struct{}
-			if err := proto.Unmarshal(args, o.respond); err != nil {
-				p.t.Fatal(err)
-			}
-			p.write(nil)
-		case "kong.response.exit":
-			o.exit = &protocol.ExitArgs{}
-			if err := proto.Unmarshal(args, o.exit); err != nil {
-				p.t.Fatal(err)
-			}
-			return o // Kong never answers it
-		}
-	}
-}
-
-func headers(t *testing.T, m map[string]any) []byte {
-	t.Helper()
-	s, err := structpb.NewStruct(m)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return bytesOf(t, s)
 }
 
 const open = `{"identify":"none","authorize":false,"__seq__":3,"__plugin_id":"p"}`
