@@ -311,7 +311,7 @@ func (w *bench) send(b testing.TB, client *http.Client, path string) (status int
 	return res.StatusCode, err
 }
 
-// generous is kong.yml with limits that nobody meets, a deadline of a second, and a route without the plugin.
+// generous is kong.yml with limits that nobody meets, a deadline of a second, a route without the plugin, and two whose limit is soon spent.
 func generous(b testing.TB) string {
 	b.Helper()
 	text, err := os.ReadFile(kongFile)
@@ -327,6 +327,16 @@ func generous(b testing.TB) string {
     routes:
       - name: plain
         paths: ["/plain"]
+      - name: spent-address
+        paths: ["/spent-address"]
+        plugins:
+          - name: gatehouse
+            config: {authorize: false, issuers: *issuers, redis_url: *redis, limits: [{name: spent, key: ip, rate: 1-H}]}
+      - name: spent-subject
+        paths: ["/spent-subject"]
+        plugins:
+          - name: gatehouse
+            config: {authorize: false, issuers: *issuers, redis_url: *redis, limits: [{name: spent, key: subject, rate: 1-H}]}
 `
 }
 
