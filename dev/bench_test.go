@@ -297,7 +297,11 @@ func (w *bench) do(b testing.TB, client *http.Client, path string) time.Duration
 
 func (w *bench) send(b testing.TB, client *http.Client, path string) (status int, err error) {
 	b.Helper()
-	req, err := http.NewRequestWithContext(b.Context(), http.MethodGet, w.url+path+"/"+w.order, nil)
+	path += "/" + w.order
+	if strings.HasPrefix(path, "/list") {
+		path = "/orders"
+	}
+	req, err := http.NewRequestWithContext(b.Context(), http.MethodGet, w.url+path, nil)
 	if err != nil {
 		return 0, err
 	}

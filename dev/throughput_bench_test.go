@@ -16,7 +16,8 @@ import (
 // BenchmarkThroughput is 16 connections that each send one request after another: ns/op is the time between two answers of
 // them all. The clients, the gateway, the decision point and the upstream share one process, the plugin has its own.
 //
-//   - plain and guarded are as in BenchmarkRequest;
+//   - plain and orders are the two of BenchmarkRequest: the decision point is asked about each order, and the edge remembers nothing;
+//   - list is the same route for a decision that the edge may remember, on the collection;
 //   - spent-address and spent-subject are floods by a caller whose limit is spent, known by its address or by its token.
 func BenchmarkThroughput(b *testing.B) {
 	const connections = 16
@@ -33,7 +34,7 @@ func BenchmarkThroughput(b *testing.B) {
 	b.Cleanup(func() { _ = c.Close() })
 	client := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: connections}}
 	b.Cleanup(client.CloseIdleConnections)
-	for _, path := range []string{"/plain", "/orders", "/spent-address", "/spent-subject"} {
+	for _, path := range []string{"/plain", "/orders", "/list", "/spent-address", "/spent-subject"} {
 		want := http.StatusOK
 		if strings.HasPrefix(path, "/spent") {
 			want = http.StatusTooManyRequests
