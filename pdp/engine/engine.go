@@ -4,7 +4,8 @@
 // A snapshot that does not parse, compile under strict checks, keep its own tests and deny by default never replaces one that
 // does; Ready then says so while the old one goes on deciding. Policies see only their input and data: every builtin that
 // could reach outside or answer differently twice (http.send, net.lookup_ip_addr, opa.runtime, time.now_ns, …) is taken away
-// (S62), and the clock is input.context.time.
+// (S62), and the clock is input.context.time. So a decision is made once for all inputs that are alike in what the rules can
+// look at, and remembered for as long as its snapshot decides.
 //
 // Evaluate never turns a failure into a pass: an undefined or malformed decision, a time-out and a panic are errors, for which
 // the caller must deny (S56).
@@ -12,10 +13,12 @@ package engine
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"math/rand/v2"
 	"net/http"
 	"os"
 	"sync"
@@ -42,6 +45,7 @@ type Options struct {
 	Policies fs.FS               // the policy folder
 	Dir      string              // the policy folder on disk
 	Services map[string][]string // service name of a look-up's URL → base URLs, tried in turn
+	Memory   int                 // bytes that remembered decisions may take; default 32 MiB, negative for none
 	Deadline time.Duration       // for one evaluation, look-ups not counted; default 100 ms
 	Poll     time.Duration       // how often Run looks for changed files; default 250 ms
 	Now      func() time.Time    // default time.Now
@@ -56,6 +60,9 @@ type Engine struct {
 	http    *http.Client
 	current atomic.Pointer[snapshot]
 
+	keys         sync.Pool
+	hits, misses atomic.Uint64
+
 	loading sync.Mutex
 	seen    string // fingerprint of the files that were last tried
 	failure error  // why the newest files do not decide; nil when they do
@@ -65,6 +72,9 @@ type Engine struct {
 func Open(ctx context.Context, opts Options) (*Engine, error) {
 	if opts.Deadline == 0 {
 		opts.Deadline = DefaultDeadline
+	}
+	if opts.Memory == 0 {
+		opts.Memory = DefaultMemory
 	}
 	if opts.Poll == 0 {
 		opts.Poll = DefaultPoll
@@ -91,13 +101,19 @@ func Open(ctx context.Context, opts Options) (*Engine, error) {
 	return e, nil
 }
 
+// newID makes a UUIDv7 (RFC 9562 section 5.7). It need not be secret, and asking the kernel for each costs more than some
+// decisions do.
 func newID() string {
-	id, err := uuid.NewV7()
-	if err != nil { // only a broken random source; an id is no reason to refuse service
-		return ""
-	}
+	var id uuid.UUID
+	binary.BigEndian.PutUint64(id[:8], uint64(time.Now().UnixMilli())<<16|rand.Uint64()&0xffff) //nolint:gosec // see above
+	binary.BigEndian.PutUint64(id[8:], rand.Uint64())                                           //nolint:gosec // see above
+	id[6] = id[6]&0x0f | 0x70
+	id[8] = id[8]&0x3f | 0x80
 	return id.String()
 }
+
+// Remembered answers how many decisions were remembered, and how many had to be made, since the start.
+func (e *Engine) Remembered() (hits, misses uint64) { return e.hits.Load(), e.misses.Load() }
 
 // Close drops idle connections to the services of look-ups. Run does so when it ends.
 func (e *Engine) Close() { e.http.CloseIdleConnections() }
@@ -128,22 +144,54 @@ func (e *Engine) Evaluate(ctx context.Context, r authzen.Request) (res authzen.R
 		about.Reasons = []string{"lookup_failed"}
 		return authzen.Response{Context: about}, nil
 	}
-	input, err := inputOf(r, properties, now)
+	clock := clockOf(now)
+	buf, _ := e.keys.Get().(*[]byte)
+	if buf == nil {
+		buf = new([]byte)
+	}
+	key, known := snap.looksAt.key((*buf)[:0], &r, properties, clock)
+	defer func() {
+		if *buf = key; cap(key) <= maxKey {
+			e.keys.Put(buf)
+		}
+	}()
+	if known = known && snap.answers != nil && len(key) <= maxKey; known {
+		if a, ok := snap.answers.recall(key); ok {
+			about.Reasons, about.Need, about.Obligations = a.about.Reasons, a.about.Need, a.about.Obligations
+			about.Cache = snap.cacheable(r.Resource, now)
+			return authzen.Response{Decision: a.allow, Context: about}, nil
+		}
+	}
+	allow, err := e.decide(ctx, snap, r, properties, now, about)
 	if err != nil {
-		return res, fault.New(fault.Invalid, "The request holds a value that is not JSON.").Because(err)
+		return res, err
+	}
+	if known {
+		snap.answers.keep(key, answer{allow, &authzen.ResponseContext{Reasons: about.Reasons, Need: about.Need, Obligations: about.Obligations}})
+	}
+	about.Cache = snap.cacheable(r.Resource, now)
+	return authzen.Response{Decision: allow, Context: about}, nil
+}
+
+// maxKey bounds the inputs that are remembered, in bytes of what can matter of them.
+const maxKey = 8 << 10
+
+// decide asks the policy and reads its decision into about.
+func (e *Engine) decide(ctx context.Context, snap *snapshot, r authzen.Request, properties map[string]any, now time.Time, about *authzen.ResponseContext) (allow bool, err error) {
+	input, err := inputOf(r, properties, clockOf(now))
+	if err != nil {
+		return false, fault.New(fault.Invalid, "The request holds a value that is not JSON.").Because(err)
 	}
 	ctx, cancel := context.WithTimeout(ctx, e.opts.Deadline)
 	defer cancel()
 	results, err := snap.query.Eval(ctx, rego.EvalParsedInput(input), rego.EvalTime(now), rego.EvalMetrics(metrics.NoOp()))
 	if err != nil {
-		return res, errFailed.Because(err)
+		return false, errFailed.Because(err)
 	}
-	allow, err := decisionOf(results, about)
-	if err != nil {
-		return res, errFailed.Because(err)
+	if allow, err = decisionOf(results, about); err != nil {
+		return false, errFailed.Because(err)
 	}
-	about.Cache = snap.cacheable(r.Resource, now)
-	return authzen.Response{Decision: allow, Context: about}, nil
+	return allow, nil
 }
 
 // Ready answers nil when the newest policies decide, and a fault named "degraded" that says what is wrong with them when older

@@ -472,28 +472,32 @@ func TestDecisionsDuringReloadsAreNeverMixed(t *testing.T) {
 	wg.Wait()
 }
 
+// BenchmarkEvaluate is a decision of policies/, made and remembered.
 func BenchmarkEvaluate(b *testing.B) {
-	e, err := engine.Open(b.Context(), engine.Options{Policies: patient(b), Services: map[string][]string{"orders": {"http://127.0.0.1:1"}},
-		Log: slog.New(slog.DiscardHandler)})
-	if err != nil {
-		b.Fatal(err)
-	}
-	defer e.Close()
 	r := ask("order", "/orders")
 	r.Subject.Properties = map[string]any{
 		"roles": []string{"customer"}, "groups": []string{}, "tenant": "", "session": "s1", "attributes": map[string]any{"department": "sales"},
 		"claims": map[string]any{"iss": "http://127.0.0.1:8081", "client_id": "first-party", "scope": []string{"openid"}, "acr": "aal1", "amr": []string{"pwd"}},
 	}
 	r.Resource.Properties = map[string]any{"path": "/orders", "segments": []string{"orders"}, "route": "orders", "params": map[string]any{}}
-	for name, method := range map[string]string{"allow": "GET", "deny": "PATCH"} {
-		b.Run(name, func(b *testing.B) {
-			r.Action.Name = method
-			b.ReportAllocs()
-			for b.Loop() {
-				if res, err := e.Evaluate(b.Context(), r); err != nil || res.Decision != (method == "GET") {
-					b.Fatal(res, err)
-				}
-			}
+	for name, memory := range map[string]int{"made": -1, "remembered": 0} {
+		e, err := engine.Open(b.Context(), engine.Options{
+			Policies: patient(b), Services: map[string][]string{"orders": {"http://127.0.0.1:1"}}, Memory: memory, Log: slog.New(slog.DiscardHandler),
 		})
+		if err != nil {
+			b.Fatal(err)
+		}
+		defer e.Close()
+		for result, method := range map[string]string{"allow": "GET", "deny": "PATCH"} {
+			b.Run(name+"/"+result, func(b *testing.B) {
+				r.Action.Name = method
+				b.ReportAllocs()
+				for b.Loop() {
+					if res, err := e.Evaluate(b.Context(), r); err != nil || res.Decision != (method == "GET") {
+						b.Fatal(res, err)
+					}
+				}
+			})
+		}
 	}
 }

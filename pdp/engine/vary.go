@@ -18,9 +18,10 @@ const maxAge = 2 * time.Second
 // looksAt is what of a request a policy's decision can depend on. It is read from the rules themselves and may name more than
 // one decision looked at, never less; so what it says is the same for every request.
 type looksAt struct {
-	vary       []string // JSON Pointers into the evaluation request
-	time       bool     // the clock
-	properties bool     // what is known of the resource
+	paths      [][]string // parts of the input
+	vary       []string   // the same as JSON Pointers into the evaluation request, the clock left out
+	time       bool       // the clock
+	properties bool       // what is known of the resource
 }
 
 // dependenciesOf reads the rules behind the entry point.
@@ -37,17 +38,23 @@ func dependenciesOf(c *ast.Compiler) (looksAt, error) {
 		path := pathOf(ref)
 		switch {
 		case len(path) == 0: // input as a whole
-			return looksAt{vary: []string{"/action", "/context", "/resource", "/subject"}, time: true, properties: true}, nil
+			return looksAt{
+				paths: [][]string{{"action"}, {"context"}, {"resource"}, {"subject"}},
+				vary:  []string{"/action", "/context", "/resource", "/subject"}, time: true, properties: true,
+			}, nil
 		case path[0] == "context":
 			l.time = l.time || len(path) == 1 || path[1] == "time"
 		case path[0] == "resource":
 			l.properties = l.properties || len(path) == 1 || path[1] == "properties"
 		}
+		l.paths = append(l.paths, path)
 		if p := pointerOf(path); p != "" && !slices.Contains(l.vary, p) {
 			l.vary = append(l.vary, p)
 		}
 	}
 	slices.Sort(l.vary)
+	slices.SortFunc(l.paths, slices.Compare)
+	l.paths = slices.CompactFunc(l.paths, slices.Equal)
 	return l, nil
 }
 

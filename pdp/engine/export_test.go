@@ -1,0 +1,13 @@
+package engine
+
+// Kept is how many decisions are remembered, and how many bytes they count for.
+func (e *Engine) Kept() (n, bytes int) {
+	a := e.current.Load().answers
+	for i := range a.shards {
+		a.shards[i].mu.RLock()
+		n += len(a.shards[i].known)
+		bytes += a.shards[i].size
+		a.shards[i].mu.RUnlock()
+	}
+	return n, bytes
+}

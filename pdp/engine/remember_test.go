@@ -1,0 +1,204 @@
+package engine_test
+
+import (
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"reflect"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"testing/fstest"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"github.com/gatehouse-auth/gatehouse/pdp/authzen"
+	"github.com/gatehouse-auth/gatehouse/pdp/engine"
+)
+
+func TestADecisionIsMadeOnceForAllThatThePolicySeesAlike(t *testing.T) {
+	t.Parallel()
+	var clock atomic.Int64
+	e := open(t, engine.Options{
+		Policies: module(`decision := {"allow": true, "reasons": [input.subject.id]} if {
+			input.action.name == "GET"
+			input.subject.attributes.department == "sales"
+			input.context.time != ""
+		}`),
+		Now: func() time.Time { return time.Unix(clock.Load(), 0) },
+	})
+	r := ask("order", "17")
+	r.Subject.Properties["attributes"] = map[string]any{"department": "sales", "floor": 3.0}
+	ids := map[string]bool{}
+	check := func(want bool, hits, misses uint64) {
+		t.Helper()
+		res, err := e.Evaluate(t.Context(), r)
+		if err != nil || res.Decision != want || ids[res.Context.DecisionID] || res.Context.Revision != e.Revision() {
+			t.Errorf("%+v %+v, %v", res, res.Context, err)
+		}
+		if want && res.Context.Reasons[0] != r.Subject.ID {
+			t.Errorf("another's answer: %v", res.Context.Reasons)
+		}
+		ids[res.Context.DecisionID] = true
+		if h, m := e.Remembered(); h != hits || m != misses {
+			t.Errorf("%d hits and %d misses, want %d and %d", h, m, hits, misses)
+		}
+	}
+	check(true, 0, 1)
+	check(true, 1, 1)
+	r.Resource.ID, r.Context["ip"] = "18", "10.0.0.2" // nothing looks there
+	r.Subject.Properties["attributes"] = map[string]any{"department": "sales"}
+	check(true, 2, 1)
+	r.Subject.ID = "bob"
+	check(true, 2, 2)
+	r.Action.Name = "POST"
+	check(false, 2, 3)
+	check(false, 3, 3)
+	clock.Add(1)
+	check(false, 3, 4)
+}
+
+// What a look-up found counts as the policy sees it.
+func TestWhatALookUpFoundTellsQuestionsApart(t *testing.T) {
+	t.Parallel()
+	var owner atomic.Value
+	owner.Store("alice")
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintf(w, `{"owner":%q}`, owner.Load()) }))
+	t.Cleanup(s.Close)
+	var clock atomic.Int64
+	files := fstest.MapFS{
+		"gatehouse/authz.rego": {Data: []byte("package gatehouse.authz\n\ndefault decision := {\"allow\": false}\n\ndecision := {\"allow\": true} if input.resource.properties.owner == input.subject.id\n")},
+		"gatehouse/lookups.yaml": {Data: []byte("lookups:\n  order:\n    url: http://orders/orders/{id}\n    properties: {owner: /owner}\n    ttl: 1s\n    deadline: 1s\n")},
+	}
+	e := open(t, engine.Options{Policies: files, Services: map[string][]string{"orders": {s.URL}}, Now: func() time.Time { return time.Unix(clock.Load(), 0) }})
+	for i, want := range []bool{true, true, false} {
+		if i == 2 {
+			owner.Store("bob")
+			clock.Add(10)
+		}
+		if res, err := e.Evaluate(t.Context(), ask("order", "17")); err != nil || res.Decision != want {
+			t.Errorf("%d: %+v %+v, %v", i, res, res.Context, err)
+		}
+	}
+}
+
+func TestFailuresAreNotRemembered(t *testing.T) {
+	t.Parallel()
+	e := open(t, engine.Options{Policies: module(`decision := {"allow": "yes"} if input.action.name == "GET"`)})
+	for range 2 {
+		res, err := e.Evaluate(t.Context(), ask("order", "17"))
+		refused(t, res, err)
+	}
+	if hits, _ := e.Remembered(); hits != 0 {
+		t.Error("a failure is remembered")
+	}
+	odd := ask("order", "17")
+	odd.Action.Name, odd.Context["ip"] = "PUT", make(chan int) // no JSON
+	if res, err := e.Evaluate(t.Context(), odd); err == nil || res.Decision {
+		t.Errorf("%+v", res)
+	}
+}
+
+// A policy must not know more than its input, or an answer would not hold for the next who asks (S62).
+func TestNoPolicyAsksTheProcessForTheTime(t *testing.T) {
+	t.Parallel()
+	for _, call := range []string{`time.now_ns() > 0`, `crypto.x509.parse_and_verify_certificates("x")`, `crypto.x509.parse_and_verify_certificates_with_options("x", {})`, `rand.intn("x", 2) == 1`} {
+		_, err := engine.Open(t.Context(), engine.Options{Policies: module(`decision := {"allow": true} if ` + call)})
+		if err == nil || !strings.Contains(err.Error(), "undefined function") {
+			t.Errorf("%s: %v", call, err)
+		}
+	}
+}
+
+func TestRememberedDecisionsStayWithinTheirMemory(t *testing.T) {
+	t.Parallel()
+	const bound = 1 << 20
+	e := open(t, engine.Options{Policies: module(`decision := {"allow": false, "reasons": [input.subject.id]} if input.action.name == "GET"`), Memory: bound})
+	r := ask("order", "17")
+	for i := range 20_000 {
+		r.Subject.ID = fmt.Sprintf("%0100d", i)
+		if _, err := e.Evaluate(t.Context(), r); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n, bytes := e.Kept(); n < 1000 || bytes > bound {
+		t.Errorf("%d decisions in %d bytes, of %d", n, bytes, bound)
+	}
+}
+
+// Whatever a policy looks at, an engine that remembers answers as one that does not.
+func TestRememberingChangesNoAnswer(t *testing.T) {
+	t.Parallel()
+	paths := []string{
+		"input.subject.id", "input.subject.roles", "input.subject.tenant", "input.subject.attributes.x", "input.subject.properties.x", "input.subject.attributes",
+		"input.action.name", "input.action.properties.x", "input.resource.type", "input.resource.id", "input.resource.route", "input.resource.params.id",
+		"input.resource.properties.owner", "input.resource.properties", "input.resource", "input.context.ip", "input.context.time", "input.context.x", "input.context", "input.subject", "input",
+	}
+	conditions := []string{
+		`%s == "a"`, `not %s == "a"`, `"a" in %s`, `%s == %s`, `count(%s) > 1`, `some v in %s; v == "b"`, `some k, _ in %s; k == "x"`,
+		`object.get(%s, "x", "a") == "b"`, `walk(%s, [_, "b"])`, `v := %s; v.x == "a"`, `every v in %s { v != "b" }`, `is_number(%s)`, `%s[_] == "b"`,
+	}
+	path, condition := rapid.SampledFrom(paths), rapid.SampledFrom(conditions)
+	var value func(depth int) *rapid.Generator[any]
+	value = func(depth int) *rapid.Generator[any] {
+		of := []*rapid.Generator[any]{
+			rapid.SampledFrom([]any{"a", "b", "", nil, true, false, 1.0, json.Number("1"), []string{"a", "b"}, []string{}, "10.0.0.1"}),
+		}
+		if depth > 0 {
+			of = append(of,
+				rapid.Map(rapid.SliceOfN(value(depth-1), 0, 2), func(v []any) any { return v }),
+				rapid.Map(rapid.MapOfN(rapid.SampledFrom([]string{"x", "id", "owner"}), value(depth-1), 0, 2), func(v map[string]any) any { return v }))
+		}
+		return rapid.OneOf(of...)
+	}
+	members := rapid.MapOfN(rapid.SampledFrom([]string{"x", "roles", "tenant", "attributes", "route", "params", "owner", "ip", "time"}), value(2), 0, 4)
+	word := rapid.SampledFrom([]string{"a", "b", ""})
+	rapid.Check(t, func(rt *rapid.T) {
+		var body strings.Builder
+		body.WriteString("decision := {\"allow\": count(met) > 0, \"reasons\": sort(met)} if count(met) > 0\n")
+		for i := range rapid.IntRange(1, 3).Draw(rt, "rules") {
+			fmt.Fprintf(&body, "met contains \"r%d\" if {\n\tinput.subject.type == \"user\"\n", i)
+			for range rapid.IntRange(1, 3).Draw(rt, "conditions") {
+				c := condition.Draw(rt, "condition")
+				refs := make([]any, strings.Count(c, "%s"))
+				for j := range refs {
+					refs[j] = path.Draw(rt, "path")
+				}
+				fmt.Fprintf(&body, "\t%s\n", fmt.Sprintf(c, refs...))
+			}
+			body.WriteString("}\n")
+		}
+		var clock int64
+		opts := engine.Options{Policies: module(body.String()), Now: func() time.Time { return time.Unix(clock, 0) }, Deadline: time.Minute, Log: slog.New(slog.DiscardHandler)}
+		remembering, err := engine.Open(t.Context(), opts)
+		if err != nil {
+			rt.Skip(err) // not a policy: a comparison that OPA knows to be of two types, say
+		}
+		defer remembering.Close()
+		opts.Memory = -1
+		plain, err := engine.Open(t.Context(), opts)
+		if err != nil {
+			rt.Fatal(err)
+		}
+		defer plain.Close()
+		for range rapid.IntRange(1, 40).Draw(rt, "questions") {
+			clock = int64(rapid.IntRange(0, 1).Draw(rt, "clock"))
+			r := authzen.Request{
+				Subject:  authzen.Subject{Type: "user", ID: word.Draw(rt, "subject"), Properties: members.Draw(rt, "subject properties")},
+				Action:   authzen.Action{Name: word.Draw(rt, "action"), Properties: members.Draw(rt, "action properties")},
+				Resource: authzen.Resource{Type: word.Draw(rt, "type"), ID: word.Draw(rt, "id"), Properties: members.Draw(rt, "resource properties")},
+				Context:  members.Draw(rt, "context"),
+			}
+			want, wantErr := plain.Evaluate(t.Context(), r)
+			for range 2 {
+				got, gotErr := remembering.Evaluate(t.Context(), r)
+				if got.Decision != want.Decision || !reflect.DeepEqual(got.Context.Reasons, want.Context.Reasons) || (gotErr == nil) != (wantErr == nil) {
+					rt.Fatalf("%s\n%+v: remembering %v %v %v, plain %v %v %v", body.String(), r, got.Decision, got.Context.Reasons, gotErr, want.Decision, want.Context.Reasons, wantErr)
+				}
+			}
+		}
+	})
+}
