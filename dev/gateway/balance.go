@@ -10,12 +10,14 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/gatehouse-auth/gatehouse/internal/kongfile"
 )
 
 // pool balances over the targets of one upstream, or over the one host of a service that names none.
 type pool struct {
 	name string
-	spec healthSpec
+	spec kongfile.Healthchecks
 	log  *slog.Logger
 
 	mu      sync.Mutex
@@ -40,7 +42,7 @@ const (
 	timedOut
 )
 
-func newPool(u upstreamSpec, log *slog.Logger) *pool {
+func newPool(u kongfile.Upstream, log *slog.Logger) *pool {
 	p := &pool{name: u.Name, spec: u.Healthchecks, log: log}
 	for _, t := range u.Targets {
 		weight := 100
@@ -86,7 +88,7 @@ func (p *pool) passive(t *target, how outcome, status int) {
 	p.count(t, p.spec.Passive.Healthy, p.spec.Passive.Unhealthy, how, status)
 }
 
-func (p *pool) count(t *target, ok healthySpec, bad sickSpec, how outcome, status int) {
+func (p *pool) count(t *target, ok kongfile.Healthy, bad kongfile.Unhealthy, how outcome, status int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	before := t.sick
@@ -100,9 +102,9 @@ func (p *pool) count(t *target, ok healthySpec, bad sickSpec, how outcome, statu
 		t.sick = reached(&t.tcpFailures, bad.TCPFailures) || t.sick
 	case how == timedOut:
 		t.sick = reached(&t.timeouts, bad.Timeouts) || t.sick
-	case slices.Contains(bad.statuses(), status):
+	case slices.Contains(bad.Statuses(), status):
 		t.sick = reached(&t.httpFailures, bad.HTTPFailures) || t.sick
-	case slices.Contains(ok.statuses(), status):
+	case slices.Contains(ok.Statuses(), status):
 		t.successes++
 		t.httpFailures, t.tcpFailures, t.timeouts = 0, 0, 0
 		if ok.Successes > 0 && t.successes >= ok.Successes {
@@ -112,21 +114,6 @@ func (p *pool) count(t *target, ok healthySpec, bad sickSpec, how outcome, statu
 	if t.sick != before {
 		p.log.Warn("target changed its health", "upstream", p.name, "target", t.name, "healthy", !t.sick)
 	}
-}
-
-// statuses that count as healthy, and as unhealthy: Kong's defaults unless kong.yml lists others.
-func (h healthySpec) statuses() []int {
-	if h.HTTPStatuses != nil {
-		return h.HTTPStatuses
-	}
-	return []int{200, 201, 202, 203, 204, 205, 206, 207, 208, 226, 300, 301, 302, 303, 304, 305, 306, 307, 308}
-}
-
-func (s sickSpec) statuses() []int {
-	if s.HTTPStatuses != nil {
-		return s.HTTPStatuses
-	}
-	return []int{429, 404, 500, 501, 502, 503, 504, 505}
 }
 
 // run probes the targets until ctx ends.

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+
+	"github.com/gatehouse-auth/gatehouse/internal/kongfile"
 )
 
 // Options say where everything is that kong.yml only names.
@@ -33,7 +35,8 @@ type Gateway struct {
 	log       *slog.Logger
 	host      *host
 	client    *client
-	router    *router
+	router    *kongfile.Router
+	routes    []*route // as the router counts them
 	pools     []*pool
 	address   map[string]string
 	transport *http.Transport
@@ -42,8 +45,11 @@ type Gateway struct {
 // New reads kong.yml, asks the plugin for its schema and refuses every configuration that does not fit it. Errors name
 // the field by its path.
 func New(ctx context.Context, o Options) (*Gateway, error) {
-	d, err := parse(o.Config)
+	d, err := kongfile.Parse(o.Config)
 	if err != nil {
+		return nil, err
+	}
+	if err := supported(d); err != nil {
 		return nil, err
 	}
 	if o.PluginTimeout == 0 {
@@ -67,14 +73,16 @@ func New(ctx context.Context, o Options) (*Gateway, error) {
 		MaxIdleConnsPerHost: 64,
 		IdleConnTimeout:     60 * time.Second,
 	}
-	b := builder{document: d, info: info, vault: o.Vault, log: o.Log}
-	routes, err := b.build()
+	guarded, err := d.Guarded()
 	if err != nil {
 		return nil, err
 	}
+	b := builder{document: d, info: info, vault: o.Vault, log: o.Log}
+	if g.routes, err = b.build(guarded); err != nil {
+		return nil, err
+	}
 	g.pools = b.pools
-	g.router, err = newRouter(routes)
-	if err != nil {
+	if g.router, err = kongfile.NewRouter(guarded); err != nil {
 		return nil, err
 	}
 	return g, nil
@@ -133,141 +141,82 @@ func (g *Gateway) dial(ctx context.Context, network, addr string) (net.Conn, err
 
 type connectTimeout struct{}
 
+// route is a route of kong.yml with all that serves it.
+type route struct {
+	spec    kongfile.Route
+	service *service
+	plugin  *instance // nil: no plugin
+	id      string
+}
+
+type service struct {
+	spec *kongfile.Service
+	id   string
+	pool *pool
+}
+
 // builder turns the document into routes.
 type builder struct {
-	document document
+	document kongfile.Document
 	info     pluginInfo
 	vault    map[string]string
 	log      *slog.Logger
 
-	pools    []*pool
-	sequence int
+	pools []*pool
 }
 
-func (b *builder) build() ([]*route, error) {
+func (b *builder) build(guarded []kongfile.Guarded) ([]*route, error) {
+	plugins, err := b.plugins()
+	if err != nil {
+		return nil, err
+	}
 	upstreams := map[string]*pool{}
 	for _, u := range b.document.Upstreams {
 		p := newPool(u, b.log)
 		upstreams[u.Name] = p
 		b.pools = append(b.pools, p)
 	}
-	global, err := b.pick(b.document.Plugins, "plugins", "", "", owner{})
-	if err != nil {
-		return nil, err
-	}
-	services := map[string]*service{}
-	inherited := map[string]*instance{}
-	var routes []*route
-	add := func(spec routeSpec, s *service, where string) error {
-		rt := &route{spec: spec, service: s, id: stableID("route", spec.Name)}
-		own, err := b.pick(spec.Plugins, where+".plugins", "", "", owner{routeID: rt.id})
-		if err != nil {
-			return err
-		}
-		named, err := b.pick(b.document.Plugins, "plugins", spec.Name, "", owner{routeID: rt.id})
-		if err != nil {
-			return err
-		}
-		for _, i := range []*instance{own, named, inherited[s.spec.Name], global} {
-			if rt.plugin == nil {
-				rt.plugin = i
-			}
-		}
-		routes = append(routes, rt)
-		return nil
-	}
-	for i, spec := range b.document.Services {
-		where := fmt.Sprintf("services[%d]", i)
-		if services[spec.Name] != nil {
-			return nil, fmt.Errorf("%s.name: not unique", where)
-		}
+	services := map[*kongfile.Service]*service{}
+	for i := range b.document.Services {
+		spec := &b.document.Services[i]
 		s := &service{spec: spec, id: stableID("service", spec.Name), pool: upstreams[spec.Host]}
 		if s.pool == nil {
-			s.pool = newPool(upstreamSpec{
+			s.pool = newPool(kongfile.Upstream{
 				Name:    spec.Host,
-				Targets: []targetSpec{{Target: net.JoinHostPort(spec.Host, strconv.Itoa(spec.Port))}},
+				Targets: []kongfile.Target{{Target: net.JoinHostPort(spec.Host, strconv.Itoa(spec.Port))}},
 			}, b.log)
 		}
-		services[spec.Name] = s
-		own, err := b.pick(spec.Plugins, where+".plugins", "", "", owner{serviceID: s.id})
-		if err != nil {
-			return nil, err
-		}
-		named, err := b.pick(b.document.Plugins, "plugins", "", spec.Name, owner{serviceID: s.id})
-		if err != nil {
-			return nil, err
-		}
-		if own == nil {
-			own = named
-		}
-		inherited[spec.Name] = own
-		for j, r := range spec.Routes {
-			if err := add(r, s, fmt.Sprintf("%s.routes[%d]", where, j)); err != nil {
-				return nil, err
-			}
-		}
+		services[spec] = s
 	}
-	for i, r := range b.document.Routes {
-		where := fmt.Sprintf("routes[%d]", i)
-		s := services[r.Service]
-		if s == nil {
-			return nil, fmt.Errorf("%s.service: no service of this name", where)
-		}
-		if err := add(r, s, where); err != nil {
-			return nil, err
-		}
+	var routes []*route
+	for _, r := range guarded {
+		routes = append(routes, &route{spec: r.Route, service: services[r.Service], plugin: plugins[r.Plugin], id: stableID("route", r.Route.Name)})
 	}
-	return routes, b.references(routes, services)
+	return routes, nil
 }
 
-// references refuses a plugin that points to nothing: it would guard nothing, without a word.
-func (b *builder) references(routes []*route, services map[string]*service) error {
-	names := map[string]bool{}
-	for _, r := range routes {
-		names[r.spec.Name] = true
-	}
-	for i, p := range b.document.Plugins {
-		if p.Route != "" && p.Service != "" {
-			return fmt.Errorf("plugins[%d]: this gateway takes a route or a service, not both", i)
-		}
-		if p.Route != "" && !names[p.Route] {
-			return fmt.Errorf("plugins[%d].route: no route of this name", i)
-		}
-		if p.Service != "" && services[p.Service] == nil {
-			return fmt.Errorf("plugins[%d].service: no service of this name", i)
-		}
-	}
-	return nil
-}
-
-// pick finds and checks the plugin of a list that belongs to this very route, service, or (both empty) list.
-func (b *builder) pick(list []pluginSpec, where, routeName, serviceName string, of owner) (*instance, error) {
-	var found *instance
-	for i, p := range list {
-		if p.Route != routeName || p.Service != serviceName {
-			continue
-		}
-		at := fmt.Sprintf("%s[%d]", where, i)
+// plugins checks every plugin in the file, those too that no route runs.
+func (b *builder) plugins() (map[*kongfile.Plugin]*instance, error) {
+	instances := map[*kongfile.Plugin]*instance{}
+	for i, p := range b.document.AllPlugins() {
 		if p.Name != b.info.Name {
-			return nil, fmt.Errorf("%s.name: plugin %q not enabled; this gateway runs %q", at, p.Name, b.info.Name)
+			return nil, fmt.Errorf("%s.name: plugin %q not enabled; this gateway runs %q", p.At, p.Name, b.info.Name)
 		}
 		config, err := b.info.config(p.Config, b.vault)
 		if err != nil {
-			return nil, prefixed(at, err)
+			return nil, prefixed(p.At, err)
 		}
-		if p.Enabled != nil && !*p.Enabled {
-			continue
+		var of owner
+		if p.Route != "" {
+			of.routeID = stableID("route", p.Route)
+		} else if p.Service != "" {
+			of.serviceID = stableID("service", p.Service)
 		}
-		if found != nil {
-			return nil, fmt.Errorf("%s: the plugin is here twice", at)
-		}
-		b.sequence++
-		found, err = newInstance(b.info.Name, stableID("plugin", at), b.sequence, of, config)
-		if err != nil {
+		if instances[p], err = newInstance(b.info.Name, stableID("plugin", p.At), i+1, of, config); err != nil {
 			return nil, err
 		}
 	}
-	return found, nil
+	return instances, nil
 }
 
 // stableID makes the same UUID from the same name, as Kong does for entities of a declarative file.

@@ -29,11 +29,12 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	path, query, hasQuery := strings.Cut(target, "?")
-	rt, upstreamPath := g.router.match(r.Method, r.Host, path)
-	if rt == nil {
+	place, upstreamPath := g.router.Match(r.Method, r.Host, path)
+	if place < 0 {
 		refuse(w, http.StatusNotFound, "no Route matched with those values")
 		return
 	}
+	rt := g.routes[place]
 	address, _, err := net.SplitHostPort(r.RemoteAddr)
 	if err != nil {
 		address = r.RemoteAddr

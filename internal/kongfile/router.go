@@ -1,4 +1,4 @@
-package gateway
+package kongfile
 
 import (
 	"cmp"
@@ -10,23 +10,11 @@ import (
 	"strings"
 )
 
-// route is a route of kong.yml together with its service.
-type route struct {
-	spec    routeSpec
-	service *service
-	plugin  *instance // nil: no plugin
-	id      string
-}
-
-type service struct {
-	spec serviceSpec
-	id   string
-	pool *pool
-}
-
 // entry is one path of one route; a route without paths has one entry with an empty prefix.
 type entry struct {
-	route   *route
+	guarded int // its place among what NewRouter was given
+	route   Route
+	service *Service
 	methods []string
 	hosts   []string
 	prefix  string
@@ -35,15 +23,16 @@ type entry struct {
 	order   int
 }
 
-// router finds the route of a request as Kong's traditional_compatible flavour does: more kinds of condition first, then
+// Router finds the route of a request as Kong's traditional_compatible flavour does: more kinds of condition first, then
 // exact hosts, then regular expressions by regex_priority, then the longest prefix, then the order of the file.
-type router struct{ entries []entry }
+type Router struct{ entries []entry }
 
-func newRouter(routes []*route) (*router, error) {
-	r := &router{}
+// NewRouter refuses routes that could not be told apart or that match nothing.
+func NewRouter(routes []Guarded) (*Router, error) {
+	r := &Router{}
 	names := map[string]bool{}
-	for _, rt := range routes {
-		s := rt.spec
+	for n, rt := range routes {
+		s := rt.Route
 		if s.Name == "" {
 			return nil, errors.New("route: name: required")
 		}
@@ -51,7 +40,7 @@ func newRouter(routes []*route) (*router, error) {
 			return nil, fmt.Errorf("route %s: name: not unique", s.Name)
 		}
 		names[s.Name] = true
-		base := entry{route: rt, methods: s.Methods, hosts: s.Hosts}
+		base := entry{guarded: n, route: s, service: rt.Service, methods: s.Methods, hosts: s.Hosts}
 		for _, given := range []int{len(s.Methods), len(s.Hosts), len(s.Paths)} {
 			if given > 0 {
 				base.kinds++
@@ -97,7 +86,7 @@ func before(a, b entry) int {
 		cmp.Compare(b.kinds, a.kinds),
 		cmp.Compare(rank(a.plainHosts()), rank(b.plainHosts())),
 		cmp.Compare(rank(a.regex != nil), rank(b.regex != nil)),
-		cmp.Compare(b.route.spec.RegexPriority, a.route.spec.RegexPriority),
+		cmp.Compare(b.route.RegexPriority, a.route.RegexPriority),
 		cmp.Compare(len(b.prefix), len(a.prefix)),
 		cmp.Compare(a.order, b.order),
 	)
@@ -107,9 +96,9 @@ func (e entry) plainHosts() bool {
 	return len(e.hosts) > 0 && !slices.ContainsFunc(e.hosts, func(h string) bool { return strings.Contains(h, "*") })
 }
 
-// match answers the route and the path that its service will get (before the query), or nil. The path is compared as
-// the client sent it.
-func (r *router) match(method, host, path string) (*route, string) {
+// Match answers the place of the route among those of NewRouter, and the path that its service will get (before the query);
+// -1 for no route. The path is compared as the client sent it.
+func (r *Router) Match(method, host, path string) (place int, upstreamPath string) {
 	for _, e := range r.entries {
 		if len(e.methods) > 0 && !slices.Contains(e.methods, method) {
 			continue
@@ -127,9 +116,9 @@ func (r *router) match(method, host, path string) (*route, string) {
 		} else if !strings.HasPrefix(path, e.prefix) {
 			continue
 		}
-		return e.route, e.route.upstreamPath(path, matched)
+		return e.guarded, e.upstreamPath(path, matched)
 	}
-	return nil, ""
+	return -1, ""
 }
 
 func hostMatches(pattern, host string) bool {
@@ -147,11 +136,11 @@ func hostMatches(pattern, host string) bool {
 }
 
 // upstreamPath joins the service's path with the request's (path_handling v0). strip_path is true by default, as in Kong.
-func (rt *route) upstreamPath(path, matched string) string {
-	if rt.spec.StripPath == nil || *rt.spec.StripPath {
+func (e entry) upstreamPath(path, matched string) string {
+	if e.route.Strips() {
 		path = strings.TrimPrefix(path, matched)
 	}
-	base := rt.service.spec.Path
+	base := e.service.Path
 	if base == "" || base == "/" {
 		if !strings.HasPrefix(path, "/") {
 			path = "/" + path

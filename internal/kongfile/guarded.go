@@ -1,0 +1,161 @@
+package kongfile
+
+import (
+	"errors"
+	"fmt"
+)
+
+// Guarded is a route with its service and the plugin that runs for it.
+type Guarded struct {
+	Route   Route
+	Service *Service
+	Plugin  *Plugin // nil for none; the same where several routes share one
+}
+
+// Strips reports whether the upstream gets the path without what the route matched, which is Kong's default.
+func (r Route) Strips() bool { return r.StripPath == nil || *r.StripPath }
+
+// place notes where each plugin stands, for errors that name it, and the route or service that it stands in.
+func (d *Document) place() error {
+	var errs []error
+	note := func(list []Plugin, at, route, service string) {
+		for i := range list {
+			p := &list[i]
+			p.At = fmt.Sprintf("%splugins[%d]", at, i)
+			if at == "" {
+				continue
+			}
+			if p.Route != "" || p.Service != "" {
+				errs = append(errs, fmt.Errorf("%s: it stands in a route or service and can name none", p.At))
+			}
+			p.Route, p.Service = route, service
+		}
+	}
+	note(d.Plugins, "", "", "")
+	for i, s := range d.Services {
+		note(s.Plugins, fmt.Sprintf("services[%d].", i), "", s.Name)
+		for j, r := range s.Routes {
+			note(r.Plugins, fmt.Sprintf("services[%d].routes[%d].", i, j), r.Name, "")
+		}
+	}
+	for i, r := range d.Routes {
+		note(r.Plugins, fmt.Sprintf("routes[%d].", i), r.Name, "")
+	}
+	return errors.Join(errs...)
+}
+
+// AllPlugins lists every plugin in the file, whether or not a route comes to run it.
+func (d *Document) AllPlugins() []*Plugin {
+	var all []*Plugin
+	add := func(list []Plugin) {
+		for i := range list {
+			all = append(all, &list[i])
+		}
+	}
+	add(d.Plugins)
+	for _, s := range d.Services {
+		add(s.Plugins)
+		for _, r := range s.Routes {
+			add(r.Plugins)
+		}
+	}
+	for _, r := range d.Routes {
+		add(r.Plugins)
+	}
+	return all
+}
+
+// Guarded lists all routes. The plugin that runs for one is the closest: its own, one at the top that names it, its service's,
+// one at the top that names the service, or the one for all. One that is disabled does not count. It refuses a file in which
+// two are equally close, or in which a plugin points to nothing: it would guard nothing, without a word.
+func (d *Document) Guarded() ([]Guarded, error) {
+	services := map[string]*Service{}
+	inherited := map[string]*Plugin{}
+	everywhere, err := pick(d.Plugins, "", "")
+	if err != nil {
+		return nil, err
+	}
+	var all []Guarded
+	add := func(r Route, s *Service) error {
+		plugin, err := closest(r.Plugins, d.Plugins, r.Name, "")
+		if err != nil {
+			return err
+		}
+		if plugin == nil {
+			plugin = inherited[s.Name]
+		}
+		all = append(all, Guarded{r, s, plugin})
+		return nil
+	}
+	for i := range d.Services {
+		s := &d.Services[i]
+		if services[s.Name] != nil {
+			return nil, fmt.Errorf("services[%d].name: not unique", i)
+		}
+		services[s.Name] = s
+		if inherited[s.Name], err = closest(s.Plugins, d.Plugins, "", s.Name); err != nil {
+			return nil, err
+		}
+		if inherited[s.Name] == nil {
+			inherited[s.Name] = everywhere
+		}
+		for _, r := range s.Routes {
+			if err := add(r, s); err != nil {
+				return nil, err
+			}
+		}
+	}
+	for i, r := range d.Routes {
+		s := services[r.Service]
+		if s == nil {
+			return nil, fmt.Errorf("routes[%d].service: no service of this name", i)
+		}
+		if err := add(r, s); err != nil {
+			return nil, err
+		}
+	}
+	return all, d.references(all, services)
+}
+
+func (d *Document) references(routes []Guarded, services map[string]*Service) error {
+	names := map[string]bool{}
+	for _, r := range routes {
+		names[r.Route.Name] = true
+	}
+	for _, p := range d.Plugins {
+		switch {
+		case p.Route != "" && p.Service != "":
+			return fmt.Errorf("%s: expected a route or a service, not both", p.At)
+		case p.Route != "" && !names[p.Route]:
+			return fmt.Errorf("%s.route: no route of this name", p.At)
+		case p.Service != "" && services[p.Service] == nil:
+			return fmt.Errorf("%s.service: no service of this name", p.At)
+		}
+	}
+	return nil
+}
+
+// closest finds the plugin in own, else the one at the top that names the route or service.
+func closest(own, top []Plugin, route, service string) (*Plugin, error) {
+	p, err := pick(own, route, service)
+	if p != nil || err != nil {
+		return p, err
+	}
+	return pick(top, route, service)
+}
+
+// pick finds the plugin of a list that belongs to this very route or service, or (both empty) to all.
+func pick(list []Plugin, route, service string) (*Plugin, error) {
+	var found *Plugin
+	for i := range list {
+		p := &list[i]
+		if p.Route != route || p.Service != service || (p.Enabled != nil && !*p.Enabled) {
+			continue
+		}
+		if found != nil {
+			return nil, fmt.Errorf("%s: the plugin is here twice", p.At)
+		}
+		found = p
+	}
+	return found, nil
+}

@@ -1,0 +1,75 @@
+package kongfile
+
+import (
+	"strings"
+	"testing"
+)
+
+// S53: which plugin guards a route is never a guess.
+func TestTheClosestPluginGuardsARoute(t *testing.T) {
+	t.Parallel()
+	d, err := Parse([]byte(`
+_format_version: "3.0"
+services:
+  - name: a
+    url: https://a.test/base
+    plugins: [{name: g, config: {n: service}}]
+    routes:
+      - {name: own, paths: [/own], plugins: [{name: g, config: {n: own}}]}
+      - {name: inherits, paths: [/inherits]}
+      - {name: disabled, paths: [/disabled], plugins: [{name: g, enabled: false}]}
+  - {name: b, url: "http://b.test", routes: [{name: global, paths: [/global]}]}
+  - {name: c, url: "http://c.test:81", routes: [{name: by-service, paths: [/by-service]}]}
+routes:
+  - {name: named, service: b, paths: [/named]}
+plugins:
+  - {name: g, config: {n: everywhere}}
+  - {name: g, route: named, config: {n: named}}
+  - {name: g, service: c, config: {n: of c}}
+`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	routes, err := d.Guarded()
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := map[string]string{"own": "own", "inherits": "service", "disabled": "service", "global": "everywhere", "by-service": "of c", "named": "named"}
+	for _, r := range routes {
+		if got := r.Plugin.Config["n"]; got != want[r.Route.Name] {
+			t.Errorf("%s is guarded by %v, want %s", r.Route.Name, got, want[r.Route.Name])
+		}
+		delete(want, r.Route.Name)
+	}
+	if len(want) > 0 {
+		t.Errorf("routes that are missing: %v", want)
+	}
+	if s := routes[0].Service; s.Protocol != "https" || s.Port != 443 || s.Path != "/base" {
+		t.Errorf("service %+v", s)
+	}
+	if p := routes[0].Plugin; p.At != "services[0].routes[0].plugins[0]" || p.Route != "own" || p.Service != "" || routes[1].Plugin.Service != "a" {
+		t.Errorf("plugins %+v, %+v", p, routes[1].Plugin)
+	}
+}
+
+func TestAFileThatGuardsNothingIsRefused(t *testing.T) {
+	t.Parallel()
+	const head = "_format_version: \"3.0\"\nservices: [{name: s, url: \"http://h\", routes: [{name: r, paths: [/r]}]}]\n"
+	for _, c := range []struct{ file, want string }{
+		{head + "plugins: [{name: g, route: typo}]", "plugins[0].route: no route of this name"},
+		{head + "plugins: [{name: g, service: typo}]", "plugins[0].service: no service of this name"},
+		{head + "plugins: [{name: g, service: s, route: r}]", "not both"},
+		{head + "plugins: [{name: g}, {name: g}]", "plugins[1]: the plugin is here twice"},
+		{head + "routes: [{name: x, service: typo, paths: [/x]}]", "routes[0].service: no service of this name"},
+		{strings.Replace(head, "paths: [/r]", "paths: [/r], plugins: [{name: g, route: x}]", 1), "services[0].routes[0].plugins[0]: it stands in a route"},
+		{head + "consumers: []", "consumers"},
+	} {
+		d, err := Parse([]byte(c.file))
+		if err == nil {
+			_, err = d.Guarded()
+		}
+		if err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("got %v, want %s", err, c.want)
+		}
+	}
+}
