@@ -14,7 +14,7 @@ import (
 
 // binaries is where the servers are, and the user to run them as: PostgreSQL refuses root.
 type binaries struct {
-	initdb, postgres, redis string
+	initdb, postgres, redis, nginx string
 	as                      *syscall.Credential // nil: whoever we are
 }
 
@@ -38,13 +38,16 @@ func find(ctx context.Context) (binaries, error) {
 func look() (b binaries, err error) {
 	b.initdb, b.postgres = newest("initdb"), newest("postgres")
 	b.redis, _ = exec.LookPath("redis-server")
-	if b.initdb == "" || b.postgres == "" || b.redis == "" {
+	if b.nginx, _ = exec.LookPath("nginx"); b.nginx == "" {
+		b.nginx, _ = exec.LookPath("/usr/sbin/nginx") // on root's PATH only
+	}
+	if b.initdb == "" || b.postgres == "" || b.redis == "" || b.nginx == "" {
 		return b, errMissing
 	}
 	return b, nil
 }
 
-var errMissing = errors.New("PostgreSQL (initdb, postgres) and Redis (redis-server) are needed and were not found")
+var errMissing = errors.New("PostgreSQL (initdb, postgres), Redis (redis-server) and NGINX (nginx) are needed, and one of them was not found")
 
 // newest finds a PostgreSQL program on the PATH or where Debian keeps its versions.
 func newest(name string) string {
@@ -63,11 +66,11 @@ func install(ctx context.Context) error {
 	var sudo []string
 	if os.Geteuid() != 0 {
 		if exec.CommandContext(ctx, "sudo", "-n", "true").Run() != nil {
-			return fmt.Errorf("%w: install the packages postgresql and redis-server, or run this as root", errMissing)
+			return fmt.Errorf("%w: install the packages postgresql, redis-server and nginx, or run this as root", errMissing)
 		}
 		sudo = []string{"sudo", "-n"}
 	}
-	fmt.Fprintln(os.Stderr, "testenv: installing postgresql and redis-server")
+	fmt.Fprintln(os.Stderr, "testenv: installing postgresql, redis-server and nginx")
 	line := append(sudo, "env", "DEBIAN_FRONTEND=noninteractive", "sh", "-ec", installScript)
 	cmd := exec.CommandContext(ctx, line[0], line[1:]...)
 	cmd.Stdout, cmd.Stderr = os.Stderr, os.Stderr
@@ -87,7 +90,7 @@ if [ ! -e $policy ]; then
 	chmod 755 $policy
 fi
 apt-get update -q
-apt-get install -q -y --no-install-recommends postgresql redis-server`
+apt-get install -q -y --no-install-recommends postgresql redis-server nginx`
 
 // nobody is an unprivileged user that every Debian has.
 func nobody() (*syscall.Credential, error) {

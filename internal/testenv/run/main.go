@@ -1,5 +1,5 @@
 // Command run starts a PostgreSQL and a Redis of its own on spare ports, in a folder that it removes again, and runs the
-// given command against them: go run ./internal/testenv/run -- go test ./...
+// given command against them, telling it too where NGINX is: go run ./internal/testenv/run -- go test ./...
 package main
 
 import (
@@ -70,7 +70,7 @@ func run(args []string) (code int, err error) {
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGINT) }
 	cmd.WaitDelay = 10 * time.Second
 	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
-	cmd.Env = append(os.Environ(), testenv.PostgresVariable+"="+pg.url, testenv.RedisVariable+"="+rd.url)
+	cmd.Env = append(os.Environ(), testenv.PostgresVariable+"="+pg.url, testenv.RedisVariable+"="+rd.url, testenv.NGINXVariable+"="+tools.nginx)
 	err = cmd.Run()
 	if exit := (*exec.ExitError)(nil); errors.As(err, &exit) {
 		return max(exit.ExitCode(), 1), nil
