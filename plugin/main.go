@@ -1,4 +1,5 @@
-// Command gatehouse-plugin is Gatehouse's enforcement point: an external plugin for Kong 3.9.
+// Command gatehouse-plugin is Gatehouse's enforcement point: an external plugin for Kong 3.9, and with forward-auth what NGINX,
+// Traefik, Caddy and Envoy ask before they pass a request on.
 package main
 
 import (
@@ -32,16 +33,16 @@ func main() {
 }
 
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
+	if len(args) > 0 && args[0] == "forward-auth" {
+		return runForwardAuth(ctx, args[1:], os.LookupEnv, stderr)
+	}
+	var s shared
 	flags := flag.NewFlagSet("gatehouse-plugin", flag.ContinueOnError)
 	flags.SetOutput(stderr)
 	socket := flags.String("socket", "/usr/local/kong/gatehouse.socket", "Unix socket that Kong connects to")
 	dump := flags.Bool("dump", false, "print what Kong's query command expects, and end")
 	docs := flags.Bool("docs", false, "print the configuration's documentation, docs/plugin.md, and end")
-	status := flags.String("status", "127.0.0.1:8100", "private address of /healthz, /readyz, /metrics and the keys of assertions; empty for none")
-	keyFile := flags.String("assertion-keys", "", "PEM file of P-256 keys for X-Gatehouse-Assertion, the same for all edges; empty for a key of this process alone")
-	limitMemory := flags.Int64("limit-memory", limit.DefaultMemory>>20, "MiB that the limits over one Redis take at most")
-	level := slog.LevelInfo
-	flags.TextVar(&level, "log-level", level, "debug, info, warn or error")
+	s.add(flags)
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
@@ -53,31 +54,61 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	}
 	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	log := telemetry.Logger(stderr, level)
-	asserter, err := signer(*keyFile)
+	log := telemetry.Logger(stderr, s.level)
+	a, err := s.app(log)
 	if err != nil {
 		return err
 	}
-	a := app.New(app.Options{Now: time.Now, Log: log, Asserter: asserter, LimitMemory: *limitMemory << 20})
 	defer a.Close()
 	server, err := kong.NewServer(a.Guard, time.Now, log)
 	if err != nil {
 		return err
 	}
-	ln, err := listen(ctx, *socket)
+	ln, err := listen(ctx, *socket, 0o600)
 	if err != nil {
 		return err
 	}
-	services := []lifecycle.Service{a, lifecycle.Func(func(ctx context.Context) error { return server.Serve(ctx, ln) })}
-	if *status != "" {
-		private, err := new(net.ListenConfig).Listen(ctx, "tcp", *status)
-		if err != nil {
-			return errors.Join(fmt.Errorf("status: %w", err), ln.Close())
-		}
-		services = append(services, lifecycle.Func(func(ctx context.Context) error { return web.Serve(ctx, private, a.Status(), log) }))
+	serve := lifecycle.Func(func(ctx context.Context) error { return server.Serve(ctx, ln) })
+	services, err := s.withStatus(ctx, a, log, a, serve)
+	if err != nil {
+		return errors.Join(err, ln.Close())
 	}
 	log.Info("serving Kong", "socket", *socket, "version", kong.Version)
 	return lifecycle.Run(ctx, services...)
+}
+
+// shared is what both ways to serve can be told.
+type shared struct {
+	status, keyFile string
+	limitMemory     int64
+	level           slog.Level
+}
+
+func (s *shared) add(flags *flag.FlagSet) {
+	flags.StringVar(&s.status, "status", "127.0.0.1:8100", "private address of /healthz, /readyz, /metrics and the keys of assertions; empty for none")
+	flags.StringVar(&s.keyFile, "assertion-keys", "", "PEM file of P-256 keys for X-Gatehouse-Assertion, the same for all edges; empty for a key of this process alone")
+	flags.Int64Var(&s.limitMemory, "limit-memory", limit.DefaultMemory>>20, "MiB that the limits over one Redis take at most")
+	flags.TextVar(&s.level, "log-level", slog.LevelInfo, "debug, info, warn or error")
+}
+
+func (s *shared) app(log *slog.Logger) (*app.App, error) {
+	asserter, err := signer(s.keyFile)
+	if err != nil {
+		return nil, err
+	}
+	return app.New(app.Options{Now: time.Now, Log: log, Asserter: asserter, LimitMemory: s.limitMemory << 20}), nil
+}
+
+// withStatus adds what serves the private address, unless there is none.
+func (s *shared) withStatus(ctx context.Context, a *app.App, log *slog.Logger, services ...lifecycle.Service) ([]lifecycle.Service, error) {
+	if s.status == "" {
+		return services, nil
+	}
+	private, err := new(net.ListenConfig).Listen(ctx, "tcp", s.status)
+	if err != nil {
+		return nil, fmt.Errorf("status: %w", err)
+	}
+	return append(services, lifecycle.Func(func(ctx context.Context) error { return web.Serve(ctx, private, a.Status(), log) })), nil
 }
 
 // signer makes what signs assertions, of the keys in a file or of one that dies with the process.
@@ -93,7 +124,7 @@ func signer(file string) (*assertion.Signer, error) {
 }
 
 // listen takes over the socket that a killed predecessor left behind, and refuses one that somebody still serves.
-func listen(ctx context.Context, socket string) (net.Listener, error) {
+func listen(ctx context.Context, socket string, mode fs.FileMode) (net.Listener, error) {
 	if c, err := new(net.Dialer).DialContext(ctx, "unix", socket); err == nil {
 		return nil, errors.Join(fmt.Errorf("socket %s is in use", socket), c.Close())
 	}
@@ -104,7 +135,7 @@ func listen(ctx context.Context, socket string) (net.Listener, error) {
 	if err != nil {
 		return nil, fmt.Errorf("listen: %w", err)
 	}
-	if err := os.Chmod(socket, 0o600); err != nil {
+	if err := os.Chmod(socket, mode); err != nil {
 		return nil, errors.Join(fmt.Errorf("socket: %w", err), ln.Close())
 	}
 	return ln, nil

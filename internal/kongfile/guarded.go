@@ -3,6 +3,7 @@ package kongfile
 import (
 	"errors"
 	"fmt"
+	"slices"
 )
 
 // Guarded is a route with its service and the plugin that runs for it.
@@ -158,4 +159,10 @@ func pick(list []Plugin, route, service string) (*Plugin, error) {
 		found = p
 	}
 	return found, nil
+}
+
+// Rewrites reports whether the upstream may get another path than the client sent.
+func (g Guarded) Rewrites() bool {
+	base := g.Service.Path != "" && g.Service.Path != "/"
+	return base || (g.Route.Strips() && slices.ContainsFunc(g.Route.Paths, func(p string) bool { return p != "/" }))
 }

@@ -112,6 +112,15 @@ func canonical(p string) bool {
 	return true
 }
 
+// Ambiguous answers the refusal of a path that two parsers could read differently, nil for any other; it is for those who look
+// for a request's route before they ask a guard.
+func Ambiguous(path string) error {
+	if canonical(path) {
+		return nil
+	}
+	return errPath
+}
+
 func unhex(c byte) int {
 	switch {
 	case '0' <= c && c <= '9':

@@ -1,0 +1,140 @@
+package forwardauth
+
+import (
+	"fmt"
+	"net/http"
+	"net/netip"
+	"strings"
+
+	"github.com/gatehouse-auth/gatehouse/internal/fault"
+	"github.com/gatehouse-auth/gatehouse/plugin/guard"
+)
+
+// Proxy is what asks.
+type Proxy string
+
+// The proxies.
+const (
+	NGINX   Proxy = "nginx"   // auth_request, ngx_http_auth_request_module
+	Traefik Proxy = "traefik" // the middleware ForwardAuth
+	Caddy   Proxy = "caddy"   // the directive forward_auth
+	Envoy   Proxy = "envoy"   // ext_authz with http_service
+)
+
+// CheckPath is where proxies ask. Envoy has the original path behind it.
+const CheckPath = "/check"
+
+// words are the headers in which a proxy tells of the original request; "" for what it sends as its own request's.
+type words struct {
+	method, uri, host string
+	address           string // of the client, unless configured otherwise
+}
+
+func (p Proxy) words() (words, error) {
+	switch p {
+	case NGINX: // by the lines of deploy/nginx.conf
+		return words{"X-Original-Method", "X-Original-Uri", "X-Original-Host", "X-Real-Ip"}, nil
+	case Traefik, Caddy:
+		return words{"X-Forwarded-Method", "X-Forwarded-Uri", "X-Forwarded-Host", "X-Forwarded-For"}, nil
+	case Envoy:
+		return words{"", "", "", "X-Forwarded-For"}, nil
+	default:
+		return words{}, fmt.Errorf("proxy %q: expected nginx, traefik, caddy or envoy", string(p))
+	}
+}
+
+// errWords is for the operator: its cause names the header that the proxy has to set.
+var errWords = fault.New(fault.Invalid, "The request cannot be read.").Named("bad_request")
+
+func unreadable(format string, args ...any) error {
+	return errWords.Because(fmt.Errorf(format, args...))
+}
+
+// read answers the original request. The proxy's own headers are no longer among the request's.
+func (w words) read(r *http.Request) (guard.Request, error) {
+	out := guard.Request{Method: r.Method, Host: r.Host, Header: make(map[string][]string, len(r.Header)+1)}
+	uri := strings.TrimPrefix(r.RequestURI, CheckPath)
+	for _, told := range []struct {
+		header string
+		to     *string
+	}{{w.method, &out.Method}, {w.host, &out.Host}, {w.uri, &uri}} {
+		if told.header == "" {
+			continue
+		}
+		values := r.Header[told.header]
+		if len(values) != 1 || values[0] == "" {
+			return out, unreadable("the proxy sent %s %d times", told.header, len(values))
+		}
+		*told.to = values[0]
+	}
+	var err error
+	if out.Addr, err = lastAddress(r.Header[w.address]); err != nil {
+		return out, unreadable("%s: %w", w.address, err)
+	}
+	if !isMethod(out.Method) {
+		return out, unreadable("the method is malformed")
+	}
+	if !isHost(out.Host) {
+		return out, unreadable("the host is malformed")
+	}
+	if out.Path, out.Query, err = originForm(uri); err != nil {
+		return out, errWords.Because(err)
+	}
+	for name, values := range r.Header {
+		if name != w.method && name != w.host && name != w.uri && name != w.address {
+			lower := strings.ToLower(name)
+			out.Header[lower] = append(out.Header[lower], values...)
+		}
+	}
+	out.Header["host"] = []string{out.Host}
+	return out, nil
+}
+
+// lastAddress answers the address that the proxy itself wrote: the last one. Those before it are what the proxy was told (S15).
+func lastAddress(values []string) (netip.Addr, error) {
+	if len(values) != 1 {
+		return netip.Addr{}, fmt.Errorf("sent %d times", len(values))
+	}
+	last := values[0]
+	if i := strings.LastIndexByte(last, ','); i >= 0 {
+		last = last[i+1:]
+	}
+	a, err := netip.ParseAddr(strings.TrimSpace(last))
+	if err != nil || a.Zone() != "" {
+		return netip.Addr{}, fmt.Errorf("not an address")
+	}
+	return a.Unmap(), nil
+}
+
+// originForm cuts a request target at its query. Anything but origin-form (RFC 9112 section 3.2.1) is refused: the absolute
+// form has a host of its own, and a fragment is no part of a request.
+func originForm(target string) (path, query string, err error) {
+	if !strings.HasPrefix(target, "/") {
+		return "", "", fmt.Errorf("the target is not in origin-form")
+	}
+	if strings.IndexByte(target, '#') >= 0 {
+		return "", "", fmt.Errorf("the target has a fragment")
+	}
+	for i := range len(target) {
+		if target[i] <= ' ' || target[i] == 0x7f {
+			return "", "", fmt.Errorf("the target holds a space or control character")
+		}
+	}
+	path, query, _ = strings.Cut(target, "?")
+	return path, query, nil
+}
+
+const (
+	maxMethod = 32
+	maxHost   = 255 + len(":65535")
+)
+
+// isMethod accepts what the proxies do: methods are case-sensitive, and an upstream could take "get" for GET.
+func isMethod(s string) bool {
+	return s != "" && len(s) <= maxMethod && strings.Trim(s, "ABCDEFGHIJKLMNOPQRSTUVWXYZ-") == ""
+}
+
+// isHost accepts a name or an address with or without a port, and nothing that could be a user, a path or two hosts.
+func isHost(s string) bool {
+	return s != "" && len(s) <= maxHost && strings.Trim(s, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-_:[]") == ""
+}
