@@ -33,7 +33,7 @@ func (f *forwardAuth) flags(stderr io.Writer) *flag.FlagSet {
 	flags := flag.NewFlagSet("gatehouse-plugin forward-auth", flag.ContinueOnError)
 	flags.SetOutput(stderr)
 	flags.StringVar(&f.config, "config", "kong.yml", "what is guarded, and how: Kong's declarative configuration; {vault://env/name} is read from the environment")
-	flags.StringVar(&f.proxy, "proxy", "", "nginx, traefik, caddy or envoy: who asks; needed, for each tells of the original request by other headers")
+	flags.StringVar(&f.proxy, "proxy", "", "nginx, traefik, caddy, envoy or envoy-grpc: who asks; needed, for each tells of the original request by other headers")
 	flags.StringVar(&f.listen, "listen", "127.0.0.1:8102", "private address that the proxy asks at: host:port, or unix:path for a Unix socket of mode 0660")
 	flags.StringVar(&f.from, "from", "", "networks that the proxies are in, such as 10.0.1.0/24,10.0.2.7/32; needed unless only this machine can reach the listener")
 	flags.StringVar(&f.address, "client-address", "", "header in which the proxy tells the client's address; empty for X-Real-IP with nginx, X-Forwarded-For with the others")
@@ -63,7 +63,11 @@ func runForwardAuth(ctx context.Context, args []string, lookup func(string) (str
 	if err != nil {
 		return err
 	}
-	serve := lifecycle.Func(func(ctx context.Context) error { return web.Serve(ctx, ln, h.HTTP(), log) })
+	over := web.Serve
+	if h.Proxy == forwardauth.EnvoyGRPC {
+		over = web.ServeHTTP2
+	}
+	serve := lifecycle.Func(func(ctx context.Context) error { return over(ctx, ln, h.HTTP(), log) })
 	services, err := f.withStatus(ctx, a, log, a, serve)
 	if err != nil {
 		_ = ln.Close() // nothing was served on it

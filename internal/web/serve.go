@@ -18,7 +18,19 @@ const drain = time.Second
 
 // Serve serves h on ln until ctx ends, then lets requests under way end for a second and cuts the rest.
 func Serve(ctx context.Context, ln net.Listener, h http.Handler, log *slog.Logger) error {
+	return serve(ctx, ln, h, log, nil)
+}
+
+// ServeHTTP2 is Serve for HTTP/2 without TLS, by prior knowledge (RFC 9113 section 3.3), which is what gRPC speaks.
+func ServeHTTP2(ctx context.Context, ln net.Listener, h http.Handler, log *slog.Logger) error {
+	p := new(http.Protocols)
+	p.SetUnencryptedHTTP2(true)
+	return serve(ctx, ln, h, log, p)
+}
+
+func serve(ctx context.Context, ln net.Listener, h http.Handler, log *slog.Logger, p *http.Protocols) error {
 	s := &http.Server{
+		Protocols:         p,
 		Handler:           h,
 		ReadHeaderTimeout: 5 * time.Second,
 		ReadTimeout:       30 * time.Second,

@@ -29,16 +29,20 @@ const (
 
 // allow answers 200 with the headers that the proxy sets on the request, the empty ones too: they overwrite (S54). Those for
 // the client's answer are beside them.
-func (h *Handler) allow(w http.ResponseWriter, r *http.Request, v guard.Verdict) {
+func (h *Handler) allow(w http.ResponseWriter, v guard.Verdict) {
 	set := w.Header()
 	for name, value := range v.Respond {
 		set[http.CanonicalHeaderKey(name)] = []string{value}
 	}
+	var empty []string
 	for name, value := range v.SetHeaders {
 		set[http.CanonicalHeaderKey(name)] = []string{value}
+		if value == "" {
+			empty = append(empty, strings.ToLower(name))
+		}
 	}
-	if _, new := v.SetHeaders["Traceparent"]; !new { // the proxy overwrites it in any case
-		set["Traceparent"] = r.Header["Traceparent"]
+	if h.Proxy == Envoy { // which removes these whatever it is told to copy
+		set.Set("X-Envoy-Auth-Headers-To-Remove", strings.Join(empty, ","))
 	}
 	set["Content-Length"] = []string{"0"}
 	w.WriteHeader(http.StatusOK)

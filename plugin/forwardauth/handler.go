@@ -2,6 +2,7 @@ package forwardauth
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
@@ -41,10 +42,13 @@ func New(o Options) (*Handler, error) {
 		return nil, err
 	}
 	if o.AddressHeader != "" {
+		if o.Proxy == EnvoyGRPC {
+			return nil, errors.New("client address: Envoy tells it without a header")
+		}
 		w.address = http.CanonicalHeaderKey(o.AddressHeader)
 	}
 	for _, header := range []string{w.method, w.uri, w.host} {
-		if header == w.address {
+		if header != "" && header == w.address {
 			return nil, fmt.Errorf("client address: %s is not for addresses", header)
 		}
 	}
@@ -62,7 +66,9 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		answer(w, h.refuse(r.Context(), guard.Request{Method: r.Method}, errPeer))
 	case h.Proxy == NGINX && path == RefusalPath:
 		h.refusal(w, r)
-	case path == CheckPath && h.Proxy != Envoy, h.Proxy == Envoy && strings.HasPrefix(path, CheckPath+"/"):
+	case h.Proxy == EnvoyGRPC && path == grpcPath:
+		h.checkGRPC(w, r)
+	case h.asksAt(path):
 		h.check(w, r)
 	default:
 		answer(w, h.refuse(r.Context(), guard.Request{Method: r.Method}, errNowhere))
@@ -71,7 +77,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 var (
 	errPeer    = fault.New(fault.Forbidden, "Only the proxy may ask.").Named("peer_unknown")
-	errNowhere = fault.New(fault.NotFound, "There is nothing at this path; the proxy asks at /check.").Named("not_found")
+	errNowhere = fault.New(fault.NotFound, "There is nothing at this path for this proxy.").Named("not_found")
 	errFailed  = fault.New(fault.Internal, "").Named("guard_failed")
 )
 
@@ -91,24 +97,35 @@ func (h *Handler) knows(peer string) bool {
 	return false
 }
 
-func (h *Handler) check(w http.ResponseWriter, r *http.Request) {
-	ctx, cancel := context.WithTimeout(r.Context(), deadline)
-	defer cancel()
-	request, err := h.words.read(r)
-	if err != nil {
-		h.deny(w, h.refuse(ctx, request, err))
-		return
+// asksAt reports whether the path is where the proxy asks; Envoy has the original path behind it.
+func (h *Handler) asksAt(path string) bool {
+	switch h.Proxy {
+	case Envoy:
+		return strings.HasPrefix(path, CheckPath+"/")
+	case EnvoyGRPC:
+		return false
+	default:
+		return path == CheckPath
 	}
-	v := h.decide(ctx, request)
+}
+
+func (h *Handler) check(w http.ResponseWriter, r *http.Request) {
+	v := h.verdict(r.Context(), func() (guard.Request, error) { return h.words.read(r) })
 	if v.Forward {
-		h.allow(w, r, v)
+		h.allow(w, v)
 		return
 	}
 	h.deny(w, v)
 }
 
-// decide answers the verdict of the request's route.
-func (h *Handler) decide(ctx context.Context, r guard.Request) guard.Verdict {
+// verdict reads the original request and answers what its route's guard says of it.
+func (h *Handler) verdict(ctx context.Context, read func() (guard.Request, error)) guard.Verdict {
+	ctx, cancel := context.WithTimeout(ctx, deadline)
+	defer cancel()
+	r, err := read()
+	if err != nil {
+		return h.refuse(ctx, r, err)
+	}
 	g, err := h.Routes.find(&r)
 	if err != nil {
 		return h.refuse(ctx, r, err)
@@ -116,6 +133,9 @@ func (h *Handler) decide(ctx context.Context, r guard.Request) guard.Verdict {
 	v := g.Check(ctx, r)
 	if !v.Forward && v.Status < 300 { // the proxy would take it for a pass
 		return h.refuse(ctx, r, errFailed.Because(fmt.Errorf("neither forwarded nor denied: status %d", v.Status)))
+	}
+	if kept := r.Header["traceparent"]; v.Forward && v.SetHeaders["Traceparent"] == "" && len(kept) == 1 { // proxies overwrite it in any case
+		v.SetHeaders["Traceparent"] = kept[0]
 	}
 	return v
 }

@@ -19,6 +19,8 @@ const (
 	Traefik Proxy = "traefik" // the middleware ForwardAuth
 	Caddy   Proxy = "caddy"   // the directive forward_auth
 	Envoy   Proxy = "envoy"   // ext_authz with http_service
+
+	EnvoyGRPC Proxy = "envoy-grpc" // ext_authz with grpc_service; HTTP/2 without TLS
 )
 
 // CheckPath is where proxies ask. Envoy has the original path behind it.
@@ -38,8 +40,10 @@ func (p Proxy) words() (words, error) {
 		return words{"X-Forwarded-Method", "X-Forwarded-Uri", "X-Forwarded-Host", "X-Forwarded-For"}, nil
 	case Envoy:
 		return words{"", "", "", "X-Forwarded-For"}, nil
+	case EnvoyGRPC: // its message says all
+		return words{}, nil
 	default:
-		return words{}, fmt.Errorf("proxy %q: expected nginx, traefik, caddy or envoy", string(p))
+		return words{}, fmt.Errorf("proxy %q: expected nginx, traefik, caddy, envoy or envoy-grpc", string(p))
 	}
 }
 
@@ -71,23 +75,29 @@ func (w words) read(r *http.Request) (guard.Request, error) {
 	if out.Addr, err = lastAddress(r.Header[w.address]); err != nil {
 		return out, unreadable("%s: %w", w.address, err)
 	}
-	if !isMethod(out.Method) {
-		return out, unreadable("the method is malformed")
-	}
-	if !isHost(out.Host) {
-		return out, unreadable("the host is malformed")
-	}
-	if out.Path, out.Query, err = originForm(uri); err != nil {
-		return out, errWords.Because(err)
-	}
 	for name, values := range r.Header {
 		if name != w.method && name != w.host && name != w.uri && name != w.address {
 			lower := strings.ToLower(name)
 			out.Header[lower] = append(out.Header[lower], values...)
 		}
 	}
-	out.Header["host"] = []string{out.Host}
-	return out, nil
+	return out, complete(&out, uri)
+}
+
+// complete checks the method and the host, and cuts the target.
+func complete(r *guard.Request, target string) error {
+	if !isMethod(r.Method) {
+		return unreadable("the method is malformed")
+	}
+	if !isHost(r.Host) {
+		return unreadable("the host is malformed")
+	}
+	var err error
+	if r.Path, r.Query, err = originForm(target); err != nil {
+		return errWords.Because(err)
+	}
+	r.Header["host"] = []string{r.Host}
+	return nil
 }
 
 // lastAddress answers the address that the proxy itself wrote: the last one. Those before it are what the proxy was told (S15).

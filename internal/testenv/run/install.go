@@ -15,7 +15,7 @@ import (
 // binaries is where the servers are, and the user to run them as: PostgreSQL refuses root.
 type binaries struct {
 	initdb, postgres, redis, nginx string
-	as                      *syscall.Credential // nil: whoever we are
+	as                             *syscall.Credential // nil: whoever we are
 }
 
 // find looks for the servers, installing Debian's packages where they are missing and that is possible.
