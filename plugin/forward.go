@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -97,13 +98,16 @@ func (f *forwardAuth) handler(a *app.App, lookup func(string) (string, bool), lo
 		log.Warn("routes without the plugin are refused", "routes", routes.Unguarded)
 	}
 	return forwardauth.New(forwardauth.Options{
-		Proxy: forwardauth.Proxy(f.proxy), AddressHeader: f.address, Peers: peers, Routes: routes, Log: log,
+		Proxy: forwardauth.Proxy(f.proxy), AddressHeader: f.address, Peers: peers, Routes: routes, Meter: a.Meter(), Log: log,
 		NewID: func() string { return uuid.Must(uuid.NewV7()).String() },
 	})
 }
 
 func (f *forwardAuth) open(ctx context.Context, peers []netip.Prefix) (net.Listener, error) {
 	if path, ok := strings.CutPrefix(f.listen, "unix:"); ok {
+		if len(peers) > 0 {
+			return nil, errors.New("from: the mode of a Unix socket says who may ask")
+		}
 		return listen(ctx, path, 0o660) // the proxy's workers are in the group
 	}
 	return forwardauth.Listen(ctx, f.listen, peers)

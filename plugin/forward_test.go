@@ -5,12 +5,14 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -112,7 +114,8 @@ func serveGuard(t *testing.T, proxy string, flags ...string) (s *site, api strin
 		default:
 		}
 		s.seen <- r.Header
-		_, _ = io.WriteString(w, r.Method+" "+r.RequestURI)
+		body, _ := io.ReadAll(r.Body)
+		_, _ = io.WriteString(w, r.Method+" "+r.RequestURI+" "+string(body))
 	})
 	// A socket's path may have 107 bytes at most, which a test's own folder can exceed.
 	dir, err := os.MkdirTemp("", "gh") //nolint:usetesting // see above
@@ -194,14 +197,21 @@ type answered struct {
 	problem web.ProblemDocument
 }
 
-// do sends one request as it stands; further are name, value pairs of headers.
+// do sends one request as it stands; further are name, value pairs of headers, or "" and the body.
 func (s *site) do(t *testing.T, method, target, token string, further ...string) answered {
 	t.Helper()
 	lines := []string{method + " " + target + " HTTP/1.1", "Host: api.test", "Connection: close"}
 	if token != "" {
 		lines = append(lines, "Authorization: Bearer "+token)
 	}
+	body := ""
 	for i := 0; i < len(further); i += 2 {
+		if further[i] == "" { // the body
+			if body = further[i+1]; !slices.Contains(further, "chunked") {
+				lines = append(lines, fmt.Sprintf("Content-Length: %d", len(body)))
+			}
+			continue
+		}
 		lines = append(lines, further[i]+": "+further[i+1])
 	}
 	conn, err := net.Dial("tcp", s.proxy)
@@ -209,7 +219,7 @@ func (s *site) do(t *testing.T, method, target, token string, further ...string)
 		t.Fatal(err)
 	}
 	defer conn.Close()
-	if _, err := io.WriteString(conn, strings.Join(lines, "\r\n")+"\r\n\r\n"); err != nil {
+	if _, err := io.WriteString(conn, strings.Join(lines, "\r\n")+"\r\n\r\n"+body); err != nil {
 		t.Fatal(err)
 	}
 	res, err := http.ReadResponse(bufio.NewReader(conn), &http.Request{Method: method})
@@ -217,14 +227,14 @@ func (s *site) do(t *testing.T, method, target, token string, further ...string)
 		t.Fatalf("%s %s: %v", method, target, err)
 	}
 	defer res.Body.Close()
-	body, err := io.ReadAll(res.Body)
+	text, err := io.ReadAll(res.Body)
 	if err != nil {
 		t.Fatalf("%s %s: %v", method, target, err)
 	}
-	a := answered{status: res.StatusCode, header: res.Header, body: string(body)}
-	if res.Header.Get("Content-Type") == "application/problem+json" && len(body) > 0 {
-		if err := json.Unmarshal(body, &a.problem); err != nil {
-			t.Errorf("%s %s: problem %q", method, target, body)
+	a := answered{status: res.StatusCode, header: res.Header, body: string(text)}
+	if res.Header.Get("Content-Type") == "application/problem+json" && len(text) > 0 {
+		if err := json.Unmarshal(text, &a.problem); err != nil {
+			t.Errorf("%s %s: problem %q", method, target, text)
 		}
 	}
 	return a
@@ -329,12 +339,13 @@ func TestForwardAuthRefusesWhatItCannotServe(t *testing.T) {
 		environment map[string]string
 		want        string
 	}{
-		"no proxy":         {nil, all, "expected nginx, traefik, caddy, envoy or envoy-grpc"},
-		"a public address": {[]string{"-proxy", "nginx", "-listen", "0.0.0.0:0"}, all, "expected a loopback or private address"},
-		"no such network":  {[]string{"-proxy", "nginx", "-from", "10.0.0.1"}, all, "from: "},
-		"no file":          {[]string{"-proxy", "nginx", "-config", "absent.yml"}, all, "absent.yml"},
-		"no such variable": {[]string{"-proxy", "nginx"}, nil, "jwks_url: nothing is known as {vault://env/test-keys}"},
-		"no such address":  {[]string{"-proxy", "envoy-grpc", "-client-address", "X-Real-IP"}, all, "Envoy tells it without a header"},
+		"no proxy":          {nil, all, "expected nginx, traefik, caddy, envoy or envoy-grpc"},
+		"a public address":  {[]string{"-proxy", "nginx", "-listen", "0.0.0.0:0"}, all, "expected a loopback or private address"},
+		"no such network":   {[]string{"-proxy", "nginx", "-from", "10.0.0.1"}, all, "from: "},
+		"no file":           {[]string{"-proxy", "nginx", "-config", "absent.yml"}, all, "absent.yml"},
+		"no such variable":  {[]string{"-proxy", "nginx"}, nil, "jwks_url: nothing is known as {vault://env/test-keys}"},
+		"peers of a socket": {[]string{"-proxy", "nginx", "-listen", "unix:" + filepath.Join(t.TempDir(), "s"), "-from", "10.0.0.0/8"}, all, "the mode of a Unix socket"},
+		"no such address":   {[]string{"-proxy", "envoy-grpc", "-client-address", "X-Real-IP"}, all, "Envoy tells it without a header"},
 	} {
 		err := run(ctx, append([]string{"forward-auth", "-status", "", "-config", file}, c.args...), io.Discard, io.Discard)
 		if c.environment != nil {

@@ -116,6 +116,9 @@ func (a *App) Guard(cfg guard.Config) (kong.Handler, error) {
 	return guard.New(cfg, parts)
 }
 
+// Meter counts what guards decide; it is for those who decide on a request before there is a guard for it.
+func (a *App) Meter() guard.Meter { return a.metrics }
+
 func newID() string { return uuid.Must(uuid.NewV7()).String() }
 
 // background is called with a.mu held.

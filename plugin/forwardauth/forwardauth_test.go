@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -199,7 +200,8 @@ func replaced(headers []string, name, value string) []string {
 // S53, S55: what no route covers is refused, and a path that could be read in two ways whether or not one does.
 func TestOnlyWhatARouteCoversIsAsked(t *testing.T) {
 	t.Parallel()
-	h, g, _ := handler(t, Envoy, nil)
+	counted := &meter{}
+	h, g, _ := handler(t, Envoy, func(o *Options) { o.Meter = counted })
 	for target, want := range map[string]string{
 		"/check/other": "route_unknown", "/check/Things": "route_unknown", "/check/bare/x": "route_unguarded", "/check/": "route_unknown",
 		"/check/x/../things": "bad_path", "/check//things": "bad_path", "/check/bare/..;/x": "bad_path", "/check/%2e%2e": "bad_path", "/check/x%00": "bad_path",
@@ -208,6 +210,9 @@ func TestOnlyWhatARouteCoversIsAsked(t *testing.T) {
 		if got := code(t, w); got != want || w.Code < 400 || g.got.Path != "" {
 			t.Errorf("%s: %d %s, want %s", target, w.Code, got, want)
 		}
+		if counted.last.Code != want || counted.last.Allowed || counted.last.ID != w.Header().Get("X-Gatehouse-Decision") {
+			t.Errorf("%s: counted %+v", target, counted.last)
+		}
 	}
 	for _, target := range []string{"/check", "/checkthings", "/", "/refusal", "http://x/check/things", "*"} {
 		if w := ask(h, "GET", target, "X-Forwarded-For", "192.0.2.1"); w.Code != 404 || g.got.Path != "" {
@@ -215,6 +220,14 @@ func TestOnlyWhatARouteCoversIsAsked(t *testing.T) {
 		}
 	}
 }
+
+// meter keeps the last decision.
+type meter struct {
+	guard.Meter
+	last guard.Decision
+}
+
+func (m *meter) Decided(d *guard.Decision) { m.last = *d }
 
 // S56: a proxy takes 2xx for a pass, so that nothing but a pass may be one.
 func TestWhatIsNoPassIsNo2xx(t *testing.T) {
@@ -399,6 +412,14 @@ func TestAFileThatWeOrTheProxyCannotDoIsRefused(t *testing.T) {
 	routes, err := Load([]byte(file), NGINX, nil, func(guard.Config) (kong.Handler, error) { return &asked{}, nil })
 	if err != nil || strings.Join(routes.Rewritten, " ") != "things hosted" || strings.Join(routes.Unguarded, " ") != "bare" {
 		t.Errorf("%v, rewritten %q, unguarded %q", err, routes.Rewritten, routes.Unguarded)
+	}
+	own, err := os.ReadFile("../../kong.yml") // what Kong reads is served as it stands
+	if err != nil {
+		t.Fatal(err)
+	}
+	url := func(string) (string, bool) { return "http://x.test/0123456789abcdef0123456789abcdef", true }
+	if routes, err = Load(own, NGINX, url, func(c guard.Config) (kong.Handler, error) { return &asked{}, c.Validate() }); err != nil || len(routes.Rewritten)+len(routes.Unguarded) > 0 {
+		t.Errorf("kong.yml: %v, rewritten %q, unguarded %q", err, routes.Rewritten, routes.Unguarded)
 	}
 	if _, err := New(Options{Proxy: "apache"}); err == nil {
 		t.Error("an unknown proxy is served")

@@ -26,6 +26,7 @@ type Options struct {
 	Peers         []netip.Prefix // that may ask; empty where the listener lets nobody else in
 	Routes        *Routes
 	NewID         func() string // of a decision that no guard made
+	Meter         guard.Meter   // told of those decisions; nil: nothing is counted
 	Log           *slog.Logger
 }
 
@@ -157,6 +158,9 @@ func (h *Handler) refuse(ctx context.Context, r guard.Request, err error) guard.
 	}
 	h.Log.Log(ctx, level, "request denied", "decision_id", p.DecisionID, "code", p.Code, "stage", "route", "route", r.Route, "method", r.Method,
 		"path", r.Path, "address", r.Addr.String(), "trace_id", p.TraceID, "error", f)
+	if h.Meter != nil {
+		h.Meter.Decided(&guard.Decision{ID: p.DecisionID, Stage: "route", Code: p.Code, Route: r.Route, TraceID: p.TraceID})
+	}
 	return guard.Verdict{
 		Status: p.Status, Body: p.JSON(),
 		Header: map[string]string{"Content-Type": p.ContentType(""), "Cache-Control": "no-store", "X-Content-Type-Options": "nosniff", principal.HeaderDecision: p.DecisionID},
