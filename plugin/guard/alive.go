@@ -106,11 +106,7 @@ func (g *Guard) isAlive(ctx context.Context, s *state) error {
 }
 
 func (g *Guard) introspect(ctx context.Context, s *state) error {
-	token, err := s.token()
-	if err != nil {
-		return err
-	}
-	active, err := g.Introspector.Active(ctx, token, s.who)
+	active, err := g.Introspector.Active(ctx, s.shown.token, s.who)
 	switch {
 	case err != nil:
 		return errBehind.Because(err)

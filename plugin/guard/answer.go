@@ -20,6 +20,14 @@ func faultOf(err error) *fault.Error {
 	return errFailed.Because(err)
 }
 
+// refusal answers err as the route wants it.
+func (g *Guard) refusal(s *state, err error) Verdict {
+	if f := faultOf(err); g.redirects(s, f) {
+		return g.login(s, f)
+	}
+	return g.deny(s, err)
+}
+
 // deny answers err as a problem document.
 func (g *Guard) deny(s *state, err error) Verdict {
 	f := faultOf(err)

@@ -28,6 +28,15 @@ type Config struct {
 	Identify Identify
 	Issuers  []Issuer
 
+	// credential.go
+	Cookie Cookie
+
+	// cors.go
+	CORS CORS
+
+	// login.go
+	Login Login
+
 	// alive.go
 	Alive Alive
 
@@ -60,6 +69,9 @@ func (c Config) Validate() error {
 		wrong("mode", "expected enforce or observe")
 	}
 	c.validateIdentify(wrong)
+	c.validateCookie(wrong)
+	c.validateCORS(wrong)
+	c.validateLogin(wrong)
 	c.validateAlive(wrong)
 	c.validateLimits(wrong)
 	c.validateChallenge(wrong)

@@ -76,6 +76,11 @@ func (g *Guard) forward(s *state) Verdict {
 	for _, name := range g.upstreamHeaders {
 		set[name] = s.upstream[name] // overwritten even where no decision set it
 	}
+	if c := g.cfg.Cookie; c.Name != "" && !c.Keep {
+		if rest, changed := withoutToken(s.Header["cookie"], c.Name); changed {
+			set["Cookie"] = rest
+		}
+	}
 	for name, v := range set {
 		if !plain(v) { // a claim can hold what a header cannot
 			set[name] = ""

@@ -57,6 +57,7 @@ type Guard struct {
 	way      []stage
 	patterns []pattern
 	limits   []limitRule
+	cors     *corsRule
 
 	saidBehind atomic.Int64 // UnixMilli
 
@@ -85,6 +86,7 @@ func New(cfg Config, parts Parts) (*Guard, error) {
 	if g.limits, err = limitRules(cfg.Limits); err != nil {
 		return nil, err
 	}
+	g.cors = cfg.corsRule()
 	g.way = g.stages()
 	return g, nil
 }
@@ -102,8 +104,8 @@ type Decision struct {
 	TraceID  string
 }
 
-// Verdict is what the gateway shall do: forward the request with SetHeaders overwritten, or answer it with Status, Header and
-// Body.
+// Verdict is what the gateway shall do: forward the request with SetHeaders overwritten, or answer it with Status (204 for a
+// preflight, 303 to the log-in, or 4xx and 5xx), Header and Body.
 type Verdict struct {
 	Forward    bool
 	SetHeaders map[string]string // every identity header, always; "" where nothing is known
@@ -117,17 +119,20 @@ type Verdict struct {
 // state is one request on its way.
 type state struct {
 	Request
-	who      principal.Principal
-	decision Decision
-	limits   []limit.State
-	counted  bool              // against the limits
-	issued   any               // a challenge to solve
-	response map[string]string // headers for the client, whether the request is forwarded or answered
-	target   target
-	need     *authzen.Need
-	asserted string
-	upstream map[string]string // headers that a decision sets
-	failed   []failure         // the first is the answer; more than one in observe mode only
+	shown credential
+	// preflighted: a CORS preflight, whose way ends before anybody is asked for a token
+	preflighted bool
+	who         principal.Principal
+	decision    Decision
+	limits      []limit.State
+	counted     bool              // against the limits
+	issued      any               // a challenge to solve
+	response    map[string]string // headers for the client, whether the request is forwarded or answered
+	target      target
+	need        *authzen.Need
+	asserted    string
+	upstream    map[string]string // headers that a decision sets
+	failed      []failure         // the first is the answer; more than one in observe mode only
 }
 
 // respond sets a header of the answer to the client, whoever gives it. The stage vouches for the value.
@@ -163,10 +168,16 @@ func (g *Guard) Check(ctx context.Context, r Request) (v Verdict) {
 			g.logPanic(ctx, s, p)
 			s.failed, s.decision.Allowed, s.decision.Observed = nil, false, false
 			v = g.deny(s, errFailed)
+			if g.cors != nil {
+				g.cors.mark(s.Request, &v)
+			}
 			g.count(s)
 		}
 	}()
 	v = g.decided(ctx, s)
+	if g.cors != nil {
+		g.cors.mark(s.Request, &v)
+	}
 	g.count(s)
 	return v
 }
@@ -175,12 +186,19 @@ func (g *Guard) Check(ctx context.Context, r Request) (v Verdict) {
 func (g *Guard) decided(ctx context.Context, s *state) Verdict {
 	g.through(ctx, s)
 	g.identifyDecision(s)
+	if len(s.failed) == 0 && s.preflighted {
+		s.decision.Stage, s.decision.Code, s.decision.Allowed = stageCORS, "preflight", true
+		if !g.cors.Upstream {
+			return g.permit(s)
+		}
+		return g.forward(s)
+	}
 	if len(s.failed) == 0 {
 		s.decision.Stage, s.decision.Code, s.decision.Allowed = stageForward, "allowed", true
 		return g.forward(s)
 	}
 	s.decision.Stage = s.failed[0].stage
-	v := g.deny(s, s.failed[0].err)
+	v := g.refusal(s, s.failed[0].err)
 	if g.cfg.Mode == Observe && s.decision.Stage != stageRead {
 		s.decision.Observed = true
 		v = g.forward(s)
@@ -225,6 +243,7 @@ func (g *Guard) safely(ctx context.Context, s *state, check func(context.Context
 // The names of the stages, in metrics and in the log.
 const (
 	stageRead      = "read"
+	stageCORS      = "cors"
 	stageLimit     = "limit"
 	stageIdentify  = "identify"
 	stageAlive     = "alive"
@@ -242,7 +261,8 @@ type stage struct {
 // stages is the order of the checks.
 func (g *Guard) stages() []stage {
 	return []stage{
-		{stageRead, func(_ context.Context, s *state) error { return s.check() }},
+		{stageRead, g.read},
+		{stageCORS, g.preflight},
 		{stageLimit, g.limitKnown},
 		{stageIdentify, g.limiting(g.identify)},
 		{stageAlive, g.limiting(g.alive)},
@@ -253,9 +273,20 @@ func (g *Guard) stages() []stage {
 	}
 }
 
+// read refuses what could be understood in more than one way. Tokens are looked for on every route: an upstream may look where
+// we do not.
+func (g *Guard) read(_ context.Context, s *state) error {
+	if err := s.check(); err != nil {
+		return err
+	}
+	var err error
+	s.shown, err = g.credential(s.Request)
+	return err
+}
+
 // Stages lists the names of the stages in their order, each once.
 func Stages() []string {
-	return []string{stageRead, stageLimit, stageIdentify, stageAlive, stageChallenge, stageAuthorize, stageForward}
+	return []string{stageRead, stageCORS, stageLimit, stageIdentify, stageAlive, stageChallenge, stageAuthorize, stageForward}
 }
 
 // through goes the way. The first check that fails ends it; in observe mode only an unreadable request does.
@@ -273,6 +304,9 @@ func (g *Guard) through(ctx context.Context, s *state) {
 			if g.cfg.Mode != Observe || stage.name == stageRead {
 				return
 			}
+		}
+		if s.preflighted {
+			return
 		}
 	}
 }

@@ -63,26 +63,31 @@ var (
 	errIdentity = fault.New(fault.Unauthenticated, "The token is not valid.").Named("token_invalid").Because(errors.New("subject or tenant does not fit in a header"))
 )
 
+var errBound = fault.New(fault.Unauthenticated, "The token is bound to a key, and the request does not prove that it has the key.").Named("token_bound")
+
 func (g *Guard) identify(ctx context.Context, s *state) error {
 	if g.cfg.Identify == None {
 		return nil
 	}
-	token, err := s.token()
-	if err != nil {
-		return err
-	}
-	if token == "" {
-		if g.cfg.Identify == Optional && len(s.Header["authorization"]) == 0 {
-			return nil
-		}
+	shown := s.shown
+	switch {
+	case shown.token == "" && g.cfg.Identify == Optional && len(s.Header["authorization"]) == 0:
+		return nil
+	case shown.token == "" || shown.dpop:
 		return errNoToken
+	case shown.cookie:
+		if err := g.sameOrigin(s.Request); err != nil {
+			return err
+		}
 	}
-	who, err := g.Verifier.Verify(ctx, token)
+	who, err := g.Verifier.Verify(ctx, shown.token)
 	switch {
 	case err != nil:
 		return err
 	case who.Subject == "":
 		return errFailed
+	case who.Thumbprint != "":
+		return errBound // whoever stole it could send it so (RFC 9449 section 7.2)
 	case !portable(who.Subject) || !portable(who.Tenant):
 		return errIdentity // the upstream would read another name than the one that policy decided on
 	}

@@ -60,8 +60,7 @@ func (r Request) check() error {
 	if !canonical(r.Path) || !canonical(r.path()) {
 		return errPath
 	}
-	_, err := r.token() // on every route: an upstream may look where we do not
-	return err
+	return nil
 }
 
 // plain reports whether a header value is UTF-8 without control characters.
@@ -140,28 +139,6 @@ func (r Request) header(name string) (value string, ok bool) {
 		return "", false
 	}
 	return values[0], true
-}
-
-// token finds the one bearer token (RFC 6750 section 2.1). Several Authorization headers are refused even where they are
-// equal: another parser may join them.
-func (r Request) token() (string, error) {
-	values := r.Header["authorization"]
-	switch len(values) {
-	case 0:
-		return "", nil
-	case 1:
-	default:
-		return "", errTokens
-	}
-	scheme, token, _ := strings.Cut(values[0], " ")
-	token = strings.Trim(token, " ")
-	if !strings.EqualFold(scheme, "Bearer") || token == "" {
-		return "", nil
-	}
-	if strings.ContainsAny(token, ", \t") {
-		return "", errTokens
-	}
-	return token, nil
 }
 
 // action is the method that policies see: HEAD asks for what GET does.

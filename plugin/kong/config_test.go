@@ -74,6 +74,29 @@ func TestALimitComesWithAllThatItMaySay(t *testing.T) {
 	}
 }
 
+func TestBrowsersAreServedAsTheConfigurationSays(t *testing.T) {
+	t.Parallel()
+	c, err := kong.ParseConfig([]byte(full))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c.Cookie.Name != "" || len(c.CORS.Origins) > 0 || c.Login.URL != "" {
+		t.Errorf("by default: %+v %+v %+v", c.Cookie, c.CORS, c.Login)
+	}
+	c, err = kong.ParseConfig([]byte(strings.Replace(full, `"mode":null`, `"token_cookie":{"name":"__Host-at"},"on_unauthenticated":"redirect","login":{"url":"/login"},
+		"cors":{"origins":["https://app.test"],"credentials":true,"answered_by":"upstream","expose":["ETag"]}`, 1)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	cors := guard.CORS{
+		Origins: []string{"https://app.test"}, Methods: []string{"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"}, Headers: []string{"Authorization", "Content-Type"},
+		Expose: []string{"ETag"}, Credentials: true, MaxAge: 10 * time.Minute, Upstream: true,
+	}
+	if diff := cmp.Diff(cors, c.CORS); diff != "" || c.Cookie.Name != "__Host-at" || c.Cookie.Keep || c.Login != (guard.Login{URL: "/login", Parameter: "return_to"}) {
+		t.Errorf("%s%+v %+v", diff, c.Cookie, c.Login)
+	}
+}
+
 func TestAWrongConfigurationIsRefusedWithThePath(t *testing.T) {
 	t.Parallel()
 	replace := func(old, new string) string { return strings.Replace(full, old, new, 1) }
@@ -103,6 +126,14 @@ func TestAWrongConfigurationIsRefusedWithThePath(t *testing.T) {
 		"config.issuers[1].skew_seconds: expected an integer":  replace(`"skew_seconds":null`, `"skew_seconds":1.5`),
 		"config.issuers[1].algorithms[1]: expected one of":     replace(`"audiences"`, `"algorithms":["HS256"],"audiences"`),
 		"config.pdp.url: is needed":                            replace(`"pdp":{"url":"http://pdp"}`, `"pdp":{}`),
+		"config.token_cookie.name: invalid value":              replace(`"mode":null`, `"token_cookie":{"name":"a b"}`),
+		"config.token_cookie.origins[1]: expected an origin":   replace(`"mode":null`, `"token_cookie":{"name":"a","origins":["app.test"]}`),
+		"config.cors.origins: * and cors.credentials":          replace(`"mode":null`, `"cors":{"origins":["*"],"credentials":true}`),
+		"config.cors.methods[1]: invalid value":                replace(`"mode":null`, `"cors":{"origins":["*"],"methods":["*"]}`),
+		"config.cors.answered_by: expected one of: edge":       replace(`"mode":null`, `"cors":{"answered_by":"both"}`),
+		"config.on_unauthenticated: expected one of: problem":  replace(`"mode":null`, `"on_unauthenticated":"hope"`),
+		"config.login.url: is needed for on_unauthenticated":   replace(`"mode":null`, `"on_unauthenticated":"redirect"`),
+		"config.login.url: expected https":                     replace(`"mode":null`, `"on_unauthenticated":"redirect","login":{"url":"http://a.test"}`),
 		"config.redis_url: expected a string":                  replace(`"redis://r"`, `7`),
 		"config.authorize: expected a boolean":                 replace(`"mode":null`, `"authorize":"yes"`),
 	} {

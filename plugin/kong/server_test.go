@@ -145,6 +145,22 @@ func TestADenialIsAnExitAndTheConnectionIsAbandoned(t *testing.T) {
 	}
 }
 
+// The edge answers preflights and sends browsers to a log-in; no other success is its own to answer (S56).
+func TestTheEdgeAnswersNothingButDenialsPreflightsAndRedirects(t *testing.T) {
+	t.Parallel()
+	var status int
+	socket, _ := serve(t, func(guard.Request) guard.Verdict {
+		return guard.Verdict{Status: status, Header: map[string]string{"Location": "/login"}}
+	})
+	id := dial(t, socket).start(open)
+	for given, want := range map[int]int32{204: 204, 303: 303, 200: 500, 302: 500, 100: 500} {
+		status = given
+		if o := dial(t, socket).event(id, request{headers(t, nil), "GET / HTTP/1.1", "/"}); o.exit.GetStatus() != want || o.ended {
+			t.Errorf("%d is answered as %d", given, o.exit.GetStatus())
+		}
+	}
+}
+
 // S56: a panic in one event answers 500, and the next request is served.
 func TestAPanicAnswers500AndEndsNothingElse(t *testing.T) {
 	t.Parallel()
