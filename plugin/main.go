@@ -23,6 +23,7 @@ import (
 	"github.com/gatehouse-auth/gatehouse/plugin/app"
 	"github.com/gatehouse-auth/gatehouse/plugin/kong"
 	"github.com/gatehouse-auth/gatehouse/plugin/limit"
+	"github.com/gatehouse-auth/gatehouse/plugin/remember"
 )
 
 func main() {
@@ -81,6 +82,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 type shared struct {
 	status, keyFile string
 	limitMemory     int64
+	tokenMemory     int64
 	level           slog.Level
 }
 
@@ -88,6 +90,7 @@ func (s *shared) add(flags *flag.FlagSet) {
 	flags.StringVar(&s.status, "status", "127.0.0.1:8100", "private address of /healthz, /readyz, /metrics and the keys of assertions; empty for none")
 	flags.StringVar(&s.keyFile, "assertion-keys", "", "PEM file of P-256 keys for X-Gatehouse-Assertion, the same for all edges; empty for a key of this process alone")
 	flags.Int64Var(&s.limitMemory, "limit-memory", limit.DefaultMemory>>20, "MiB that the limits over one Redis take at most")
+	flags.Int64Var(&s.tokenMemory, "token-memory", remember.DefaultMemory>>20, "MiB that verified tokens and issuers' answers take at most")
 	flags.TextVar(&s.level, "log-level", slog.LevelInfo, "debug, info, warn or error")
 }
 
@@ -96,7 +99,7 @@ func (s *shared) app(log *slog.Logger) (*app.App, error) {
 	if err != nil {
 		return nil, err
 	}
-	return app.New(app.Options{Now: time.Now, Log: log, Asserter: asserter, LimitMemory: s.limitMemory << 20}), nil
+	return app.New(app.Options{Now: time.Now, Log: log, Asserter: asserter, LimitMemory: s.limitMemory << 20, TokenMemory: s.tokenMemory << 20}), nil
 }
 
 // withStatus adds what serves the private address, unless there is none.

@@ -13,8 +13,10 @@ import (
 	"github.com/gatehouse-auth/gatehouse/assertion"
 	"github.com/gatehouse-auth/gatehouse/internal/jose"
 	"github.com/gatehouse-auth/gatehouse/plugin/guard"
+	"github.com/gatehouse-auth/gatehouse/plugin/introspect"
 	"github.com/gatehouse-auth/gatehouse/plugin/kong"
 	"github.com/gatehouse-auth/gatehouse/plugin/metrics"
+	"github.com/gatehouse-auth/gatehouse/plugin/remember"
 )
 
 // Options is what an App is made of.
@@ -23,6 +25,7 @@ type Options struct {
 	Log         *slog.Logger
 	Asserter    *assertion.Signer // signs X-Gatehouse-Assertion; nil: routes that want one do not start
 	LimitMemory int64             // bytes that the limits over one Redis take at most; 0 for limit.DefaultMemory
+	TokenMemory int64             // bytes that are kept of tokens at most; 0 for remember.DefaultMemory
 }
 
 // App holds the shared parts. A part is made when the first configuration asks for it, and works in the background while
@@ -32,10 +35,14 @@ type App struct {
 	log         *slog.Logger
 	limitMemory int64
 
+	tokens    *remember.Cache // what is known of good tokens
+	badTokens *remember.Cache // what issuers said of bad ones
+
 	mu        sync.Mutex
 	redis     map[string]*store
-	keys      map[string]*jose.RemoteKeys
+	keys      map[keySource]*jose.RemoteKeys
 	verifiers map[string]*guard.Issuers
+	askers    []*introspect.Client
 	pdps      map[string]*points
 	parts     []part
 	metrics   *metrics.Registry
@@ -51,9 +58,14 @@ type part struct {
 
 // New makes an App that has no parts yet.
 func New(o Options) *App {
+	memory := o.TokenMemory
+	if memory <= 0 {
+		memory = remember.DefaultMemory
+	}
 	a := &App{
+		tokens: remember.New(memory - memory/8), badTokens: remember.New(memory / 8),
 		now: o.Now, log: o.Log, asserter: o.Asserter, limitMemory: o.LimitMemory,
-		redis: map[string]*store{}, keys: map[string]*jose.RemoteKeys{}, verifiers: map[string]*guard.Issuers{}, pdps: map[string]*points{},
+		redis: map[string]*store{}, keys: map[keySource]*jose.RemoteKeys{}, verifiers: map[string]*guard.Issuers{}, pdps: map[string]*points{},
 	}
 	a.metrics = metrics.New(a.state)
 	return a
@@ -94,6 +106,9 @@ func (a *App) Close() {
 	}
 	for _, p := range a.pdps {
 		p.client.Close()
+	}
+	for _, c := range a.askers {
+		c.Close()
 	}
 }
 

@@ -1,7 +1,9 @@
 package app
 
 import (
+	"cmp"
 	"context"
+	"crypto/sha256"
 	"fmt"
 	"time"
 
@@ -9,6 +11,7 @@ import (
 	"github.com/gatehouse-auth/gatehouse/internal/jose"
 	"github.com/gatehouse-auth/gatehouse/internal/web"
 	"github.com/gatehouse-auth/gatehouse/plugin/guard"
+	"github.com/gatehouse-auth/gatehouse/plugin/introspect"
 )
 
 const (
@@ -25,7 +28,7 @@ func (a *App) identifier(cfg guard.Config, parts *guard.Parts) error {
 	if err != nil {
 		return err
 	}
-	parts.Verifier = v
+	parts.Verifier, parts.Introspector = v, v
 	return nil
 }
 
@@ -33,40 +36,84 @@ func (a *App) identifier(cfg guard.Config, parts *guard.Parts) error {
 // one route (or another worker of Kong) has seen verified costs the next no signature check.
 func (a *App) verifier(issuers []guard.Issuer) (*guard.Issuers, error) {
 	same := fmt.Sprintf("%#v", issuers)
+	for _, is := range issuers { // a secret does not print itself
+		same += fmt.Sprintf("%x", sha256.Sum256([]byte(is.Introspection.ClientSecret.Reveal())))
+	}
 	if v, ok := a.verifiers[same]; ok {
 		return v, nil
 	}
 	var trusted []guard.TrustedIssuer
 	for i, is := range issuers {
-		claims := jose.StandardClaims()
-		claims.Roles, claims.Attributes, claims.Tenant = []jose.Path{jose.Path(is.RolesClaim)}, jose.Path(is.AttributesClaim), jose.Path(is.TenantClaim)
-		p := jose.Policy{
-			Issuer: is.Issuer, Audiences: is.Audiences, Algorithms: is.Algorithms, Types: is.Types, Skew: is.Skew, MaxLifetime: maxLifetime,
-			Claims: claims, Now: a.now,
-		}
-		if err := p.Validate(); err != nil {
-			return nil, fmt.Errorf("config.issuers[%d]: %w", i+1, err)
-		}
-		k, err := a.keySet(is.JWKSURL)
+		t, err := a.trusted(is)
 		if err != nil {
-			return nil, fmt.Errorf("config.issuers[%d].jwks_url: %w", i+1, err)
+			return nil, fmt.Errorf("config.issuers[%d]%w", i+1, err)
 		}
-		trusted = append(trusted, guard.TrustedIssuer{Policy: p, Keys: k})
+		trusted = append(trusted, t)
 	}
-	v := guard.NewIssuers(a.now, trusted...)
+	v := guard.NewIssuers(a.now, a.tokens, trusted...)
 	a.verifiers[same] = v
 	return v, nil
 }
 
-func (a *App) keySet(url string) (*jose.RemoteKeys, error) {
-	if k, ok := a.keys[url]; ok {
+// trusted makes what is behind one issuer. Its errors begin with the field's path.
+func (a *App) trusted(is guard.Issuer) (guard.TrustedIssuer, error) {
+	p := jose.Policy{
+		Issuer: is.Issuer, Audiences: is.Audiences, Algorithms: is.Algorithms, Types: is.Types, Skew: is.Skew, MaxLifetime: maxLifetime,
+		MinRSABits: is.MinRSABits, Require: map[jose.Path]string{}, Claims: is.Claims, Now: a.now,
+	}
+	for path, v := range is.Require {
+		p.Require[jose.Path(path)] = v
+	}
+	t := guard.TrustedIssuer{Policy: p, Opaque: is.Tokens == guard.Opaque || is.Tokens == guard.Both}
+	if err := p.Validate(); err != nil {
+		return t, fmt.Errorf(": %w", err)
+	}
+	network := egress.Options{AllowPrivate: is.Private, AllowHTTP: is.Private}
+	if is.Tokens != guard.Opaque {
+		k, err := a.keySet(keySource{is.JWKSURL, is.MetadataURL, is.Issuer, is.KeysMaxAge, is.Private}, network)
+		if err != nil {
+			return t, fmt.Errorf(".jwks_url: %w", err)
+		}
+		t.Keys = k
+	}
+	if n := is.Introspection; n.URL != "" {
+		c, err := introspect.New(introspect.Options{
+			URL: n.URL, ClientID: n.ClientID, ClientSecret: n.ClientSecret, Policy: p, Timeout: n.Timeout, Remember: n.Remember, Egress: network,
+			Good: a.tokens, Bad: a.badTokens, Now: a.now,
+		})
+		if err != nil {
+			return t, fmt.Errorf(".introspection.%w", err)
+		}
+		a.askers = append(a.askers, c)
+		t.Asker = c
+	}
+	return t, nil
+}
+
+// keySource is where a key set comes from. The issuer counts where its metadata says.
+type keySource struct {
+	url, metadata, issuer string
+	maxAge                time.Duration
+	private               bool
+}
+
+// shown names the source for metrics.
+func (s keySource) shown() string { return plainAddress(cmp.Or(s.url, s.metadata, s.issuer)) }
+
+func (a *App) keySet(from keySource, network egress.Options) (*jose.RemoteKeys, error) {
+	if from.url != "" {
+		from.issuer = ""
+	}
+	if k, ok := a.keys[from]; ok {
 		return k, nil
 	}
-	k, err := jose.NewRemoteKeys(jose.RemoteOptions{URL: url, Refresh: keyRefresh, Egress: egress.Options{AllowPrivate: true, AllowHTTP: true}, Now: a.now})
+	k, err := jose.NewRemoteKeys(jose.RemoteOptions{
+		URL: from.url, Issuer: from.issuer, MetadataURL: from.metadata, Refresh: keyRefresh, MaxAge: from.maxAge, Egress: network, Now: a.now,
+	})
 	if err != nil {
 		return nil, err
 	}
-	a.keys[url] = k
+	a.keys[from] = k
 	a.background("key set", k.Run)
 	return k, nil
 }

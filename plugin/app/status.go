@@ -38,6 +38,7 @@ func (a *App) assertionKeys(w http.ResponseWriter, _ *http.Request) {
 func (a *App) state() metrics.Parts {
 	a.mu.Lock()
 	stores, keys := maps.Clone(a.redis), maps.Clone(a.keys)
+	askers := slices.Clone(a.askers)
 	verifiers, pdps := slices.Collect(maps.Values(a.verifiers)), slices.Collect(maps.Values(a.pdps))
 	a.mu.Unlock()
 	var p metrics.Parts
@@ -47,11 +48,23 @@ func (a *App) state() metrics.Parts {
 			Lag: s.revocations.Lag(), Revocations: s.revocations.Len(), Gaps: s.revocations.Gaps(), Limits: s.limiter.Stats(),
 		})
 	}
-	for address, k := range keys {
+	sets := map[string]metrics.KeySet{} // the worst, where several are fetched from one place
+	for from, k := range keys {
 		age, loaded := k.Age()
-		p.KeySets = append(p.KeySets, metrics.KeySet{URL: plainAddress(address), Loaded: loaded, Age: age})
+		at := from.shown()
+		if seen, twice := sets[at]; !twice || !loaded || seen.Loaded && age > seen.Age {
+			sets[at] = metrics.KeySet{URL: at, Loaded: loaded, Age: age}
+		}
 	}
-	p.Caches = []metrics.Cache{{Name: "token"}, {Name: "decision"}}
+	p.KeySets = slices.Collect(maps.Values(sets))
+	p.Caches = []metrics.Cache{{Name: "token"}, {Name: "introspection"}, {Name: "decision"}}
+	for _, c := range askers {
+		hits, misses := c.Counts()
+		p.Caches = append(p.Caches, metrics.Cache{Name: "introspection", Hits: hits, Misses: misses})
+	}
+	bytes, _ := a.tokens.Used()
+	badBytes, _ := a.badTokens.Used()
+	p.TokenBytes = bytes + badBytes
 	for _, v := range verifiers {
 		hits, misses := v.Counts()
 		p.Caches = append(p.Caches, metrics.Cache{Name: "token", Hits: hits, Misses: misses})

@@ -2,6 +2,7 @@ package guard
 
 import (
 	"context"
+	"fmt"
 	"time"
 
 	"github.com/gatehouse-auth/gatehouse/internal/fault"
@@ -50,6 +51,11 @@ func (c Config) validateAlive(wrong reject) {
 	case Introspect:
 		if c.Identify == None {
 			wrong("revocation.when_behind", "introspect needs identify")
+		}
+		for i, is := range c.Issuers {
+			if is.Introspection.URL == "" {
+				wrong(fmt.Sprintf("issuers[%d].introspection.url", i+1), "is needed for revocation.when_behind: introspect")
+			}
 		}
 	default:
 		wrong("revocation.when_behind", "expected deny, introspect or continue")

@@ -50,12 +50,16 @@ func TestWhileRevocationsAreBehindARouteActsAsConfigured(t *testing.T) {
 				}
 				return c.active()
 			}
-			v := build(t, w, func(cfg *guard.Config) { cfg.Alive.Behind = c.behind }).Check(t.Context(), request(nil))
+			v := build(t, w, func(cfg *guard.Config) { cfg.Alive.Behind, cfg.Issuers[0].Introspection = c.behind, introspection() }).Check(t.Context(), request(nil))
 			if v.Decision.Code != c.code || v.Forward != (c.code == "allowed") {
 				t.Errorf("%s, forward %v; want %s", v.Decision.Code, v.Forward, c.code)
 			}
 		})
 	}
+}
+
+func introspection() guard.Introspection {
+	return guard.Introspection{URL: "https://i.test/introspect", ClientID: "edge", ClientSecret: "s", Timeout: time.Second}
 }
 
 // Going on is counted each time, and said now and then.

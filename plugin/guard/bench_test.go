@@ -12,6 +12,7 @@ import (
 	"github.com/gatehouse-auth/gatehouse/plugin/decide"
 	"github.com/gatehouse-auth/gatehouse/plugin/guard"
 	"github.com/gatehouse-auth/gatehouse/plugin/limit"
+	"github.com/gatehouse-auth/gatehouse/plugin/remember"
 )
 
 // BenchmarkGuard is the guard's own cost of an allowed request: a remembered RS256 token, two limits that are counted in
@@ -47,7 +48,7 @@ func allowed(b *testing.B, vary []string) *guard.Guard {
 	w, clock := calm(), func() time.Time { return now }
 	cfg := config()
 	parts := guard.Parts{
-		Verifier:    guard.NewIssuers(clock, trusted("https://a.test", publish(b), clock)),
+		Verifier:    guard.NewIssuers(clock, remember.New(0), trusted("https://a.test", publish(b), clock)),
 		Revocations: ended{}, Limiter: counting{}, Decider: allowing{vary}, Now: clock, NewID: func() string { return "d-edge" },
 		Log: telemetry.Logger(&w.log, slog.LevelInfo),
 	}

@@ -3,10 +3,8 @@ package guard
 import (
 	"context"
 	"errors"
-	"fmt"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/gatehouse-auth/gatehouse/internal/fault"
 	"github.com/gatehouse-auth/gatehouse/internal/principal"
@@ -26,33 +24,6 @@ const (
 	Optional Identify = "optional"
 	None     Identify = "none"
 )
-
-// Issuer is one whose tokens are accepted.
-type Issuer struct {
-	Issuer, JWKSURL                          string
-	Algorithms, Audiences, Types             []string
-	Skew                                     time.Duration
-	RolesClaim, AttributesClaim, TenantClaim string
-}
-
-func (c Config) validateIdentify(wrong reject) {
-	if c.Identify != Required && c.Identify != Optional && c.Identify != None && c.Identify != "" {
-		wrong("identify", "expected required, optional or none")
-	}
-	issuers := map[string]bool{}
-	for i, is := range c.Issuers {
-		if issuers[is.Issuer] || is.Issuer == "" {
-			wrong(fmt.Sprintf("issuers[%d].issuer", i+1), "is empty or given twice")
-		}
-		issuers[is.Issuer] = true
-	}
-	if c.Identify != None && len(c.Issuers) == 0 {
-		wrong("issuers", "at least one is needed unless identify is none")
-	}
-	if c.Identify != None && c.RedisURL == "" {
-		wrong("redis_url", "is needed for revocations")
-	}
-}
 
 func (c Config) identifyNeeds(p Parts) []need {
 	return []need{{"verifier", c.Identify != None, p.Verifier != nil}}

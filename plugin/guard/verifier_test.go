@@ -10,7 +10,9 @@ import (
 
 	"github.com/gatehouse-auth/gatehouse/internal/fault"
 	"github.com/gatehouse-auth/gatehouse/internal/jose"
+	"github.com/gatehouse-auth/gatehouse/internal/principal"
 	"github.com/gatehouse-auth/gatehouse/plugin/guard"
+	"github.com/gatehouse-auth/gatehouse/plugin/remember"
 )
 
 var edgeKey = sync.OnceValue(func() jose.SigningKey {
@@ -72,7 +74,7 @@ func token(t testing.TB, issuer string) string {
 func TestAHotTokenCostsOneVerification(t *testing.T) {
 	t.Parallel()
 	keys := publish(t)
-	v := guard.NewIssuers(func() time.Time { return now }, trusted("https://a.test", keys, func() time.Time { return now }))
+	v := guard.NewIssuers(func() time.Time { return now }, remember.New(0), trusted("https://a.test", keys, func() time.Time { return now }))
 	hot := token(t, "https://a.test")
 	for range 10 {
 		if p, err := v.Verify(t.Context(), hot); err != nil || p.Subject != "u1" || p.Roles[0] != "customer" {
@@ -89,7 +91,7 @@ func TestARememberedTokenDiesAtItsExpiry(t *testing.T) {
 	t.Parallel()
 	var passed atomic.Int64
 	clock := func() time.Time { return now.Add(time.Duration(passed.Load())) }
-	v := guard.NewIssuers(clock, trusted("https://a.test", publish(t), clock))
+	v := guard.NewIssuers(clock, remember.New(0), trusted("https://a.test", publish(t), clock))
 	hot := token(t, "https://a.test")
 	if _, err := v.Verify(t.Context(), hot); err != nil {
 		t.Fatal(err)
@@ -102,7 +104,7 @@ func TestARememberedTokenDiesAtItsExpiry(t *testing.T) {
 func TestARememberedTokenDiesWithItsKey(t *testing.T) {
 	t.Parallel()
 	keys := publish(t)
-	v := guard.NewIssuers(func() time.Time { return now }, trusted("https://a.test", keys, func() time.Time { return now }))
+	v := guard.NewIssuers(func() time.Time { return now }, remember.New(0), trusted("https://a.test", keys, func() time.Time { return now }))
 	hot := token(t, "https://a.test")
 	if _, err := v.Verify(t.Context(), hot); err != nil {
 		t.Fatal(err)
@@ -117,7 +119,7 @@ func TestAnIssuerSpeaksForItselfOnly(t *testing.T) {
 	clock := func() time.Time { return now }
 	other := publish(t)
 	other.withdrawn.Store(true) // it publishes none of the keys in use
-	v := guard.NewIssuers(clock, trusted("https://a.test", publish(t), clock), trusted("https://b.test", other, clock))
+	v := guard.NewIssuers(clock, remember.New(0), trusted("https://a.test", publish(t), clock), trusted("https://b.test", other, clock))
 	if _, err := v.Verify(t.Context(), token(t, "https://a.test")); err != nil {
 		t.Errorf("its own token: %v", err)
 	}
@@ -130,7 +132,7 @@ func TestAnIssuerSpeaksForItselfOnly(t *testing.T) {
 func TestABadTokenIsNotRemembered(t *testing.T) {
 	t.Parallel()
 	clock := func() time.Time { return now }
-	v := guard.NewIssuers(clock, trusted("https://a.test", publish(t), clock))
+	v := guard.NewIssuers(clock, remember.New(0), trusted("https://a.test", publish(t), clock))
 	good := token(t, "https://a.test")
 	if _, err := v.Verify(t.Context(), good); err != nil {
 		t.Fatal(err)
@@ -153,5 +155,83 @@ func wantReason(t *testing.T, v *guard.Issuers, token, reason string) {
 	f := (*fault.Error)(nil)
 	if !errors.As(err, &f) || f.Reason != reason || p.Subject != "" {
 		t.Errorf("subject %q, error %v, want %s", p.Subject, err, reason)
+	}
+}
+
+// asked is an issuer that knows some tokens.
+type asked struct {
+	knows map[string]principal.Principal
+	err   error
+	times int
+}
+
+func (a *asked) Ask(_ context.Context, token string) (principal.Principal, error) {
+	a.times++
+	if a.err != nil {
+		return principal.Principal{}, a.err
+	}
+	who, ok := a.knows[token]
+	if !ok {
+		return who, fault.New(fault.Unauthenticated, "").Named("token_invalid")
+	}
+	return who, nil
+}
+
+// S34: an opaque token is asked about at the one issuer that has such; what names its issuer is that issuer's alone.
+func TestAnOpaqueTokenIsItsIssuersToKnow(t *testing.T) {
+	t.Parallel()
+	clock := func() time.Time { return now }
+	jws := token(t, "https://b.test")
+	b := &asked{knows: map[string]principal.Principal{"opaque": {Subject: "u2", Issuer: "https://b.test"}, jws: {Subject: "u3", Issuer: "https://b.test"}}}
+	opaque := trusted("https://b.test", nil, clock)
+	opaque.Keys, opaque.Asker, opaque.Opaque = nil, b, true
+	v := guard.NewIssuers(clock, remember.New(0), trusted("https://a.test", publish(t), clock), opaque)
+	for token, subject := range map[string]string{"opaque": "u2", jws: "u3", token(t, "https://a.test"): "u1"} {
+		if who, err := v.Verify(t.Context(), token); err != nil || who.Subject != subject {
+			t.Errorf("%q, %v; want %s", who.Subject, err, subject)
+		}
+	}
+	wantReason(t, v, "unknown", "token_invalid")
+	times := b.times
+	wantReason(t, v, token(t, "https://stranger.test"), "token_invalid")
+	wantReason(t, v, "a.b.c", "token_invalid")
+	if b.times != times {
+		t.Error("an issuer was asked about a token that is not its own")
+	}
+	both := trusted("https://b.test", publish(t), clock)
+	both.Asker, both.Opaque = b, true
+	v = guard.NewIssuers(clock, remember.New(0), both)
+	if who, err := v.Verify(t.Context(), jws); err != nil || who.Subject != "u1" || b.times != times {
+		t.Errorf("a JWS of an issuer with keys: %q, %v", who.Subject, err)
+	}
+	wantReason(t, guard.NewIssuers(clock, remember.New(0), trusted("https://a.test", publish(t), clock)), "opaque", "token_invalid")
+}
+
+// S25: an issuer that is asked whether a token is alive speaks for the one whose token it was.
+func TestATokenIsAsAliveAsItsIssuerSays(t *testing.T) {
+	t.Parallel()
+	clock := func() time.Time { return now }
+	a := &asked{knows: map[string]principal.Principal{"t": {Subject: "u1", Issuer: "https://a.test"}}}
+	with := trusted("https://a.test", publish(t), clock)
+	with.Asker = a
+	v := guard.NewIssuers(clock, remember.New(0), with, trusted("https://b.test", publish(t), clock))
+	active := func(token, subject, issuer string) (bool, error) {
+		return v.Active(t.Context(), token, principal.Principal{Subject: subject, Issuer: issuer})
+	}
+	if ok, err := active("t", "u1", "https://a.test"); !ok || err != nil {
+		t.Errorf("alive: %v, %v", ok, err)
+	}
+	if ok, err := active("t", "u2", "https://a.test"); ok || err != nil {
+		t.Errorf("another's: %v, %v", ok, err)
+	}
+	if ok, err := active("u", "u1", "https://a.test"); ok || err != nil {
+		t.Errorf("ended: %v, %v", ok, err)
+	}
+	if ok, err := active("t", "u1", "https://b.test"); ok || err == nil {
+		t.Errorf("an issuer that cannot be asked: %v, %v", ok, err)
+	}
+	a.err = fault.New(fault.Unavailable, "").Named("introspection_unavailable")
+	if ok, err := active("t", "u1", "https://a.test"); ok || err == nil {
+		t.Errorf("an issuer that is away: %v, %v", ok, err)
 	}
 }

@@ -8,6 +8,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/gatehouse-auth/gatehouse/internal/jose"
 	"github.com/gatehouse-auth/gatehouse/plugin/guard"
 	"github.com/gatehouse-auth/gatehouse/plugin/kong"
 	"github.com/gatehouse-auth/gatehouse/plugin/limit"
@@ -25,7 +26,7 @@ func TestAConfigurationComesWithItsDefaults(t *testing.T) {
 	}
 	i := c.Issuers[0]
 	if c.Mode != guard.Enforce || c.Identify != guard.Required || !c.Authorize || c.PDP.Timeout != 50*time.Millisecond || c.Challenge.Always ||
-		i.Skew != 30*time.Second || i.Algorithms[0] != "RS256" || i.Types[0] != "at+jwt" || i.RolesClaim != "roles" || c.Limits[0].Rate.Limit != 60 || c.RedisURL.Reveal() != "redis://r" {
+		i.Skew != 30*time.Second || i.Algorithms[0] != "RS256" || i.Types[0] != "at+jwt" || i.Claims.Roles[0] != "roles" || c.Limits[0].Rate.Limit != 60 || c.RedisURL.Reveal() != "redis://r" {
 		t.Errorf("config %+v", c)
 	}
 }
@@ -74,6 +75,30 @@ func TestALimitComesWithAllThatItMaySay(t *testing.T) {
 	}
 }
 
+func TestAnIssuerComesWithAllThatItMaySay(t *testing.T) {
+	t.Parallel()
+	text := strings.Replace(full, `{"issuer":"i","jwks_url":"http://i/jwks","audiences":["a"],"skew_seconds":null,"$refs":{}}`, `{"issuer":"https://i","audiences":["a"],
+		"tokens":"both","network":"private","metadata_url":"https://i/m","keys_max_age_seconds":600,"min_rsa_bits":3072,"require":{"tid":"t1"},
+		"claims":{"roles":["realm_access.roles","/resource_access/my.app/roles"],"groups":[],"attribute_claims":{"plan":"https://i/plan"},"separator":"comma"},
+		"introspection":{"url":"https://i/x","client_id":"edge","client_secret":"s","cache_seconds":0}}`, 1)
+	c, err := kong.ParseConfig([]byte(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := guard.Issuer{
+		Issuer: "https://i", Tokens: guard.Both, MetadataURL: "https://i/m", Private: true, KeysMaxAge: 10 * time.Minute,
+		Algorithms: []string{"RS256"}, Audiences: []string{"a"}, Types: []string{"at+jwt"}, Skew: 30 * time.Second, MinRSABits: 3072, Require: map[string]string{"tid": "t1"},
+		Claims: jose.Mapping{
+			Roles: []jose.Path{"realm_access.roles", "/resource_access/my.app/roles"}, Scope: []jose.Path{"scope"}, ClientID: []jose.Path{"client_id"},
+			Session: "sid", Tenant: "tid", Attributes: "attributes", AttributeClaims: map[string]jose.Path{"plan": "https://i/plan"}, Separator: ",",
+		},
+		Introspection: guard.Introspection{URL: "https://i/x", ClientID: "edge", ClientSecret: "s", Timeout: time.Second},
+	}
+	if diff := cmp.Diff(want, c.Issuers[0]); diff != "" {
+		t.Error(diff)
+	}
+}
+
 func TestBrowsersAreServedAsTheConfigurationSays(t *testing.T) {
 	t.Parallel()
 	c, err := kong.ParseConfig([]byte(full))
@@ -101,41 +126,54 @@ func TestAWrongConfigurationIsRefusedWithThePath(t *testing.T) {
 	t.Parallel()
 	replace := func(old, new string) string { return strings.Replace(full, old, new, 1) }
 	for path, bad := range map[string]string{
-		"config: not JSON":                                     `{`,
-		"config: expected a record":                            `[]`,
-		"config.mod: unknown field":                            replace(`"mode":null`, `"mod":1`),
-		"config.mode: expected one of: enforce":                replace(`"mode":null`, `"mode":"off"`),
-		"config.limits[1].key: expected ip, route, subject":    replace(`"ip"`, `"cookie"`),
-		"config.limits[1].key: expected ip, route, ":           replace(`"ip"`, `"ip subject"`),
-		"config.limits[1].window: expected one of":             replace(`"key":"ip"`, `"key":"ip","window":"leaky"`),
-		"config.limits[1].tiers.rates.gold: invalid value":     replace(`"key":"ip"`, `"key":"ip","tiers":{"claim":"plan","rates":{"gold":"many"}}`),
-		"config.limits[1].tiers.rates.gold: expected a number": replace(`"key":"ip"`, `"key":"ip","tiers":{"claim":"plan","rates":{"gold":"0-M"}}`),
-		"config.limits[1].cost: invalid value":                 replace(`"key":"ip"`, `"key":"ip","cost":{"post":2}`),
-		"config.limits[1].cost.POST: value should be between":  replace(`"key":"ip"`, `"key":"ip","cost":{"POST":-1}`),
-		"config.limits[1].exempt.addresses[1]: expected an":    replace(`"key":"ip"`, `"key":"ip","exempt":{"addresses":["10.0.0.0/33"]}`),
-		"config.limits[1].strict: expected a boolean":          replace(`"key":"ip"`, `"key":"ip","strict":"very"`),
-		"config.revocation.max_lag_seconds: value should be":   replace(`"mode":null`, `"revocation":{"max_lag_seconds":0}`),
-		"config.revocation.when_behind: expected one of: deny": replace(`"mode":null`, `"revocation":{"when_behind":"hope"}`),
-		"config.limits[1].rate: invalid value":                 replace(`60-M`, `60 per minute`),
-		"config.limits[1].rate: expected a number":             replace(`60-M`, `0-M`),
-		"config.limits[1].burst: unknown field":                replace(`"key":"ip"`, `"key":"ip","burst":1`),
-		"config.issuers[1].jwks_url: invalid value":            replace(`http://i/jwks`, `file:///etc/passwd`),
-		"config.issuers[1].audiences: required field missing":  replace(`"audiences":["a"]`, `"audiences":null`),
-		"config.issuers[1].audiences: length must be at least": replace(`["a"]`, `[]`),
-		"config.issuers[1].skew_seconds: value should be":      replace(`"skew_seconds":null`, `"skew_seconds":61`),
-		"config.issuers[1].skew_seconds: expected an integer":  replace(`"skew_seconds":null`, `"skew_seconds":1.5`),
-		"config.issuers[1].algorithms[1]: expected one of":     replace(`"audiences"`, `"algorithms":["HS256"],"audiences"`),
-		"config.pdp.url: is needed":                            replace(`"pdp":{"url":"http://pdp"}`, `"pdp":{}`),
-		"config.token_cookie.name: invalid value":              replace(`"mode":null`, `"token_cookie":{"name":"a b"}`),
-		"config.token_cookie.origins[1]: expected an origin":   replace(`"mode":null`, `"token_cookie":{"name":"a","origins":["app.test"]}`),
-		"config.cors.origins: * and cors.credentials":          replace(`"mode":null`, `"cors":{"origins":["*"],"credentials":true}`),
-		"config.cors.methods[1]: invalid value":                replace(`"mode":null`, `"cors":{"origins":["*"],"methods":["*"]}`),
-		"config.cors.answered_by: expected one of: edge":       replace(`"mode":null`, `"cors":{"answered_by":"both"}`),
-		"config.on_unauthenticated: expected one of: problem":  replace(`"mode":null`, `"on_unauthenticated":"hope"`),
-		"config.login.url: is needed for on_unauthenticated":   replace(`"mode":null`, `"on_unauthenticated":"redirect"`),
-		"config.login.url: expected https":                     replace(`"mode":null`, `"on_unauthenticated":"redirect","login":{"url":"http://a.test"}`),
-		"config.redis_url: expected a string":                  replace(`"redis://r"`, `7`),
-		"config.authorize: expected a boolean":                 replace(`"mode":null`, `"authorize":"yes"`),
+		"config: not JSON":                                           `{`,
+		"config: expected a record":                                  `[]`,
+		"config.mod: unknown field":                                  replace(`"mode":null`, `"mod":1`),
+		"config.mode: expected one of: enforce":                      replace(`"mode":null`, `"mode":"off"`),
+		"config.limits[1].key: expected ip, route, subject":          replace(`"ip"`, `"cookie"`),
+		"config.limits[1].key: expected ip, route, ":                 replace(`"ip"`, `"ip subject"`),
+		"config.limits[1].window: expected one of":                   replace(`"key":"ip"`, `"key":"ip","window":"leaky"`),
+		"config.limits[1].tiers.rates.gold: invalid value":           replace(`"key":"ip"`, `"key":"ip","tiers":{"claim":"plan","rates":{"gold":"many"}}`),
+		"config.limits[1].tiers.rates.gold: expected a number":       replace(`"key":"ip"`, `"key":"ip","tiers":{"claim":"plan","rates":{"gold":"0-M"}}`),
+		"config.limits[1].cost: invalid value":                       replace(`"key":"ip"`, `"key":"ip","cost":{"post":2}`),
+		"config.limits[1].cost.POST: value should be between":        replace(`"key":"ip"`, `"key":"ip","cost":{"POST":-1}`),
+		"config.limits[1].exempt.addresses[1]: expected an":          replace(`"key":"ip"`, `"key":"ip","exempt":{"addresses":["10.0.0.0/33"]}`),
+		"config.limits[1].strict: expected a boolean":                replace(`"key":"ip"`, `"key":"ip","strict":"very"`),
+		"config.revocation.max_lag_seconds: value should be":         replace(`"mode":null`, `"revocation":{"max_lag_seconds":0}`),
+		"config.revocation.when_behind: expected one of: deny":       replace(`"mode":null`, `"revocation":{"when_behind":"hope"}`),
+		"config.limits[1].rate: invalid value":                       replace(`60-M`, `60 per minute`),
+		"config.limits[1].rate: expected a number":                   replace(`60-M`, `0-M`),
+		"config.limits[1].burst: unknown field":                      replace(`"key":"ip"`, `"key":"ip","burst":1`),
+		"config.issuers[1].jwks_url: invalid value":                  replace(`http://i/jwks`, `file:///etc/passwd`),
+		"config.issuers[1].audiences: required field missing":        replace(`"audiences":["a"]`, `"audiences":null`),
+		"config.issuers[1].audiences: length must be at least":       replace(`["a"]`, `[]`),
+		"config.issuers[1].skew_seconds: value should be":            replace(`"skew_seconds":null`, `"skew_seconds":61`),
+		"config.issuers[1].skew_seconds: expected an integer":        replace(`"skew_seconds":null`, `"skew_seconds":1.5`),
+		"config.issuers[1].algorithms[1]: expected one of":           replace(`"audiences"`, `"algorithms":["HS256"],"audiences"`),
+		"config.pdp.url: is needed":                                  replace(`"pdp":{"url":"http://pdp"}`, `"pdp":{}`),
+		"config.issuers[1].metadata_url: jwks_url says already":      replace(`"audiences"`, `"metadata_url":"http://i/m","audiences"`),
+		"config.issuers[1].network: expected one of: public":         replace(`"audiences"`, `"network":"any","audiences"`),
+		"config.issuers[1].tokens: opaque tokens need no keys":       replace(`"audiences"`, `"tokens":"opaque","audiences"`),
+		"config.issuers[1].introspection.url: is needed for opaque":  replace(`"audiences"`, `"tokens":"both","audiences"`),
+		"config.issuers[1].introspection.client_id: and client_secr": replace(`"audiences"`, `"introspection":{"url":"https://i/x"},"audiences"`),
+		"config.issuers[1].introspection.cache_seconds: value shoul": replace(`"audiences"`, `"introspection":{"cache_seconds":301},"audiences"`),
+		"config.issuers[1].claims.roles[2]: a claim's path has":      replace(`"audiences"`, `"claims":{"roles":["a","b..c"]},"audiences"`),
+		"config.issuers[1].claims.attribute_claims.x: a claim's":     replace(`"audiences"`, `"claims":{"attribute_claims":{"x":"."}},"audiences"`),
+		"config.issuers[1].min_rsa_bits: value should be":            replace(`"audiences"`, `"min_rsa_bits":1024,"audiences"`),
+		"config.issuers[1].introspection.url: is needed for revocat": replace(`"mode":null`, `"revocation":{"when_behind":"introspect"}`),
+		"config.issuers[2].tokens: an opaque token does not say": replace(`"issuers":[`, `"issuers":[
+			{"issuer":"j","tokens":"opaque","audiences":["a"],"introspection":{"url":"https://j/x","client_id":"c","client_secret":"s"}},
+			{"issuer":"k","tokens":"opaque","audiences":["a"],"introspection":{"url":"https://k/x","client_id":"c","client_secret":"s"}},`),
+		"config.token_cookie.name: invalid value":             replace(`"mode":null`, `"token_cookie":{"name":"a b"}`),
+		"config.token_cookie.origins[1]: expected an origin":  replace(`"mode":null`, `"token_cookie":{"name":"a","origins":["app.test"]}`),
+		"config.cors.origins: * and cors.credentials":         replace(`"mode":null`, `"cors":{"origins":["*"],"credentials":true}`),
+		"config.cors.methods[1]: invalid value":               replace(`"mode":null`, `"cors":{"origins":["*"],"methods":["*"]}`),
+		"config.cors.answered_by: expected one of: edge":      replace(`"mode":null`, `"cors":{"answered_by":"both"}`),
+		"config.on_unauthenticated: expected one of: problem": replace(`"mode":null`, `"on_unauthenticated":"hope"`),
+		"config.login.url: is needed for on_unauthenticated":  replace(`"mode":null`, `"on_unauthenticated":"redirect"`),
+		"config.login.url: expected https":                    replace(`"mode":null`, `"on_unauthenticated":"redirect","login":{"url":"http://a.test"}`),
+		"config.redis_url: expected a string":                 replace(`"redis://r"`, `7`),
+		"config.authorize: expected a boolean":                replace(`"mode":null`, `"authorize":"yes"`),
 	} {
 		if _, err := kong.ParseConfig([]byte(bad)); err == nil || !strings.Contains(err.Error(), path) {
 			t.Errorf("error %v, want %q", err, path)

@@ -21,6 +21,8 @@ func filled() *metrics.Registry {
 			KeySets: []metrics.KeySet{{URL: "https://a/jwks", Loaded: true, Age: time.Minute}, {URL: "https://b/jwks"}},
 			Caches:  []metrics.Cache{{"token", 3, 1}, {"token", 2, 0}, {"decision", 0, 4}},
 			PDPs:    []metrics.PDP{{"unix:///pdp", true}, {"http://pdp", false}},
+
+			TokenBytes: 4096,
 		}
 	})
 	m.Decided(&guard.Decision{Route: "orders", Code: "allowed", Allowed: true})
@@ -62,7 +64,7 @@ func TestAScrapeTellsWhatWasDecidedAndHowThePartsAre(t *testing.T) {
 		`gatehouse_revocation_lag_seconds{redis="redis://r/0"} 1.5`, `gatehouse_revocations{redis="redis://r/0"} 7`,
 		`gatehouse_key_set_age_seconds{url="https://a/jwks"} 60`, `gatehouse_key_set_loaded{url="https://b/jwks"} 0`,
 		`gatehouse_cache_lookups_total{cache="token",result="hit"} 5`, `gatehouse_cache_lookups_total{cache="decision",result="miss"} 4`,
-		`gatehouse_pdp_up{pdp="http://pdp"} 0`,
+		`gatehouse_pdp_up{pdp="http://pdp"} 0`, `gatehouse_token_memory_bytes 4096`,
 	} {
 		if !strings.Contains(string(body), line+"\n") {
 			t.Errorf("no %s", line)

@@ -14,6 +14,8 @@ type Parts struct {
 	KeySets []KeySet
 	Caches  []Cache
 	PDPs    []PDP
+
+	TokenBytes int64 // that are kept of tokens
 }
 
 // Redis is one Redis, by its address without password, and what hangs on it.
@@ -34,7 +36,7 @@ type KeySet struct {
 	Age    time.Duration // if Loaded
 }
 
-// Cache is one kind of memory: "token" or "decision".
+// Cache is one kind of memory: "token", "introspection" or "decision".
 type Cache struct {
 	Name         string
 	Hits, Misses uint64
@@ -58,7 +60,8 @@ var (
 	sharers = desc("gatehouse_limit_processes", "Processes that share the limits, by the last count.", "redis")
 	keyAge  = desc("gatehouse_key_set_age_seconds", "How long ago an issuer's key set was last fetched; missing until it was.", "url")
 	keyIn   = desc("gatehouse_key_set_loaded", "Whether an issuer's key set is there (1) or tokens cannot be verified (0).", "url")
-	lookups = desc("gatehouse_cache_lookups_total", "Look-ups in memory by cache (token, decision) and result (hit, miss).", "cache", "result")
+	lookups = desc("gatehouse_cache_lookups_total", "Look-ups in memory by cache (token, introspection, decision) and result (hit, miss).", "cache", "result")
+	memory  = desc("gatehouse_token_memory_bytes", "What is kept of tokens, in bytes.")
 	pdpWell = desc("gatehouse_pdp_up", "Whether a decision point is well (1) or others are asked first (0).", "pdp")
 )
 
@@ -68,7 +71,7 @@ func desc(name, help string, labels ...string) *prometheus.Desc {
 
 // Describe implements prometheus.Collector.
 func (c collector) Describe(to chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{redisUp, lag, entries, gaps, takes, sharers, keyAge, keyIn, lookups, pdpWell} {
+	for _, d := range []*prometheus.Desc{redisUp, lag, entries, gaps, takes, sharers, keyAge, keyIn, lookups, memory, pdpWell} {
 		to <- d
 	}
 }
@@ -113,6 +116,7 @@ func (c collector) Collect(to chan<- prometheus.Metric) {
 	for _, d := range p.PDPs {
 		gauge(pdpWell, number(d.Well), d.URL)
 	}
+	to <- prometheus.MustNewConstMetric(memory, prometheus.GaugeValue, float64(p.TokenBytes))
 	hits, misses := map[string]uint64{}, map[string]uint64{}
 	for _, m := range p.Caches { // those of several configurations are one
 		hits[m.Name] += m.Hits
