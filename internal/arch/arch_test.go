@@ -64,7 +64,7 @@ func rules() []rule {
 		{"only internal/jose imports jwx", []string{"/"}, []string{"/internal/jose"}, []string{jwx}, false},
 		{"the edge is small: no policy engine, no database, no auth service", []string{"/plugin"}, nil, []string{opa, pgx, sqlite, "/authsvc", "/pdp/engine", "/pdp/server", "/dev"}, true},
 		{
-			"one request's way knows neither Kong nor SQL", []string{"/plugin/guard", "/plugin/limit", "/plugin/challenge", "/plugin/decide", "/plugin/revocation", "/plugin/introspect", "/plugin/remember"}, nil,
+			"one request's way knows neither Kong nor SQL", []string{"/plugin/guard", "/plugin/limit", "/plugin/challenge", "/plugin/decide", "/plugin/revocation", "/plugin/introspect", "/plugin/remember", "/plugin/replay"}, nil,
 			[]string{pdk, opa, "database/sql", "/plugin/kong", "/plugin/app"}, true,
 		},
 		{"only plugin/kong and its opposite, the development gateway, know Kong's protocol", []string{"/"}, []string{"/plugin/kong", "/dev/gateway"}, []string{pdk}, false},

@@ -11,6 +11,7 @@ import (
 	"github.com/gatehouse-auth/gatehouse/internal/web"
 	"github.com/gatehouse-auth/gatehouse/plugin/guard"
 	"github.com/gatehouse-auth/gatehouse/plugin/limit"
+	"github.com/gatehouse-auth/gatehouse/plugin/replay"
 	"github.com/gatehouse-auth/gatehouse/plugin/revocation"
 )
 
@@ -30,7 +31,7 @@ func (a *App) overRedis(cfg guard.Config, parts *guard.Parts) error {
 	if err != nil {
 		return fmt.Errorf("config.redis_url: %w", err)
 	}
-	parts.Revocations, parts.Limiter = s.revocations, s.limiter
+	parts.Revocations, parts.Limiter, parts.Proofs = s.revocations, s.limiter, replay.New(s.client)
 	return nil
 }
 

@@ -44,7 +44,7 @@ func (g *Guard) deny(s *state, err error) Verdict {
 		principal.HeaderDecision: s.decision.ID,
 	})
 	if f.Code == fault.Unauthenticated {
-		header["WWW-Authenticate"] = s.authenticate(f.Reason)
+		header["WWW-Authenticate"] = g.authenticate(s, f.Reason)
 	}
 	if f.Code == fault.Limited {
 		limitHeaders(header, s.limits)

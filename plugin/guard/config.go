@@ -22,7 +22,7 @@ const (
 // stage's file.
 type Config struct {
 	Mode     Mode
-	RedisURL telemetry.Secret // for revocations, limits and challenges
+	RedisURL telemetry.Secret // for revocations, limits, challenges and proofs of possession
 
 	// identify.go
 	Identify Identify
@@ -30,6 +30,9 @@ type Config struct {
 
 	// credential.go
 	Cookie Cookie
+
+	// dpop.go
+	DPoP DPoP
 
 	// cors.go
 	CORS CORS
@@ -70,6 +73,7 @@ func (c Config) Validate() error {
 	}
 	c.validateIdentify(wrong)
 	c.validateCookie(wrong)
+	c.validateDPoP(wrong)
 	c.validateCORS(wrong)
 	c.validateLogin(wrong)
 	c.validateAlive(wrong)

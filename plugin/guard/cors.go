@@ -64,6 +64,9 @@ func (c Config) corsRule() *corsRule {
 	if c.Challenge.Always {
 		headers = append(headers, "X-Gatehouse-Challenge")
 	}
+	if c.DPoP.on() {
+		headers = append(headers, "DPoP")
+	}
 	expose := append([]string{"X-Gatehouse-Decision", "RateLimit", "RateLimit-Policy", "Retry-After", "WWW-Authenticate"}, c.CORS.Expose...)
 	return &corsRule{
 		CORS: c.CORS, any: slices.Contains(c.CORS.Origins, "*"), methods: strings.Join(c.CORS.Methods, ", "), headers: strings.Join(headers, ", "),

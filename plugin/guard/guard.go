@@ -25,6 +25,7 @@ type Parts struct {
 	Verifier     Verifier
 	Revocations  Revocations
 	Introspector Introspector
+	Proofs       Proofs
 	Limiter      Limiter
 	Challenger   Challenger
 	Decider      Decider

@@ -26,15 +26,13 @@ const (
 )
 
 func (c Config) identifyNeeds(p Parts) []need {
-	return []need{{"verifier", c.Identify != None, p.Verifier != nil}}
+	return []need{{"verifier", c.Identify != None, p.Verifier != nil}, {"memory of proofs", c.DPoP.on(), p.Proofs != nil}}
 }
 
 var (
 	errNoToken  = fault.New(fault.Unauthenticated, "A bearer token is needed.").Named("token_missing")
 	errIdentity = fault.New(fault.Unauthenticated, "The token is not valid.").Named("token_invalid").Because(errors.New("subject or tenant does not fit in a header"))
 )
-
-var errBound = fault.New(fault.Unauthenticated, "The token is bound to a key, and the request does not prove that it has the key.").Named("token_bound")
 
 func (g *Guard) identify(ctx context.Context, s *state) error {
 	if g.cfg.Identify == None {
@@ -44,7 +42,7 @@ func (g *Guard) identify(ctx context.Context, s *state) error {
 	switch {
 	case shown.token == "" && g.cfg.Identify == Optional && len(s.Header["authorization"]) == 0:
 		return nil
-	case shown.token == "" || shown.dpop:
+	case shown.token == "" || shown.dpop && !g.cfg.DPoP.on():
 		return errNoToken
 	case shown.cookie:
 		if err := g.sameOrigin(s.Request); err != nil {
@@ -57,23 +55,41 @@ func (g *Guard) identify(ctx context.Context, s *state) error {
 		return err
 	case who.Subject == "":
 		return errFailed
-	case who.Thumbprint != "":
-		return errBound // whoever stole it could send it so (RFC 9449 section 7.2)
 	case !portable(who.Subject) || !portable(who.Tenant):
 		return errIdentity // the upstream would read another name than the one that policy decided on
+	}
+	if err := g.possession(ctx, s, &who); err != nil {
+		return err
 	}
 	s.who, s.decision.Subject = who, who.Subject
 	return nil
 }
 
-// authenticate is the challenge of RFC 6750 section 3, and of RFC 9470 section 3 for a step-up.
-func (s *state) authenticate(reason string) string {
-	const realm = `Bearer realm="gatehouse"`
+// authenticate is the challenge of RFC 6750 section 3 and of RFC 9449 section 7.1, for those schemes that the route takes.
+func (g *Guard) authenticate(s *state, reason string) string {
+	const bearer = `Bearer realm="gatehouse"`
+	why := s.authError(reason)
+	switch {
+	case !g.cfg.DPoP.on():
+		return bearer + why
+	case g.cfg.DPoP.Mode == DPoPRequired:
+		return g.dpopChallenge() + why
+	case s.shown.dpop:
+		return bearer + ", " + g.dpopChallenge() + why
+	}
+	return bearer + why + ", " + g.dpopChallenge()
+}
+
+// authError is what is wrong, as parameters of a challenge: RFC 6750 section 3.1, RFC 9449 section 12.2, and RFC 9470 section 3
+// for a step-up.
+func (s *state) authError(reason string) string {
 	switch reason {
 	case errNoToken.Reason:
-		return realm // without a token there is no error to tell (RFC 6750 section 3.1)
+		return "" // without a token there is no error to tell
+	case errProof.Reason:
+		return `, error="invalid_dpop_proof"`
 	case errStepUp.Reason:
-		out := realm + `, error="insufficient_user_authentication"`
+		out := `, error="insufficient_user_authentication"`
 		if s.need.ACR != "" && isToken(strings.NewReplacer(":", "", ".", "", "/", "").Replace(s.need.ACR)) {
 			out += `, acr_values="` + s.need.ACR + `"`
 		}
@@ -82,6 +98,6 @@ func (s *state) authenticate(reason string) string {
 		}
 		return out
 	default:
-		return realm + `, error="invalid_token"`
+		return `, error="invalid_token"`
 	}
 }

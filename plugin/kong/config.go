@@ -264,7 +264,7 @@ func read(v value) (guard.Config, error) {
 		Mode:     guard.Mode(v.at("mode").text()),
 		RedisURL: telemetry.Secret(v.at("redis_url").text()),
 	}
-	for _, part := range []func(value, *guard.Config) error{readIdentify, readBrowser, readAlive, readLimits, readChallenge, readAuthorize, readForward} {
+	for _, part := range []func(value, *guard.Config) error{readIdentify, readDPoP, readBrowser, readAlive, readLimits, readChallenge, readAuthorize, readForward} {
 		if err := part(v, &c); err != nil {
 			return guard.Config{}, err
 		}

@@ -99,6 +99,18 @@ func TestAnIssuerComesWithAllThatItMaySay(t *testing.T) {
 	}
 }
 
+func TestProofsAreCheckedAsTheConfigurationSays(t *testing.T) {
+	t.Parallel()
+	c, err := kong.ParseConfig([]byte(strings.Replace(full, `"mode":null`, `"dpop":{"mode":"optional","origins":["https://api.test"]}`, 1)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := guard.DPoP{Mode: guard.DPoPOptional, Origins: []string{"https://api.test"}, Algorithms: []string{"ES256", "EdDSA", "PS256", "RS256"}, Window: time.Minute}
+	if diff := cmp.Diff(want, c.DPoP); diff != "" {
+		t.Error(diff)
+	}
+}
+
 func TestBrowsersAreServedAsTheConfigurationSays(t *testing.T) {
 	t.Parallel()
 	c, err := kong.ParseConfig([]byte(full))
@@ -164,6 +176,9 @@ func TestAWrongConfigurationIsRefusedWithThePath(t *testing.T) {
 		"config.issuers[2].tokens: an opaque token does not say": replace(`"issuers":[`, `"issuers":[
 			{"issuer":"j","tokens":"opaque","audiences":["a"],"introspection":{"url":"https://j/x","client_id":"c","client_secret":"s"}},
 			{"issuer":"k","tokens":"opaque","audiences":["a"],"introspection":{"url":"https://k/x","client_id":"c","client_secret":"s"}},`),
+		"config.dpop.origins: at least one is needed":         replace(`"mode":null`, `"dpop":{"mode":"required"}`),
+		"config.dpop.algorithms[1]: expected one of: ES256":   replace(`"mode":null`, `"dpop":{"algorithms":["HS256"]}`),
+		"config.dpop.window_seconds: value should be":         replace(`"mode":null`, `"dpop":{"window_seconds":301}`),
 		"config.token_cookie.name: invalid value":             replace(`"mode":null`, `"token_cookie":{"name":"a b"}`),
 		"config.token_cookie.origins[1]: expected an origin":  replace(`"mode":null`, `"token_cookie":{"name":"a","origins":["app.test"]}`),
 		"config.cors.origins: * and cors.credentials":         replace(`"mode":null`, `"cors":{"origins":["*"],"credentials":true}`),

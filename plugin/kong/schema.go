@@ -35,8 +35,8 @@ func Schema() object {
 		{"protocols": object{"type": "set", "default": []string{"http", "https"}, "elements": object{"type": "string", "one_of": []string{"http", "https"}}}},
 		{"config": record(slices.Concat(
 			[]object{field("mode", oneOf("enforce", "enforce", "observe"), "what a denial does: stop the request, or only be logged")},
-			identifyFields(), browserFields(), aliveFields(), limitFields(), challengeFields(), authorizeFields(), forwardFields(),
-			[]object{field("redis_url", object{"type": "string", "referenceable": true, "encrypted": true}, "for revocations, limits and challenges")},
+			identifyFields(), dpopFields(), browserFields(), aliveFields(), limitFields(), challengeFields(), authorizeFields(), forwardFields(),
+			[]object{field("redis_url", object{"type": "string", "referenceable": true, "encrypted": true}, "for revocations, limits, challenges and proofs of possession")},
 		)...)},
 	}}
 }
