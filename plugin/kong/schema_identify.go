@@ -30,7 +30,7 @@ func identifyFields() []object {
 				field("scope", paths("scope"), "scopes, in lists or in texts with spaces"),
 				field("client_id", paths("client_id"), "the client; the first that is there"),
 				field("session", object{"type": "string", "default": "sid"}, "the session, by which a log-out ends tokens"),
-				field("tenant", object{"type": "string", "default": "tid"}, "the tenant"),
+				field("tenant", object{"type": "string", "default": "tid"}, "the tenant that the caller belongs to"),
 				field("attributes", object{"type": "string", "default": "attributes"}, "an object of attributes"),
 				field("attribute_claims", texts(object{}), "further attributes, by their name for the policy"),
 				field("separator", oneOf("none", "none", "space", "comma"), "what cuts roles and groups that are one text"),

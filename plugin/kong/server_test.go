@@ -155,7 +155,7 @@ func TestTheEdgeAnswersNothingButDenialsPreflightsAndRedirects(t *testing.T) {
 	id := dial(t, socket).start(open)
 	for given, want := range map[int]int32{204: 204, 303: 303, 200: 500, 302: 500, 100: 500} {
 		status = given
-		if o := dial(t, socket).event(id, request{headers(t, nil), "GET / HTTP/1.1", "/"}); o.exit.GetStatus() != want || o.ended {
+		if o := dial(t, socket).event(id, request{headers: headers(t, nil), line: "GET / HTTP/1.1", uri: "/"}); o.exit.GetStatus() != want || o.ended {
 			t.Errorf("%d is answered as %d", given, o.exit.GetStatus())
 		}
 	}
