@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -66,7 +67,20 @@ type edge struct {
 	targets                    []*httptest.Server
 }
 
+// start runs the edge with the real kong.yml.
 func start(t *testing.T) *edge {
+	t.Helper()
+	config, err := os.ReadFile("../../kong.yml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	e := run(t, config, nil)
+	within(t, "the edge serves", func() bool { return e.do(t, "GET", "/orders", e.token(t, nil)).status == 200 })
+	return e
+}
+
+// run runs the edge with the configuration, whose vault has further entries.
+func run(t *testing.T, config []byte, vault map[string]string) *edge {
 	t.Helper()
 	plugin, err := build()
 	if err != nil {
@@ -97,20 +111,18 @@ func start(t *testing.T) *edge {
 		t.Cleanup(target.Close)
 		e.targets = append(e.targets, target)
 	}
-	config, err := os.ReadFile("../../kong.yml")
-	if err != nil {
-		t.Fatal(err)
+	all := map[string]string{
+		"gatehouse-issuer": issuer, "gatehouse-jwks-url": keys.URL, "gatehouse-pdp-url": e.pdp.URL, "gatehouse-redis-url": e.redis,
+		"gatehouse-challenge-secret": "0123456789abcdef0123456789abcdef",
 	}
+	maps.Copy(all, vault)
 	ctx, cancel := context.WithCancel(context.Background())
 	g, err := gateway.New(ctx, gateway.Options{
 		Config: config,
 		Address: map[string]string{
 			"orders:9000": host(e.targets[0]), "orders:9001": host(e.targets[1]), "authsvc-1:8081": host(e.targets[0]), "authsvc-2:8081": host(e.targets[1]),
 		},
-		Vault: map[string]string{
-			"gatehouse-issuer": issuer, "gatehouse-jwks-url": keys.URL, "gatehouse-pdp-url": e.pdp.URL, "gatehouse-redis-url": e.redis,
-			"gatehouse-challenge-secret": "0123456789abcdef0123456789abcdef",
-		},
+		Vault: all,
 		Plugin: gateway.PluginServer{
 			Socket:       e.socket,
 			StartCommand: plugin + " -socket " + e.socket + " -log-level error -status " + e.status,
@@ -135,7 +147,6 @@ func start(t *testing.T) *edge {
 		})
 	}
 	t.Cleanup(func() { cancel(); wg.Wait() })
-	within(t, "the edge serves", func() bool { return e.do(t, "GET", "/orders", e.token(t, nil)).status == 200 })
 	return e
 }
 
@@ -208,7 +219,7 @@ func (e *edge) do(t *testing.T, method, target, token string, further ...string)
 	for i := 0; i < len(further); i += 2 {
 		req.Header.Add(further[i], further[i+1])
 	}
-	res, err := http.DefaultClient.Do(req)
+	res, err := http.DefaultTransport.RoundTrip(req) // as it is, redirects too
 	if err != nil {
 		return answer{}
 	}
