@@ -3,6 +3,8 @@ package guard_test
 import (
 	"context"
 	"errors"
+	"fmt"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -235,3 +237,72 @@ func TestATokenIsAsAliveAsItsIssuerSays(t *testing.T) {
 		t.Errorf("an issuer that is away: %v, %v", ok, err)
 	}
 }
+
+// However many distinct tokens there are, good or bad, what is kept of them stays within the bound, and the heap with it.
+func TestAFloodOfDistinctTokensStaysInItsMemory(t *testing.T) { // not parallel: it looks at the heap
+	const most = 2 << 20
+	key, err := jose.GenerateRSA(2048)
+	if err != nil {
+		t.Fatal(err)
+	}
+	set, err := jose.PublicSet(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	keys, err := jose.StaticKeys(set)
+	if err != nil {
+		t.Fatal(err)
+	}
+	clock := func() time.Time { return now }
+	cache := remember.New(most)
+	v := guard.NewIssuers(clock, cache, trusted("https://a.test", eternal{keys}, clock))
+	heap := func() int64 {
+		runtime.GC()
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		return int64(m.HeapAlloc)
+	}
+	mint := func(i int) string {
+		token, err := jose.Sign(key, "at+jwt", map[string]any{
+			"iss": "https://a.test", "sub": fmt.Sprint("user-", i), "aud": []string{"api", "other"}, "iat": now.Unix(), "exp": now.Add(time.Hour).Unix(), "jti": fmt.Sprint(i),
+			"sid": "0193-session", "tid": "t1", "client_id": "app", "scope": "orders:read orders:write", "roles": []string{"customer", "clerk"}, "amr": []string{"pwd", "otp"}, "acr": "aal2",
+			"attributes": map[string]any{"department": "sales", "level": 3}, "realm_access": map[string]any{"roles": []string{"a", "b", "c"}},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return token
+	}
+	before, entries := heap(), 0
+	for i := range 1000 {
+		if _, err := v.Verify(t.Context(), mint(i)); err != nil {
+			t.Fatal(err)
+		}
+		bytes, n := cache.Used()
+		if entries = n; bytes > most {
+			t.Fatalf("%d bytes after %d tokens", bytes, i+1)
+		}
+	}
+	grown := heap() - before
+	t.Logf("%d tokens kept; the heap has grown by %d KiB, the bound is %d KiB", entries, grown>>10, most>>10)
+	if grown > most {
+		t.Errorf("the heap has grown by %d bytes, the bound is %d", grown, most)
+	}
+	for i := range 20_000 {
+		if _, err := v.Verify(t.Context(), fmt.Sprintf("eyJhbGciOiJSUzI1NiJ9.eyJpc3MiOiJodHRwczovL2EudGVzdCJ9.%08d", i)); err == nil {
+			t.Fatal("a bad token is taken")
+		}
+	}
+	if more := heap() - before; more > most {
+		t.Errorf("with bad tokens the heap has grown by %d bytes", more)
+	}
+	if _, n := cache.Used(); n != entries {
+		t.Errorf("bad tokens have pushed out good ones: %d of %d are left", n, entries)
+	}
+	runtime.KeepAlive(v)
+}
+
+// eternal publishes its keys for ever.
+type eternal struct{ jose.KeySource }
+
+func (eternal) Holds(*jose.PublicKey) bool { return true }
