@@ -67,17 +67,17 @@ func (g *Guard) identify(ctx context.Context, s *state) error {
 
 // authenticate is the challenge of RFC 6750 section 3 and of RFC 9449 section 7.1, for those schemes that the route takes.
 func (g *Guard) authenticate(s *state, reason string) string {
-	const bearer = `Bearer realm="gatehouse"`
+	const realm = `Bearer realm="gatehouse"`
 	why := s.authError(reason)
 	switch {
 	case !g.cfg.DPoP.on():
-		return bearer + why
+		return realm + why
 	case g.cfg.DPoP.Mode == DPoPRequired:
 		return g.dpopChallenge() + why
 	case s.shown.dpop:
-		return bearer + ", " + g.dpopChallenge() + why
+		return realm + ", " + g.dpopChallenge() + why
 	}
-	return bearer + why + ", " + g.dpopChallenge()
+	return realm + why + ", " + g.dpopChallenge()
 }
 
 // authError is what is wrong, as parameters of a challenge: RFC 6750 section 3.1, RFC 9449 section 12.2, and RFC 9470 section 3

@@ -147,7 +147,7 @@ func TestWhoCannotBeAskedRefuses(t *testing.T) {
 	for what, h := range map[string]http.HandlerFunc{
 		"a failure":      func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(500) },
 		"not our secret": func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(401) },
-		"a redirect":     func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/elsewhere", 307) },
+		"a redirect":     func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/elsewhere", http.StatusTemporaryRedirect) },
 		"nonsense":       func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "<html>") },
 		"active twice": func(w http.ResponseWriter, _ *http.Request) {
 			fmt.Fprint(w, `{"active":true,"sub":"u","aud":"api","Active":false}`)
