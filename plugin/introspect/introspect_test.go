@@ -147,8 +147,10 @@ func TestWhoCannotBeAskedRefuses(t *testing.T) {
 	for what, h := range map[string]http.HandlerFunc{
 		"a failure":      func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(500) },
 		"not our secret": func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(401) },
-		"a redirect":     func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/elsewhere", http.StatusTemporaryRedirect) },
-		"nonsense":       func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "<html>") },
+		"a redirect": func(w http.ResponseWriter, r *http.Request) {
+			http.Redirect(w, r, "/elsewhere", http.StatusTemporaryRedirect)
+		},
+		"nonsense": func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "<html>") },
 		"active twice": func(w http.ResponseWriter, _ *http.Request) {
 			fmt.Fprint(w, `{"active":true,"sub":"u","aud":"api","Active":false}`)
 		},
@@ -269,12 +271,12 @@ func TestAFloodOfBadTokensLeavesTheGoodOnes(t *testing.T) {
 	t.Parallel()
 	i := serve(t)
 	bad := remember.New(256 << 10)
-	c, _ := client(t, i, func(o *introspect.Options) { o.Bad = bad })
+	c, _ := client(t, i, func(o *introspect.Options) { o.Good, o.Bad = remember.New(512<<10), bad })
 	if _, err := c.Ask(t.Context(), "good"); err != nil {
 		t.Fatal(err)
 	}
 	i.tells(map[string]any{"active": false})
-	for n := range 500 {
+	for n := range 2000 {
 		_, err := c.Ask(t.Context(), fmt.Sprint("bad-", n))
 		wantReason(t, "bad", err, "token_invalid")
 	}
