@@ -16,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/gatehouse-auth/gatehouse/internal/jose"
 	"github.com/gatehouse-auth/gatehouse/internal/redisx"
 )
 
@@ -76,6 +77,20 @@ services:
               issuers: *issuers
               redis_url: *redis
               dpop: {mode: optional, origins: ["https://api.test"]}
+      - name: discovered
+        paths: [/discovered]
+        strip_path: false
+        plugins:
+          - name: gatehouse
+            config:
+              authorize: false
+              issuers:
+                - issuer: "{vault://env/other-issuer}"
+                  audiences: [orders-api]
+                  types: [JWT]
+                  require: {typ: Bearer}
+                  claims: {roles: [realm_access.roles, /resource_access/my.app/roles], tenant: org.id}
+              redis_url: *redis
       - name: opaque
         paths: [/opaque]
         strip_path: false
@@ -94,7 +109,7 @@ services:
 
 func identified(t *testing.T, vault map[string]string) *edge {
 	t.Helper()
-	all := map[string]string{"introspection-url": "http://127.0.0.1:1/", "introspection-secret": "s"}
+	all := map[string]string{"introspection-url": "http://127.0.0.1:1/", "introspection-secret": "s", "other-issuer": "http://127.0.0.1:1"}
 	for name, v := range vault {
 		all[name] = v
 	}
@@ -239,6 +254,55 @@ func TestABoundTokenNeedsItsKey(t *testing.T) {
 		t.Errorf("%d requests reached the upstream", n)
 	}
 	want(t, "a bearer token", e.do(t, "GET", "/bound/1", e.token(t, nil)), 200, "")
+}
+
+// S46: a third party's keys are where its metadata says, and its claims mean what the configuration says. Its ID tokens are none.
+func TestAThirdPartysTokensAreTakenByDiscovery(t *testing.T) {
+	t.Parallel()
+	var keys atomic.Pointer[[]byte]
+	var other *httptest.Server
+	other = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		set := keys.Load()
+		switch {
+		case set == nil:
+			w.WriteHeader(503)
+		case r.URL.Path == "/realms/shop/.well-known/openid-configuration":
+			fmt.Fprintf(w, `{"issuer":%q,"jwks_uri":%q}`, other.URL+"/realms/shop", other.URL+"/certs")
+		case r.URL.Path == "/certs":
+			_, _ = w.Write(*set)
+		default:
+			w.WriteHeader(404)
+		}
+	}))
+	t.Cleanup(other.Close)
+	e := identified(t, map[string]string{"other-issuer": other.URL + "/realms/shop"})
+	want(t, "while the issuer is away", e.do(t, "GET", "/discovered", foreign(t, e, other.URL, "Bearer")), 503, "keys_unavailable")
+	set, err := jose.PublicSet(e.key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	keys.Store(&set)
+	within(t, "the keys are found", func() bool {
+		return e.do(t, "GET", "/discovered", foreign(t, e, other.URL, "Bearer")).status == 200
+	})
+	if h := <-e.seen; h.Get("X-Gatehouse-Subject") != "u1" || h.Get("X-Gatehouse-Roles") != "clerk,auditor" || h.Get("X-Gatehouse-Tenant") != "t1" {
+		t.Errorf("the upstream got %v", h)
+	}
+	want(t, "its ID token", e.do(t, "GET", "/discovered", foreign(t, e, other.URL, "ID")), 401, "token_invalid")
+	want(t, "another issuer's", e.do(t, "GET", "/discovered", e.token(t, nil)), 401, "token_invalid")
+}
+
+// foreign is a token as Keycloak would make it.
+func foreign(t *testing.T, e *edge, at, typ string) string {
+	t.Helper()
+	token, err := jose.Sign(e.key, "JWT", map[string]any{
+		"iss": at + "/realms/shop", "sub": "u1", "aud": []string{"orders-api", "account"}, "typ": typ, "iat": time.Now().Unix(), "exp": time.Now().Add(time.Minute).Unix(),
+		"realm_access": map[string]any{"roles": []string{"clerk"}}, "resource_access": map[string]any{"my.app": map[string]any{"roles": []string{"auditor"}}}, "org": map[string]any{"id": "t1"},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return token
 }
 
 // S25, S47, S56: an opaque token is what its issuer says, for as long as it says so; an issuer that is away is a refusal.

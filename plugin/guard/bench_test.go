@@ -2,7 +2,10 @@ package guard_test
 
 import (
 	"context"
+	"encoding/base64"
+	"fmt"
 	"log/slog"
+	"runtime"
 	"testing"
 	"time"
 
@@ -91,3 +94,34 @@ func (counting) Take(_ context.Context, _ string, keys []limit.Key) (limit.Resul
 }
 
 func (counting) Spent([]limit.Key) []limit.State { return nil }
+
+// BenchmarkDistinctBadTokens is a flood of tokens that nobody sees twice, each signed by a key that is not published. The heap
+// does not grow with their number: go test -bench DistinctBad -benchtime 10000000x ./plugin/guard
+func BenchmarkDistinctBadTokens(b *testing.B) {
+	clock := func() time.Time { return now }
+	cache := remember.New(0)
+	v := guard.NewIssuers(clock, cache, trusted("https://a.test", publish(b), clock))
+	if _, err := v.Verify(b.Context(), token(b, "https://a.test")); err != nil {
+		b.Fatal(err)
+	}
+	head := base64.RawURLEncoding.EncodeToString([]byte(`{"alg":"RS256","typ":"at+jwt","kid":"nobody's"}`))
+	heap := func() float64 {
+		runtime.GC()
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		return float64(m.HeapAlloc) / (1 << 20)
+	}
+	before, n := heap(), 0
+	b.ReportAllocs()
+	for b.Loop() {
+		n++
+		payload := base64.RawURLEncoding.EncodeToString(fmt.Appendf(nil, `{"iss":"https://a.test","sub":"u%d"}`, n))
+		if _, err := v.Verify(b.Context(), head+"."+payload+".AAAA"); err == nil {
+			b.Fatal("taken")
+		}
+	}
+	b.ReportMetric(heap()-before, "MiB-grown")
+	if _, entries := cache.Used(); entries != 1 {
+		b.Errorf("%d entries are kept", entries)
+	}
+}
