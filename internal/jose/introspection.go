@@ -2,6 +2,7 @@ package jose
 
 import (
 	"errors"
+	"strings"
 	"time"
 
 	"github.com/gatehouse-auth/gatehouse/internal/principal"
@@ -25,6 +26,9 @@ func Introspected(body []byte, p Policy, life time.Duration) (principal.Principa
 		return none, errors.New("introspection: active is not a boolean")
 	case !active:
 		return none, ErrInactive
+	}
+	if _, given := c["token_type"]; given && !strings.EqualFold(c.text("token_type"), "Bearer") && !strings.EqualFold(c.text("token_type"), "DPoP") {
+		return none, refused("no access token") // RFC 6749 section 7.1; an issuer may vouch for refresh tokens too
 	}
 	if _, given := c["iss"]; given && c.text("iss") != p.Issuer {
 		return none, refused("another issuer")

@@ -91,6 +91,9 @@ func TestAnIntrospectedTokenIsCheckedToo(t *testing.T) {
 	if err != nil || p.Subject != "u1" || p.Issuer != "https://issuer.test" || p.Roles[0] != "customer" || !p.ExpiresAt.Equal(now.Add(5*time.Minute)) {
 		t.Fatalf("%+v, %v", p, err)
 	}
+	if _, err := jose.Introspected(answer(map[string]any{"token_type": "bearer"}), policy(), time.Minute); err != nil {
+		t.Errorf("a bearer token: %v", err)
+	}
 	if p, err := jose.Introspected(answer(map[string]any{"exp": nil, "iat": nil}), policy(), time.Minute); err != nil || !p.ExpiresAt.Equal(now.Add(time.Minute)) {
 		t.Errorf("without exp: %+v, %v", p, err)
 	}
@@ -110,6 +113,8 @@ func TestAnIntrospectedTokenIsCheckedToo(t *testing.T) {
 		"no subject":       {answer(map[string]any{"sub": nil}), "token_invalid"},                        // S34
 		"expired":          {answer(map[string]any{"exp": now.Add(-time.Hour).Unix()}), "token_expired"}, // S36
 		"expiry as a text": {answer(map[string]any{"exp": "x"}), "token_invalid"},                        // S36
+		"a refresh token":  {answer(map[string]any{"token_type": "refresh_token"}), "token_invalid"},     // S35
+		"a type of its":    {answer(map[string]any{"token_type": 1}), "token_invalid"},                   // S35
 		"not yet":          {answer(map[string]any{"nbf": now.Add(time.Hour).Unix()}), "token_invalid"},
 		"bound to a cert":  {answer(map[string]any{"cnf": map[string]any{"x5t#S256": "x"}}), "token_invalid"},
 	} {
@@ -119,4 +124,26 @@ func TestAnIntrospectedTokenIsCheckedToo(t *testing.T) {
 			t.Errorf("%s: %+v, %v", name, who, err)
 		}
 	}
+}
+
+func FuzzIntrospected(f *testing.F) {
+	f.Add([]byte(`{"active":true,"sub":"u1","aud":"api","exp":9999999999}`))
+	f.Add([]byte(`{"active":true,"sub":"u1","aud":["api"],"cnf":{"jkt":"k"},"Active":false}`))
+	f.Add([]byte(`{"active":false}`))
+	f.Fuzz(func(t *testing.T, body []byte) {
+		who, err := jose.Introspected(body, policy(), time.Minute)
+		if err != nil {
+			if !who.Anonymous() {
+				t.Errorf("%q is refused, and stands for %q", body, who.Subject)
+			}
+			return
+		}
+		var answer struct {
+			Active bool   `json:"active"`
+			Sub    string `json:"sub"`
+		}
+		if json.Unmarshal(body, &answer) != nil || !answer.Active || answer.Sub != who.Subject || who.Subject == "" {
+			t.Errorf("%q stands for %q", body, who.Subject)
+		}
+	})
 }

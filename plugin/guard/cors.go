@@ -119,7 +119,7 @@ func (c *corsRule) mark(r Request, v *Verdict) {
 // What bears a token, or comes from elsewhere, goes the whole way.
 func (g *Guard) preflight(ctx context.Context, s *state) error {
 	c := g.cors
-	if c == nil || s.Method != http.MethodOptions || len(s.Header["access-control-request-method"]) != 1 || len(s.Header["authorization"]) > 0 || s.shown.token != "" {
+	if c == nil || s.Method != http.MethodOptions || len(s.Header["access-control-request-method"]) != 1 || s.shown.token != "" || moreThanPreflight(s.Request) {
 		return nil
 	}
 	if _, ok := c.origin(s.Request); !ok {
@@ -130,6 +130,18 @@ func (g *Guard) preflight(ctx context.Context, s *state) error {
 		return g.take(ctx, s, g.limitKeys(s, func(r *limitRule) bool { return !r.who }))
 	}
 	return nil
+}
+
+// moreThanPreflight reports whether a request bears what no browser puts into a preflight and an upstream could act on:
+// credentials, a body, or another method in disguise.
+func moreThanPreflight(r Request) bool {
+	for _, name := range []string{"authorization", "transfer-encoding", "x-http-method-override", "x-http-method", "x-method-override"} {
+		if len(r.Header[name]) > 0 {
+			return true
+		}
+	}
+	length, given := r.header("content-length")
+	return given && length != "0"
 }
 
 // permit answers a preflight. What the page may not do is not listed, and its browser does not do it.

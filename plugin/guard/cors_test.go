@@ -71,6 +71,9 @@ func TestWhatIsNoPreflightOfAnAllowedOriginNeedsAToken(t *testing.T) {
 		"no origin":        func(r *guard.Request) { delete(r.Header, "origin") },
 		"no method asked":  func(r *guard.Request) { delete(r.Header, "access-control-request-method") },
 		"another method":   func(r *guard.Request) { r.Method = "POST" },
+		"with a body":      func(r *guard.Request) { r.Header["content-length"] = []string{"2"} },
+		"in chunks":        func(r *guard.Request) { r.Header["transfer-encoding"] = []string{"chunked"} },
+		"in disguise":      func(r *guard.Request) { r.Header["x-http-method-override"] = []string{"DELETE"} },
 		"with credentials": func(r *guard.Request) { r.Header["authorization"] = []string{"Basic eDp5"} },
 	} {
 		for _, upstream := range []bool{false, true} {

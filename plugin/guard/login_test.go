@@ -120,3 +120,25 @@ func TestTheLoginIsNoOpenRedirect(t *testing.T) {
 		}
 	}
 }
+
+// FuzzLogin holds where browsers are sent, and sent back to, against the standard library's reader of URLs (S51).
+func FuzzLogin(f *testing.F) {
+	f.Add("/orders/o1", "a=1")
+	f.Add("//evil.test", "")
+	f.Add(`/\evil.test`, "//evil.test")
+	g := build(f, calm(), func(c *guard.Config) { c.Login = guard.Login{URL: "/login", Parameter: "next"} })
+	f.Fuzz(func(t *testing.T, path, query string) {
+		v := g.Check(t.Context(), opened(func(r *guard.Request) { r.Path, r.Query = path, query }))
+		if v.Status != 303 {
+			return
+		}
+		to, err := url.Parse(v.Header["Location"])
+		if err != nil || to.Host != "" || to.Path != "/login" || len(to.Query()) > 1 {
+			t.Fatalf("%q %q: to %q", path, query, v.Header["Location"])
+		}
+		base := &url.URL{Scheme: "https", Host: "app.test"}
+		if back, err := base.Parse(to.Query().Get("next")); err == nil && back.Host != "app.test" {
+			t.Errorf("%q %q: back to %q", path, query, back)
+		}
+	})
+}
