@@ -58,6 +58,19 @@ services:
         plugins:
           - name: gatehouse
             config: {identify: none, authorize: false, challenge: {when: always, action: register, secret: 0123456789abcdef0123456789abcdef, max_number: 1000}, redis_url: *redis}
+      - name: page
+        paths: [/page]
+        strip_path: false
+        plugins:
+          - name: gatehouse
+            config:
+              authorize: false
+              issuers: [{issuer: "https://issuer.test", jwks_url: "{vault://env/test-keys}", audiences: [orders]}]
+              token_cookie: {name: at, strip: false}
+              on_unauthenticated: redirect
+              login: {url: "https://login.test/in", return_origin: "https://app.test"}
+              cors: {origins: ["https://app.test"], answered_by: upstream}
+              redis_url: *redis
       - {name: open, paths: [/open], strip_path: false}
 `
 
@@ -333,7 +346,7 @@ func TestForwardAuthRefusesWhatItCannotServe(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel() // whatever would serve ends at once
-	all := map[string]string{"TEST_KEYS": "http://keys", "TEST_PDP": "http://pdp", "TEST_REDIS": "redis://127.0.0.1:1"}
+	all := map[string]string{"TEST_KEYS": "https://keys", "TEST_PDP": "http://pdp", "TEST_REDIS": "redis://127.0.0.1:1"}
 	for name, c := range map[string]struct {
 		args        []string
 		environment map[string]string

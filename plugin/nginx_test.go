@@ -85,6 +85,30 @@ func TestNGINXPassesWhatIsAllowedWithTheGuardsIdentity(t *testing.T) {
 	}
 }
 
+// S28, S51: browsers are served as behind Kong: redirects, preflights, and refusals that a page can read.
+func TestNGINXServesBrowsersAsTheGuardSays(t *testing.T) {
+	t.Parallel()
+	s := behindNGINX(t)
+	cookie := "at=" + s.token(t, nil)
+	if a := s.do(t, "GET", "/page", "", "Cookie", cookie); a.status != 200 {
+		t.Errorf("by cookie: %d %s", a.status, a.body)
+	}
+	a := s.do(t, "GET", "/page/1?q=a%20b", "", "Sec-Fetch-Mode", "navigate")
+	if a.status != 303 || a.header.Get("Location") != "https://login.test/in?return_to=https%3A%2F%2Fapp.test%2Fpage%2F1%3Fq%3Da%2520b" || a.header.Get("X-Gatehouse-Decision") == "" {
+		t.Errorf("a page without a token: %d %v", a.status, a.header)
+	}
+	if a := s.do(t, "OPTIONS", "/page", "", "Origin", "https://app.test", "Access-Control-Request-Method", "PUT"); a.status != 200 || !strings.HasPrefix(a.body, "OPTIONS /page") {
+		t.Errorf("a preflight: %d %s", a.status, a.body)
+	}
+	s.reached.Store(0)
+	a = s.do(t, "POST", "/page", "", "Cookie", cookie, "Origin", "https://app.test", "Sec-Fetch-Site", "cross-site")
+	s.refused(t, "another site's form", a, 403, "same_origin_unproved")
+	if got := a.header.Values("Access-Control-Allow-Origin"); len(got) != 1 || got[0] != "https://app.test" {
+		t.Errorf("a page cannot read why: %v", a.header)
+	}
+	s.refused(t, "a foreign preflight", s.do(t, "OPTIONS", "/page", "", "Origin", "https://evil.test", "Access-Control-Request-Method", "PUT"), 401, "token_missing")
+}
+
 func TestNGINXRefusesWithTheGuardsWholeAnswer(t *testing.T) {
 	t.Parallel()
 	s := behindNGINX(t)

@@ -396,6 +396,13 @@ func TestAFileThatWeOrTheProxyCannotDoIsRefused(t *testing.T) {
 			with("authorize: false", "authorize: false, obligations: {response_headers: [X-Notice]}"),
 			"services[0].routes[0].plugins[0].config.obligations.response_headers: caddy cannot", Caddy,
 		},
+		"answers to preflights": {
+			with("authorize: false", "authorize: false, cors: {origins: [\"https://app.test\"]}"), "plugins[0].config.cors.answered_by: ", NGINX,
+		},
+		"a cookie kept back": {
+			with("identify: none, authorize: false", `authorize: false, redis_url: "redis://r", issuers: [{issuer: i, audiences: [a]}], token_cookie: {name: at}`),
+			"plugins[0].config.token_cookie.strip: nginx passes", NGINX,
+		},
 		"one name for two": {
 			with("authorize: false", "authorize: false, obligations: {response_headers: [X-Notice], upstream_headers: [x-notice]}"),
 			"config.obligations.response_headers[1]", NGINX,

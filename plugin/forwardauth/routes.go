@@ -83,6 +83,12 @@ func (p Proxy) serves(cfg guard.Config) error {
 			return fmt.Errorf("config.obligations.response_headers[%d]: the proxy could not tell it from the upstream header of this name", i+1)
 		}
 	}
+	if len(cfg.CORS.Origins) > 0 && !cfg.CORS.Upstream {
+		return errors.New("config.cors.answered_by: a proxy takes no answer to a preflight from whom it asks; expected upstream")
+	}
+	if cfg.Cookie.Name != "" && !cfg.Cookie.Keep && p != EnvoyGRPC {
+		return fmt.Errorf("config.token_cookie.strip: %s passes cookies on as they came; expected false", p)
+	}
 	return nil
 }
 
