@@ -244,8 +244,12 @@ func (p *play) isRefusedSoon(ctx context.Context, who *person) error {
 	return nil
 }
 
-// limitOfOrders is what kong.yml grants a subject in a minute. The window is fixed, so that two may be used up at its edge.
-const limitOfOrders = 60
+// limitOfOrders is what kong.yml grants a subject in a minute. A window that is used up at its very beginning has room again
+// when it is over and has then lost the weight of one request: longestWait seconds.
+const (
+	limitOfOrders = 60
+	longestWait   = 61
+)
 
 func exceedsTheLimit(ctx context.Context, p *play) error {
 	p.quiet = true
@@ -266,7 +270,7 @@ func exceedsTheLimit(ctx context.Context, p *play) error {
 		}
 		p.say("Retry-After: %s, RateLimit: %s, RateLimit-Policy: %s", a.Header.Get("Retry-After"), a.Header.Get("RateLimit"), a.Header.Get("RateLimit-Policy"))
 		wait, err := strconv.Atoi(a.Header.Get("Retry-After"))
-		if err != nil || wait < 1 || wait > 60 {
+		if err != nil || wait < 1 || wait > longestWait {
 			return fmt.Errorf("Retry-After is %q", a.Header.Get("Retry-After"))
 		}
 		return nil

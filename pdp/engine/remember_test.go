@@ -70,7 +70,7 @@ func TestWhatALookUpFoundTellsQuestionsApart(t *testing.T) {
 	t.Cleanup(s.Close)
 	var clock atomic.Int64
 	files := fstest.MapFS{
-		"gatehouse/authz.rego": {Data: []byte("package gatehouse.authz\n\ndefault decision := {\"allow\": false}\n\ndecision := {\"allow\": true} if input.resource.properties.owner == input.subject.id\n")},
+		"gatehouse/authz.rego":   {Data: []byte("package gatehouse.authz\n\ndefault decision := {\"allow\": false}\n\ndecision := {\"allow\": true} if input.resource.properties.owner == input.subject.id\n")},
 		"gatehouse/lookups.yaml": {Data: []byte("lookups:\n  order:\n    url: http://orders/orders/{id}\n    properties: {owner: /owner}\n    ttl: 1s\n    deadline: 1s\n")},
 	}
 	e := open(t, engine.Options{Policies: files, Services: map[string][]string{"orders": {s.URL}}, Now: func() time.Time { return time.Unix(clock.Load(), 0) }})
