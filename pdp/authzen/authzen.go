@@ -1,5 +1,5 @@
 // Package authzen holds the contract between a policy enforcement point and a policy decision point: the types of the
-// OpenID AuthZEN Authorization API 1.0 (access evaluation), with the members that Gatehouse adds to the answer's context,
+// OpenID AuthZEN Authorization API 1.0 (access evaluation and evaluations), with the members that Gatehouse adds to the answer's context,
 // and a client. It needs the standard library only, so that the edge stays small.
 //
 // # What an answer may be used for again
@@ -32,6 +32,30 @@ package authzen
 
 // Path is the access evaluation endpoint.
 const Path = "/access/v1/evaluation"
+
+// BatchPath is the access evaluations endpoint, for several evaluations in one request.
+const BatchPath = "/access/v1/evaluations"
+
+// Semantic says when a decision point stops within a batch.
+type Semantic string
+
+// The semantics. The first is what a batch without one has.
+const (
+	ExecuteAll          Semantic = "execute_all"
+	DenyOnFirstDeny     Semantic = "deny_on_first_deny"     // stops behind the first denial or failure
+	PermitOnFirstPermit Semantic = "permit_on_first_permit" // stops behind the first allowance
+)
+
+// Outcome is a decision in XACML's terms. Only Permit lets anything pass; the others are denials that have different causes.
+type Outcome string
+
+// The outcomes.
+const (
+	Permit        Outcome = "permit"
+	Deny          Outcome = "deny"           // a rule says no
+	NotApplicable Outcome = "not_applicable" // no rule covers what is asked
+	Indeterminate Outcome = "indeterminate"  // the policy, or a look-up that it needs, failed
+)
 
 // Subject is who asks.
 type Subject struct {
@@ -67,13 +91,28 @@ type Response struct {
 	Context  *ResponseContext `json:"context,omitempty"`
 }
 
+// BatchResponse is the decisions of a batch, in the order of its evaluations. Where the semantic stopped early it is shorter.
+type BatchResponse struct {
+	Evaluations []Response `json:"evaluations"`
+}
+
+// Error is why one evaluation of a batch could not be made, which denies it.
+type Error struct {
+	Status  int    `json:"status"` // the HTTP status that the evaluation would have had alone
+	Code    string `json:"code"`   // the code of the problem document that it would have had alone
+	Message string `json:"message"`
+}
+
 // ResponseContext says why, and on what ground.
 type ResponseContext struct {
+	Outcome     Outcome        `json:"outcome,omitempty"`
 	Reasons     []string       `json:"reasons,omitempty"`     // stable snake_case words of the policy
 	Need        *Need          `json:"need,omitempty"`        // what would change the answer
 	Revision    string         `json:"revision,omitempty"`    // of the policy; opaque
 	DecisionID  string         `json:"decision_id,omitempty"` // UUIDv7; the decision log's key
 	Obligations map[string]any `json:"obligations,omitempty"` // see the package's documentation
+
+	Error *Error `json:"error,omitempty"` // in a batch: why there is no decision
 
 	DirectoryRevision string `json:"directory_revision,omitempty"` // of what is known of subjects; opaque
 	Cache             *Cache `json:"cache,omitempty"`              // nil: the answer is for this request alone

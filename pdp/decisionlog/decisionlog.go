@@ -1,5 +1,6 @@
 // Package decisionlog writes down every denial and every failure to decide, so that staff find by its id why somebody was
-// stopped. It writes who, what, when and why; never claims, attributes, properties or tokens (S67). Recording never waits: a
+// stopped. Of OPA's Data API it also writes down which documents were told that are neither true nor false. It writes who, what,
+// when and why; never claims, attributes, properties or tokens (S67). Recording never waits: a
 // log that cannot keep up loses records, counts them, and says so.
 package decisionlog
 
@@ -17,6 +18,9 @@ type Entry struct {
 	DecisionID   string
 	Revision     string
 	TraceID      string
+	Caller       string // the enforcement point, if it has a name
+	Outcome      string // deny, not_applicable, indeterminate, or document for what OPA's Data API told
+	Path         string // of a document, for OPA's Data API, which has none of the next six
 	SubjectType  string
 	SubjectID    string
 	Action       string
@@ -82,16 +86,24 @@ func (l *Log) write(e Entry) {
 	level, message := slog.LevelInfo, "denied"
 	attrs := []slog.Attr{
 		slog.String("decision_id", e.DecisionID), slog.Time("decided_at", e.Time.UTC()), slog.String("revision", e.Revision),
-		slog.String("trace_id", e.TraceID), slog.String("subject_type", cut(e.SubjectType)), slog.String("subject", cut(e.SubjectID)),
-		slog.String("action", cut(e.Action)), slog.String("resource_type", cut(e.ResourceType)),
-		slog.String("resource", cut(e.ResourceID)), slog.String("address", cut(e.Address)), slog.Any("reasons", e.Reasons),
+		slog.String("trace_id", e.TraceID), slog.String("caller", cut(e.Caller)), slog.String("outcome", e.Outcome),
 		slog.Duration("duration", e.Duration),
+	}
+	if e.Path != "" {
+		attrs = append(attrs, slog.String("path", cut(e.Path)))
+	} else {
+		attrs = append(attrs, slog.String("subject_type", cut(e.SubjectType)), slog.String("subject", cut(e.SubjectID)),
+			slog.String("action", cut(e.Action)), slog.String("resource_type", cut(e.ResourceType)),
+			slog.String("resource", cut(e.ResourceID)), slog.String("address", cut(e.Address)), slog.Any("reasons", e.Reasons))
+	}
+	if e.Outcome == "document" {
+		message = "document told"
 	}
 	if e.Err != nil {
 		level, message = slog.LevelError, "not decided"
 		attrs = append(attrs, slog.String("error", e.Err.Error()))
 	}
-	l.out.LogAttrs(ctx, level, message, attrs...) //nolint:sloglint // one of two constants, chosen above
+	l.out.LogAttrs(ctx, level, message, attrs...) //nolint:sloglint // one of three constants, chosen above
 }
 
 // cut bounds what a caller can make us write.

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 
 	"github.com/open-policy-agent/opa/v1/rego"
@@ -50,6 +51,21 @@ func decisionOf(results rego.ResultSet, about *authzen.ResponseContext) (allow b
 	}
 	about.Reasons, about.Need, about.Obligations = reasons, need, obligations
 	return allow, nil
+}
+
+// uncovered are the reasons by which policies say that no rule covers what is asked, rather than that one denies it.
+var uncovered = []string{"no_rule", "resource_unknown", "action_unknown"}
+
+// outcomeOf tells a denial by a rule from one for want of a rule: that one has no other reasons than those of uncovered.
+func outcomeOf(allow bool, reasons []string) authzen.Outcome {
+	switch {
+	case allow:
+		return authzen.Permit
+	case len(reasons) > 0 && !slices.ContainsFunc(reasons, func(r string) bool { return !slices.Contains(uncovered, r) }):
+		return authzen.NotApplicable
+	default:
+		return authzen.Deny
+	}
 }
 
 func stringsOf(v any) ([]string, error) {

@@ -8,7 +8,7 @@
 // look at, and remembered for as long as its snapshot decides.
 //
 // Evaluate never turns a failure into a pass: an undefined or malformed decision, a time-out and a panic are errors, for which
-// the caller must deny (S56).
+// the caller must deny (S56). They are told apart from what a rule denies and from what no rule covers (authzen.Outcome).
 package engine
 
 import (
@@ -28,6 +28,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/open-policy-agent/opa/v1/metrics"
 	"github.com/open-policy-agent/opa/v1/rego"
+	"github.com/open-policy-agent/opa/v1/topdown"
 
 	"github.com/gatehouse-auth/gatehouse/internal/fault"
 	"github.com/gatehouse-auth/gatehouse/pdp/authzen"
@@ -59,13 +60,19 @@ type Engine struct {
 	files   fs.FS
 	http    *http.Client
 	current atomic.Pointer[snapshot]
+	lookups lookup.Counts
 
 	keys         sync.Pool
 	hits, misses atomic.Uint64
 
 	loading sync.Mutex
 	seen    string // fingerprint of the files that were last tried
-	failure error  // why the newest files do not decide; nil when they do
+
+	telling  sync.Mutex // of what follows; never held while policies are built
+	failure  error      // why the newest files do not decide; nil when they do
+	since    time.Time
+	loads    uint64
+	failures uint64
 }
 
 // Open loads the policies. It fails when they do not load: an engine always has something to decide by.
@@ -124,6 +131,19 @@ func (e *Engine) Revision() string { return e.current.Load().revision }
 // errFailed is every failure to decide; what failed stands in the log alone.
 var errFailed = fault.New(fault.Unavailable, "No decision could be made.").Named("policy_failed")
 
+// placeOf keeps of an evaluation's error what went wrong and where. OPA's text also holds operands, and they are the input's (S67).
+func placeOf(err error) error {
+	var e *topdown.Error
+	switch {
+	case !errors.As(err, &e):
+		return err
+	case e.Location == nil:
+		return errors.New(e.Code)
+	default:
+		return fmt.Errorf("%s at %s:%d", e.Code, e.Location.File, e.Location.Row)
+	}
+}
+
 // Evaluate decides. The context's time is the engine's own, whatever the request says. The answer carries the decision's id and
 // the policies' revision also when there is an error.
 func (e *Engine) Evaluate(ctx context.Context, r authzen.Request) (res authzen.Response, err error) {
@@ -134,6 +154,7 @@ func (e *Engine) Evaluate(ctx context.Context, r authzen.Request) (res authzen.R
 			err = errFailed.Because(fmt.Errorf("panic: %v", p))
 		}
 		if err != nil {
+			*about = authzen.ResponseContext{Outcome: authzen.Indeterminate, Revision: about.Revision, DecisionID: about.DecisionID}
 			res = authzen.Response{Context: about}
 		}
 	}()
@@ -141,7 +162,7 @@ func (e *Engine) Evaluate(ctx context.Context, r authzen.Request) (res authzen.R
 	properties, err := snap.properties(ctx, r.Resource)
 	if err != nil {
 		e.opts.Log.WarnContext(ctx, "look-up failed; denied", "decision_id", about.DecisionID, "resource_type", r.Resource.Type, "error", err)
-		about.Reasons = []string{"lookup_failed"}
+		about.Outcome, about.Reasons = authzen.Indeterminate, []string{"lookup_failed"}
 		return authzen.Response{Context: about}, nil
 	}
 	clock := clockOf(now)
@@ -158,6 +179,7 @@ func (e *Engine) Evaluate(ctx context.Context, r authzen.Request) (res authzen.R
 	if known = known && snap.answers != nil && len(key) <= maxKey; known {
 		if a, ok := snap.answers.recall(key); ok {
 			about.Reasons, about.Need, about.Obligations = a.about.Reasons, a.about.Need, a.about.Obligations
+			about.Outcome = outcomeOf(a.allow, about.Reasons)
 			about.Cache = snap.cacheable(r.Resource, now)
 			return authzen.Response{Decision: a.allow, Context: about}, nil
 		}
@@ -169,6 +191,7 @@ func (e *Engine) Evaluate(ctx context.Context, r authzen.Request) (res authzen.R
 	if known {
 		snap.answers.keep(key, answer{allow, &authzen.ResponseContext{Reasons: about.Reasons, Need: about.Need, Obligations: about.Obligations}})
 	}
+	about.Outcome = outcomeOf(allow, about.Reasons)
 	about.Cache = snap.cacheable(r.Resource, now)
 	return authzen.Response{Decision: allow, Context: about}, nil
 }
@@ -186,7 +209,7 @@ func (e *Engine) decide(ctx context.Context, snap *snapshot, r authzen.Request, 
 	defer cancel()
 	results, err := snap.query.Eval(ctx, rego.EvalParsedInput(input), rego.EvalTime(now), rego.EvalMetrics(metrics.NoOp()))
 	if err != nil {
-		return false, errFailed.Because(err)
+		return false, errFailed.Because(placeOf(err))
 	}
 	if allow, err = decisionOf(results, about); err != nil {
 		return false, errFailed.Because(err)
@@ -197,13 +220,32 @@ func (e *Engine) decide(ctx context.Context, snap *snapshot, r authzen.Request, 
 // Ready answers nil when the newest policies decide, and a fault named "degraded" that says what is wrong with them when older
 // ones do.
 func (e *Engine) Ready() error {
-	e.loading.Lock()
-	defer e.loading.Unlock()
+	e.telling.Lock()
+	defer e.telling.Unlock()
 	if e.failure == nil {
 		return nil
 	}
 	return fault.New(fault.Unavailable, "The policies have changed but do not load; revision "+e.Revision()+
 		" goes on deciding. "+oneLine(e.failure)).Named("degraded")
+}
+
+// Stats is how an engine is at one moment.
+type Stats struct {
+	Revision string
+	Since    time.Time // when these policies began to decide
+	Newest   bool      // whether they are the newest; false while newer ones do not load
+	Loads    uint64    // policies that came into force
+	Failures uint64    // policies that did not, each counted once
+	Lookups  map[lookup.Count]uint64
+}
+
+// Stats tells how the engine is.
+func (e *Engine) Stats() Stats {
+	e.telling.Lock()
+	defer e.telling.Unlock()
+	return Stats{
+		Revision: e.Revision(), Since: e.since, Newest: e.failure == nil, Loads: e.loads, Failures: e.failures, Lookups: e.lookups.All(),
+	}
 }
 
 // properties is what the policy may believe of the object: the answer of a declared look-up, or else what the enforcement

@@ -11,3 +11,11 @@ func (e *Engine) Kept() (n, bytes int) {
 	}
 	return n, bytes
 }
+
+// Prepared is how many queries of documents are kept.
+func (e *Engine) Prepared() int {
+	d := &e.current.Load().documents
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return len(d.queries)
+}

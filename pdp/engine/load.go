@@ -41,6 +41,8 @@ type snapshot struct {
 	lookups  *lookup.Set
 	looksAt  looksAt
 	answers  *answers // nil: nothing is remembered
+
+	documents documents // for OPA's Data API
 }
 
 // source is one reading of the policy files.
@@ -65,6 +67,7 @@ func (e *Engine) build(ctx context.Context, files map[string][]byte) (*snapshot,
 	if err != nil {
 		return nil, err
 	}
+	lookups.CountIn(&e.lookups)
 	store := inmem.NewFromObjectWithOpts(src.data, inmem.OptRoundTripOnWrite(false))
 	compiler, err := compile(ctx, store, src.modules)
 	if err != nil {
@@ -85,7 +88,10 @@ func (e *Engine) build(ctx context.Context, files map[string][]byte) (*snapshot,
 	if err != nil {
 		return nil, fmt.Errorf("prepare: %w", err)
 	}
-	s := &snapshot{revision: src.revision, query: query, lookups: lookups, looksAt: deps, answers: newAnswers(e.opts.Memory, &e.hits, &e.misses)}
+	s := &snapshot{
+		revision: src.revision, query: query, lookups: lookups, looksAt: deps, answers: newAnswers(e.opts.Memory, &e.hits, &e.misses),
+		documents: documents{compiler: compiler, store: store, queries: map[string]*rego.PreparedEvalQuery{}},
+	}
 	return s, s.deniesByDefault(ctx, e.opts.Deadline)
 }
 

@@ -66,18 +66,28 @@ func (e *Engine) load(ctx context.Context, print string) error {
 	if err != nil {
 		return err
 	}
+	now := e.opts.Now()
+	e.telling.Lock()
 	e.current.Store(snap)
+	e.since = now
+	e.loads++
+	e.telling.Unlock()
 	e.opts.Log.InfoContext(ctx, "policies loaded", "revision", snap.revision)
 	return nil
 }
 
 // settle remembers how loading went, and logs a failure once.
 func (e *Engine) settle(ctx context.Context, err error) error {
+	e.telling.Lock()
+	defer e.telling.Unlock()
 	if err != nil && (e.failure == nil || e.failure.Error() != err.Error()) && e.current.Load() != nil {
 		e.opts.Log.ErrorContext(ctx, "policies not loaded; the old ones go on deciding", "revision", e.Revision(), "error", err)
 	}
 	if err != nil && e.failure != nil && e.failure.Error() == err.Error() {
 		return err
+	}
+	if err != nil {
+		e.failures++
 	}
 	e.failure = err
 	return err

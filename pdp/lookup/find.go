@@ -34,6 +34,7 @@ type Set struct {
 	now     func() time.Time
 	flights singleflight.Group
 	good    sync.Map // resource type → *atomic.Int32, the address that answered last
+	counts  *Counts
 
 	mu    sync.Mutex
 	cache map[key]entry
@@ -69,12 +70,15 @@ func New(document any, services map[string][]string, client *http.Client, now fu
 	if err != nil {
 		return nil, err
 	}
-	s := &Set{specs: specs, http: client, now: now, cache: map[key]entry{}}
+	s := &Set{specs: specs, http: client, now: now, cache: map[key]entry{}, counts: &Counts{}}
 	for kind := range specs {
 		s.good.Store(kind, new(atomic.Int32))
 	}
 	return s, nil
 }
+
+// CountIn makes s count in c, which outlives it. It must be called before the first Find.
+func (s *Set) CountIn(c *Counts) { s.counts = c }
 
 // Declared reports whether there is a look-up for objects of this type.
 func (s *Set) Declared(kind string) bool { return s.specs[kind] != nil }
@@ -82,16 +86,25 @@ func (s *Set) Declared(kind string) bool { return s.specs[kind] != nil }
 // Find answers the declared properties of an object, and {"missing": true} for one that does not exist (404 or 410), which
 // is never remembered: it may be created the next moment. The answer is shared and must not be changed.
 func (s *Set) Find(ctx context.Context, kind, id string) (map[string]any, error) {
+	found, result, err := s.find(ctx, kind, id)
+	if s.Declared(kind) {
+		s.counts.add(kind, result)
+	}
+	return found, err
+}
+
+// find also answers how it went.
+func (s *Set) find(ctx context.Context, kind, id string) (map[string]any, Result, error) {
 	spec := s.specs[kind]
 	if spec == nil {
-		return nil, errors.New("look-up: none is declared for this type")
+		return nil, Failed, errors.New("look-up: none is declared for this type")
 	}
 	if !safeID(id) {
-		return nil, errors.New("look-up: unfit id")
+		return nil, Failed, errors.New("look-up: unfit id")
 	}
 	k := key{kind, id}
 	if found, ok := s.remembered(k); ok {
-		return found, nil
+		return found, Remembered, nil
 	}
 	// Callers that ask for the same object at the same moment share one request, which none of them can cancel alone.
 	result := s.flights.DoChan(kind+"\x00"+id, func() (any, error) {
@@ -107,11 +120,15 @@ func (s *Set) Find(ctx context.Context, kind, id string) (map[string]any, error)
 	select {
 	case r := <-result:
 		if r.Err != nil {
-			return nil, r.Err
+			return nil, Failed, r.Err
 		}
-		return r.Val.(map[string]any), nil
+		found := r.Val.(map[string]any)
+		if found[missing] != nil {
+			return found, Missing, nil
+		}
+		return found, Found, nil
 	case <-ctx.Done():
-		return nil, fmt.Errorf("look-up: %w", ctx.Err())
+		return nil, Failed, fmt.Errorf("look-up: %w", ctx.Err())
 	}
 }
 
