@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"slices"
+	"strings"
 	"unicode/utf8"
 
 	"github.com/gatehouse-auth/gatehouse/internal/fault"
@@ -16,45 +18,49 @@ import (
 const maxDepth = 32
 
 // parse reads one access evaluation request. It takes one reading of a body only: two members of one name, names in another
-// case, unknown members, anything after the object and invalid UTF-8 are refused, because the enforcement point may have
-// meant the other reading. No value is ever repeated in what it answers.
+// case, anything after the object and invalid UTF-8 are refused, because the enforcement point may have meant the other
+// reading. Members that AuthZEN does not know are ignored, as it demands. No value is ever repeated in what it answers.
 func parse(body []byte) (authzen.Request, []web.FieldError, error) {
-	var r authzen.Request
+	root, err := readObject(body)
+	if err != nil {
+		return authzen.Request{}, nil, err
+	}
+	f := &form{}
+	f.sameCase(root, "", requestMembers...)
+	r := f.request(root, nil, "")
+	return r, f.errors, nil
+}
+
+var requestMembers = []string{"subject", "action", "resource", "context"}
+
+// readObject reads a body that is one JSON object. Numbers become json.Number.
+func readObject(body []byte) (map[string]any, error) {
+	v, err := readDocument(body)
+	if err != nil {
+		return nil, err
+	}
+	root, ok := v.(map[string]any)
+	if !ok {
+		return nil, badBody("The body is not a JSON object.")
+	}
+	return root, nil
+}
+
+// readDocument reads one JSON value with nothing after it.
+func readDocument(body []byte) (any, error) {
 	if !utf8.Valid(body) {
-		return r, nil, badBody("The body is not UTF-8.")
+		return nil, badBody("The body is not UTF-8.")
 	}
 	dec := json.NewDecoder(bytes.NewReader(body))
 	dec.UseNumber()
 	v, err := readValue(dec, 0)
 	if err != nil {
-		return r, nil, err
+		return nil, err
 	}
 	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
-		return r, nil, badBody("There is something after the JSON object.")
+		return nil, badBody("There is something after the JSON object.")
 	}
-	root, ok := v.(map[string]any)
-	if !ok {
-		return r, nil, badBody("The body is not a JSON object.")
-	}
-	f := &form{}
-	f.only(root, "", "subject", "action", "resource", "context")
-	if o, ok := f.object(root, "", "subject", true); ok {
-		f.only(o, "subject.", "type", "id", "properties")
-		r.Subject.Type, r.Subject.ID = f.text(o, "subject.", "type"), f.text(o, "subject.", "id")
-		r.Subject.Properties, _ = f.object(o, "subject.", "properties", false)
-	}
-	if o, ok := f.object(root, "", "action", true); ok {
-		f.only(o, "action.", "name", "properties")
-		r.Action.Name = f.text(o, "action.", "name")
-		r.Action.Properties, _ = f.object(o, "action.", "properties", false)
-	}
-	if o, ok := f.object(root, "", "resource", true); ok {
-		f.only(o, "resource.", "type", "id", "properties")
-		r.Resource.Type, r.Resource.ID = f.text(o, "resource.", "type"), f.text(o, "resource.", "id")
-		r.Resource.Properties, _ = f.object(o, "resource.", "properties", false)
-	}
-	r.Context, _ = f.object(root, "", "context", false)
-	return r, f.errors, nil
+	return v, nil
 }
 
 func badBody(detail string) *fault.Error {
@@ -65,19 +71,59 @@ func badBody(detail string) *fault.Error {
 type form struct{ errors []web.FieldError }
 
 func (f *form) fail(path, message string) {
-	f.errors = append(f.errors, web.FieldError{Path: path, Message: message})
+	e := web.FieldError{Path: path, Message: message}
+	if !slices.Contains(f.errors, e) { // defaults of a batch are read once for each of its evaluations
+		f.errors = append(f.errors, e)
+	}
 }
 
-// only refuses members other than those named. It does not repeat their names: they are the caller's text.
-func (f *form) only(o map[string]any, prefix string, names ...string) {
-	known := 0
-	for _, n := range names {
-		if _, ok := o[n]; ok {
-			known++
+// request reads the members of an evaluation from item, or else from defaults, which stand at the top of a batch.
+func (f *form) request(item, defaults map[string]any, at string) (r authzen.Request) {
+	from := func(name string) (map[string]any, string) {
+		if _, own := item[name]; own || defaults == nil {
+			return item, at
 		}
+		if _, given := defaults[name]; given {
+			return defaults, ""
+		}
+		return item, at
 	}
-	if known != len(o) {
-		f.fail(prefix+"*", "unknown member")
+	in, prefix := from("subject")
+	if o, ok := f.object(in, prefix, "subject", true); ok {
+		r.Subject.Type, r.Subject.ID, r.Subject.Properties = f.entity(o, prefix+"subject.")
+	}
+	in, prefix = from("resource")
+	if o, ok := f.object(in, prefix, "resource", true); ok {
+		r.Resource.Type, r.Resource.ID, r.Resource.Properties = f.entity(o, prefix+"resource.")
+	}
+	in, prefix = from("action")
+	if o, ok := f.object(in, prefix, "action", true); ok {
+		f.sameCase(o, prefix+"action.", "name", "properties")
+		r.Action.Name = f.text(o, prefix+"action.", "name")
+		r.Action.Properties, _ = f.object(o, prefix+"action.", "properties", false)
+	}
+	in, prefix = from("context")
+	r.Context, _ = f.object(in, prefix, "context", false)
+	return r
+}
+
+// entity reads a subject or a resource.
+func (f *form) entity(o map[string]any, at string) (kind, id string, properties map[string]any) {
+	f.sameCase(o, at, "type", "id", "properties")
+	kind, id = f.text(o, at, "type"), f.text(o, at, "id")
+	properties, _ = f.object(o, at, "properties", false)
+	return kind, id, properties
+}
+
+// sameCase refuses members that are named like these but for their case: encoding/json, and others like it, would take them
+// for these. It does not repeat their names: they are the caller's text.
+func (f *form) sameCase(o map[string]any, prefix string, names ...string) {
+	for given := range o {
+		for _, n := range names {
+			if given != n && strings.EqualFold(given, n) {
+				f.fail(prefix+n, "is written in another case")
+			}
+		}
 	}
 }
 

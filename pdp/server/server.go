@@ -1,10 +1,13 @@
-// Package server speaks the OpenID AuthZEN Authorization API 1.0 over HTTP in front of a policy engine:
+// Package server is the decision point over HTTP, in front of a policy engine. It speaks the OpenID AuthZEN Authorization API 1.0
+// and, where it is told which documents may be asked for, OPA's Data API, read-only:
 //
 //	POST /access/v1/evaluation                 one decision
-//	GET  /.well-known/authzen-configuration    where that is
-//	GET  /healthz, /readyz                     whether the program runs, and whether its newest policies decide
+//	POST /access/v1/evaluations                several
+//	GET  /.well-known/authzen-configuration    where these are
+//	POST, GET /v1/data/{path}                  the value of a rule or of data, as OPA answers it
+//	GET  /healthz, /readyz, /health            whether the program runs, and whether its newest policies decide
 //
-// A 200 is a decision. Every other status means that none was made, and the enforcement point must deny.
+// In AuthZEN a 200 is a decision. Every other status means that none was made, and the enforcement point must deny.
 package server
 
 import (
@@ -13,7 +16,6 @@ import (
 	"errors"
 	"io"
 	"log/slog"
-	"mime"
 	"net/http"
 	"strconv"
 	"strings"
@@ -22,16 +24,38 @@ import (
 	"github.com/gatehouse-auth/gatehouse/internal/fault"
 	"github.com/gatehouse-auth/gatehouse/internal/web"
 	"github.com/gatehouse-auth/gatehouse/pdp/authzen"
+	"github.com/gatehouse-auth/gatehouse/pdp/caller"
+	"github.com/gatehouse-auth/gatehouse/pdp/dataapi"
 	"github.com/gatehouse-auth/gatehouse/pdp/decisionlog"
 )
 
-// maxBody bounds a request, in bytes.
-const maxBody = 1 << 20
+// Defaults of Options.
+const (
+	DefaultMaxBody       = 1 << 20
+	DefaultMaxBatch      = 100
+	DefaultMaxConcurrent = 256
+	DefaultBatchTime     = 2 * time.Second
+)
 
-// Engine decides. With an error, the response's context still names the decision.
+// The names of the two APIs, in metrics.
+const (
+	apiAuthZEN = "authzen"
+	apiData    = "data"
+)
+
+// Engine decides. With an error, the response's context and the document still name the decision.
 type Engine interface {
 	Evaluate(ctx context.Context, r authzen.Request) (authzen.Response, error)
+	Document(ctx context.Context, q dataapi.Question) (dataapi.Document, error)
 	Ready() error
+}
+
+// Meter counts what the server does. An api is "authzen" or "data", an outcome one of authzen's or, of documents that are
+// neither true nor false, "document".
+type Meter interface {
+	Decided(api, outcome string, took time.Duration)
+	Shed(api string) // refused for want of room
+	Stranger()       // refused because it is not known who asks
 }
 
 // Options is what the server is made of.
@@ -40,108 +64,156 @@ type Options struct {
 	DecisionLog *decisionlog.Log
 	Log         *slog.Logger
 	Now         func() time.Time // default time.Now
-	BaseURL     string           // how enforcement points reach this server; default http://<the request's Host>
+	BaseURL     string           // how enforcement points reach this server; default the scheme and Host of the request
+	Meter       Meter            // default none
+	Callers     caller.Check     // who may ask; default anybody
+
+	// DataPaths are the documents that OPA's Data API answers, each with all below it, as "orders/allow"; "/" is all of data.
+	// Without any the API is off: it tells whoever asks what roles, networks and grants there are, and believes of an object
+	// what the caller says of it, where AuthZEN looks it up.
+	DataPaths  []string
+	OPAVersion string // for its provenance
+
+	MaxBody       int64         // bytes of a body
+	MaxBatch      int           // evaluations in a request
+	MaxConcurrent int           // requests decided on at the same moment; more are refused with 503
+	BatchTime     time.Duration // for the evaluations of one request together
 }
 
-type server struct{ Options }
+type server struct {
+	Options
+	gate gate
+	data [][]string // DataPaths in segments
+}
 
 // New makes the handler.
 func New(opts Options) http.Handler {
 	if opts.Now == nil {
 		opts.Now = time.Now
 	}
-	s := &server{opts}
+	if opts.Meter == nil {
+		opts.Meter = unmetered{}
+	}
+	opts.MaxBody = orDefault(opts.MaxBody, DefaultMaxBody)
+	opts.MaxBatch = orDefault(opts.MaxBatch, DefaultMaxBatch)
+	opts.MaxConcurrent = orDefault(opts.MaxConcurrent, DefaultMaxConcurrent)
+	opts.BatchTime = orDefault(opts.BatchTime, DefaultBatchTime)
+	s := &server{Options: opts, gate: gate{most: int64(opts.MaxConcurrent)}}
 	mux := http.NewServeMux()
-	mux.HandleFunc("POST "+authzen.Path, s.evaluate)
-	mux.HandleFunc("GET /.well-known/authzen-configuration", s.metadata)
-	health := web.Health(map[string]web.Check{"policies": func(context.Context) error { return opts.Engine.Ready() }})
-	mux.Handle("GET /healthz", health)
-	mux.Handle("GET /readyz", health)
-	h := web.LimitBody(maxBody, web.Mux(mux))
-	return web.Trace(web.Log(opts.Log, web.Recover(opts.Log, web.SecurityHeaders(h))))
+	mux.Handle("POST "+authzen.Path, s.known(problem, s.evaluate))
+	mux.Handle("POST "+authzen.BatchPath, s.known(problem, s.evaluateBatch))
+	mux.HandleFunc("GET "+authzen.MetadataPath, s.metadata)
+	if len(opts.DataPaths) > 0 {
+		s.serveData(mux)
+	}
+	s.serveHealth(mux)
+	h := limitBody(opts.MaxBody, web.Mux(mux))
+	return echoRequestID(web.Trace(web.Log(opts.Log, web.Recover(opts.Log, web.SecurityHeaders(h)))))
 }
 
-func (s *server) evaluate(w http.ResponseWriter, r *http.Request) {
-	start := s.Now()
-	echoRequestID(w, r)
-	req, fields, err := readRequest(r)
-	if err != nil {
-		web.WriteProblem(w, web.Problem(r.Context(), err))
-		return
+func orDefault[T int | int64 | time.Duration](v, absent T) T {
+	if v == 0 {
+		return absent
 	}
-	if len(fields) > 0 {
-		p := web.NewProblem(web.TraceID(r.Context()), http.StatusBadRequest, "bad_request", "The body is not an access evaluation request.")
-		p.Errors = fields
-		web.WriteProblem(w, p)
-		return
-	}
-	res, err := s.Engine.Evaluate(r.Context(), req)
-	if err != nil || !res.Decision {
-		s.record(r.Context(), start, req, res, err)
-	}
-	if err != nil {
-		p := web.Problem(r.Context(), err)
-		if res.Context != nil {
-			p.DecisionID = res.Context.DecisionID
+	return v
+}
+
+// unmetered is no Meter.
+type unmetered struct{}
+
+func (unmetered) Decided(string, string, time.Duration) {}
+func (unmetered) Shed(string)                           {}
+func (unmetered) Stranger()                             {}
+
+// refusal writes an error in the shape of an API.
+type refusal func(w http.ResponseWriter, r *http.Request, err error)
+
+// problem is AuthZEN's refusal.
+func problem(w http.ResponseWriter, r *http.Request, err error) {
+	web.WriteProblem(w, web.Problem(r.Context(), err))
+}
+
+type callerKey struct{}
+
+// known lets only callers through that Callers knows, before anything of their body is read.
+func (s *server) known(refuse refusal, next http.HandlerFunc) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		name, err := s.Callers.Identify(r)
+		if err != nil {
+			s.Meter.Stranger()
+			challenge := `Bearer realm="gatehouse-pdp"`
+			if r.Header.Get("Authorization") != "" {
+				challenge += `, error="invalid_token"`
+			}
+			w.Header().Set("WWW-Authenticate", challenge)
+			refuse(w, r, err)
+			return
 		}
-		web.WriteProblem(w, p)
-		return
-	}
-	answer(w, r, res)
+		if name != "" {
+			r = r.WithContext(context.WithValue(r.Context(), callerKey{}, name))
+		}
+		next(w, r)
+	})
 }
 
-func (s *server) record(ctx context.Context, start time.Time, req authzen.Request, res authzen.Response, err error) {
-	e := decisionlog.Entry{
-		Time: start, TraceID: web.TraceID(ctx),
-		SubjectType: req.Subject.Type, SubjectID: req.Subject.ID, Action: req.Action.Name,
-		ResourceType: req.Resource.Type, ResourceID: req.Resource.ID,
-		Duration: s.Now().Sub(start), Err: err,
-	}
-	e.Address, _ = req.Context["ip"].(string)
-	if id, ok := req.Context["request_id"].(string); ok && len(id) == 32 {
-		e.TraceID = id // that of the request at the edge
-	}
-	if res.Context != nil {
-		e.DecisionID, e.Revision, e.Reasons = res.Context.DecisionID, res.Context.Revision, res.Context.Reasons
-	}
-	s.DecisionLog.Record(e)
+// callerOf answers the name of who asks, "" if anybody may.
+func callerOf(ctx context.Context) string {
+	name, _ := ctx.Value(callerKey{}).(string)
+	return name
 }
 
-func readRequest(r *http.Request) (authzen.Request, []web.FieldError, error) {
-	mt, params, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
-	charset, named := params["charset"]
-	if err != nil || mt != "application/json" || named && !strings.EqualFold(charset, "utf-8") || r.Header.Get("Content-Encoding") != "" {
-		return authzen.Request{}, nil, fault.New(fault.Invalid, "The body must be application/json, not encoded.").Named("unsupported_media_type")
+// limitBody bounds what is read of a body; one that declares more is answered by the handler too, in its own shape.
+func limitBody(n int64, next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		r.Body = http.MaxBytesReader(w, r.Body, n)
+		next.ServeHTTP(w, r)
+	})
+}
+
+var errTooLarge = fault.New(fault.Invalid, "The body is too large.").Named("body_too_large")
+
+// readAll reads a body within its limit.
+func (s *server) readAll(r *http.Request) ([]byte, error) {
+	if r.ContentLength > s.MaxBody {
+		return nil, errTooLarge
 	}
 	body, err := io.ReadAll(r.Body)
 	var large *http.MaxBytesError
 	switch {
 	case errors.As(err, &large):
-		return authzen.Request{}, nil, fault.New(fault.Invalid, "The body is too large.").Named("body_too_large")
+		return nil, errTooLarge
 	case err != nil:
-		return authzen.Request{}, nil, badBody("The body could not be read.").Because(err)
+		return nil, badBody("The body could not be read.").Because(err)
 	}
-	return parse(body)
+	return body, nil
 }
 
-// echoRequestID answers with the caller's X-Request-ID, as AuthZEN asks, if it is one.
-func echoRequestID(w http.ResponseWriter, r *http.Request) {
-	id := r.Header.Get("X-Request-ID")
+// echoRequestID answers with the caller's X-Request-ID, as AuthZEN asks, if it is one; whatever the answer is.
+func echoRequestID(next http.Handler) http.Handler {
 	hidden := func(c rune) bool { return c < '!' || c > '~' }
-	if id != "" && len(id) <= 128 && !strings.ContainsFunc(id, hidden) {
-		w.Header().Set("X-Request-ID", id)
-	}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		id := r.Header.Get("X-Request-ID")
+		if id != "" && len(id) <= 128 && !strings.ContainsFunc(id, hidden) {
+			w.Header().Set("X-Request-ID", id)
+		}
+		next.ServeHTTP(w, r)
+	})
 }
 
-// metadata says where the endpoints are (AuthZEN 1.0, section on PDP metadata).
+// metadata says where the endpoints are (AuthZEN 1.0, section on PDP metadata). Searches are not offered, so they are not named.
 func (s *server) metadata(w http.ResponseWriter, r *http.Request) {
 	base := strings.TrimRight(s.BaseURL, "/")
 	if base == "" {
-		base = "http://" + r.Host
+		scheme := "http://"
+		if r.TLS != nil {
+			scheme = "https://"
+		}
+		base = scheme + r.Host
 	}
 	answer(w, r, map[string]string{
-		"policy_decision_point":      base,
-		"access_evaluation_endpoint": base + authzen.Path,
+		"policy_decision_point":       base,
+		"access_evaluation_endpoint":  base + authzen.Path,
+		"access_evaluations_endpoint": base + authzen.BatchPath,
 	})
 }
 
@@ -151,7 +223,12 @@ func answer(w http.ResponseWriter, r *http.Request, v any) {
 		web.WriteProblem(w, web.Problem(r.Context(), err))
 		return
 	}
+	write(w, http.StatusOK, body)
+}
+
+func write(w http.ResponseWriter, status int, body []byte) {
 	w.Header().Set("Content-Type", "application/json")
 	w.Header().Set("Content-Length", strconv.Itoa(len(body)))
+	w.WriteHeader(status)
 	_, _ = w.Write(body) // the caller is gone; there is nobody to tell
 }

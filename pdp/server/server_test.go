@@ -20,6 +20,7 @@ import (
 	"github.com/gatehouse-auth/gatehouse/internal/telemetry"
 	"github.com/gatehouse-auth/gatehouse/internal/web"
 	"github.com/gatehouse-auth/gatehouse/pdp/authzen"
+	"github.com/gatehouse-auth/gatehouse/pdp/dataapi"
 	"github.com/gatehouse-auth/gatehouse/pdp/decisionlog"
 	"github.com/gatehouse-auth/gatehouse/pdp/server"
 )
@@ -40,18 +41,52 @@ type fixed struct {
 	ready    error
 	panics   bool
 
-	mu    sync.Mutex
-	asked []authzen.Request
+	document dataapi.Document
+	block    chan struct{} // if there is one, decisions wait until it is closed
+	entered  chan struct{} // if there is one, told of each decision that is asked for
+	byID     bool          // decide by the resource's id: yes, no or error
+
+	mu        sync.Mutex
+	asked     []authzen.Request
+	questions []dataapi.Question
 }
 
 func (f *fixed) Evaluate(_ context.Context, r authzen.Request) (authzen.Response, error) {
 	f.mu.Lock()
 	f.asked = append(f.asked, r)
 	f.mu.Unlock()
+	f.wait()
 	if f.panics {
 		panic(canary)
 	}
+	if f.byID {
+		about := &authzen.ResponseContext{DecisionID: "d-" + r.Resource.ID}
+		if r.Resource.ID == "error" {
+			return authzen.Response{Context: about}, errors.New("evaluation cancelled")
+		}
+		return authzen.Response{Decision: r.Resource.ID == "yes", Context: about}, nil
+	}
 	return f.response, f.err
+}
+
+func (f *fixed) Document(_ context.Context, q dataapi.Question) (dataapi.Document, error) {
+	f.mu.Lock()
+	f.questions = append(f.questions, q)
+	f.mu.Unlock()
+	f.wait()
+	if f.panics {
+		panic(canary)
+	}
+	return f.document, f.err
+}
+
+func (f *fixed) wait() {
+	if f.entered != nil {
+		f.entered <- struct{}{}
+	}
+	if f.block != nil {
+		<-f.block
+	}
 }
 
 func (f *fixed) Ready() error { return f.ready }
@@ -69,13 +104,15 @@ type service struct {
 	written   *decisionlog.Log
 }
 
-func serve(e *fixed) *service {
+func serve(e *fixed) *service { return serveWith(e, server.Options{}) }
+
+// serveWith serves with some options of a test's own.
+func serveWith(e *fixed, opts server.Options) *service {
 	s := &service{engine: e, log: &bytes.Buffer{}, decisions: &bytes.Buffer{}}
 	s.written = decisionlog.New(telemetry.Logger(s.decisions, slog.LevelInfo))
-	s.Handler = server.New(server.Options{
-		Engine: e, DecisionLog: s.written, Log: telemetry.Logger(s.log, slog.LevelInfo),
-		Now: func() time.Time { return time.Date(2026, 3, 3, 11, 0, 0, 0, time.FixedZone("", 3600)) },
-	})
+	opts.Engine, opts.DecisionLog, opts.Log = e, s.written, telemetry.Logger(s.log, slog.LevelInfo)
+	opts.Now = func() time.Time { return time.Date(2026, 3, 3, 11, 0, 0, 0, time.FixedZone("", 3600)) }
+	s.Handler = server.New(opts)
 	return s
 }
 
@@ -113,6 +150,12 @@ func (s *service) do(t *testing.T, method, path string, body io.Reader, headers 
 func (s *service) ask(t *testing.T, body string, headers ...string) *httptest.ResponseRecorder {
 	t.Helper()
 	return s.do(t, http.MethodPost, authzen.Path, strings.NewReader(body), append([]string{"Content-Type", "application/json"}, headers...)...)
+}
+
+// post posts the body to another path.
+func (s *service) post(t *testing.T, path string, headers ...string) *httptest.ResponseRecorder {
+	t.Helper()
+	return s.do(t, http.MethodPost, path, strings.NewReader(body), append([]string{"Content-Type", "application/json"}, headers...)...)
 }
 
 // wantProblem fails unless w is a whole problem document that repeats nothing of the request.
@@ -214,13 +257,13 @@ func TestABadBodyIsNoRequest(t *testing.T) {
 
 func TestWhatIsWrongIsSaidByFieldAndNotByValue(t *testing.T) {
 	t.Parallel()
-	w := serve(allowing()).ask(t, `{"subject":{"type":1,"id":"canary-value"},"action":{},"resource":{"type":"order","id":"17"},"canary-value":1}`)
+	w := serve(allowing()).ask(t, `{"subject":{"type":1,"id":"canary-value"},"action":{},"resource":{"type":"order","id":"17"},"Context":{"canary-value":1}}`)
 	p := wantProblem(t, w, http.StatusBadRequest, "bad_request")
 	paths := map[string]bool{}
 	for _, e := range p.Errors {
 		paths[e.Path] = true
 	}
-	if len(p.Errors) != 3 || !paths["*"] || !paths["subject.type"] || !paths["action.name"] {
+	if len(p.Errors) != 3 || !paths["context"] || !paths["subject.type"] || !paths["action.name"] {
 		t.Errorf("errors %+v", p.Errors)
 	}
 }
@@ -326,7 +369,8 @@ func TestMetadataSaysWhereToAsk(t *testing.T) {
 		if err := json.Unmarshal(w.Body.Bytes(), &got); err != nil {
 			t.Fatal(err)
 		}
-		if w.Code != 200 || got["policy_decision_point"] != want || got["access_evaluation_endpoint"] != want+"/access/v1/evaluation" || len(got) != 2 {
+		if w.Code != 200 || got["policy_decision_point"] != want || got["access_evaluation_endpoint"] != want+"/access/v1/evaluation" ||
+			got["access_evaluations_endpoint"] != want+"/access/v1/evaluations" || len(got) != 3 {
 			t.Errorf("%d %v", w.Code, got)
 		}
 	}

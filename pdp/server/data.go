@@ -1,0 +1,283 @@
+package server
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"mime"
+	"net/http"
+	"net/url"
+	"runtime/debug"
+	"slices"
+	"strings"
+	"time"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/gatehouse-auth/gatehouse/internal/fault"
+	"github.com/gatehouse-auth/gatehouse/internal/web"
+	"github.com/gatehouse-auth/gatehouse/pdp/authzen"
+	"github.com/gatehouse-auth/gatehouse/pdp/dataapi"
+	"github.com/gatehouse-auth/gatehouse/pdp/decisionlog"
+)
+
+// outcomeDocument is what the Data API tells that is neither true nor false.
+const outcomeDocument = "document"
+
+// Bounds of a document's path.
+const (
+	maxSegments = 64
+	maxPath     = 2048 // bytes
+)
+
+// serveData adds OPA's Data API. Whatever changes policies or data, or evaluates text of the caller's, is refused whoever asks.
+func (s *server) serveData(mux *http.ServeMux) {
+	for _, p := range s.DataPaths {
+		s.data = append(s.data, segmentsOf(p))
+	}
+	document := s.known(dataRefusal, s.document)
+	mux.Handle(dataapi.Prefix, document)
+	mux.Handle(dataapi.Prefix+"/", document)
+	mux.Handle("GET /health", http.HandlerFunc(s.health))
+	mux.Handle("/v1/", s.known(dataRefusal, func(w http.ResponseWriter, r *http.Request) {
+		for _, off := range []string{"query", "policies", "compile", "config", "status"} {
+			if rest, ok := strings.CutPrefix(r.URL.Path, "/v1/"+off); ok && (rest == "" || rest[0] == '/') {
+				dataError(w, http.StatusForbidden, dataapi.Error{Code: dataapi.CodeInvalidOperation, Message: "policies are neither told nor changed here, and no queries are answered"})
+				return
+			}
+		}
+		dataError(w, http.StatusNotFound, dataapi.Error{Code: dataapi.CodeNotFound, Message: "there is nothing at this path"})
+	}))
+}
+
+func segmentsOf(path string) []string {
+	return strings.FieldsFunc(path, func(c rune) bool { return c == '/' })
+}
+
+// document answers GET and POST of /v1/data/{path}.
+func (s *server) document(w http.ResponseWriter, r *http.Request) {
+	start := s.Now()
+	if r.Method != http.MethodGet && r.Method != http.MethodPost {
+		w.Header().Set("Allow", "GET, POST")
+		dataError(w, http.StatusMethodNotAllowed, dataapi.Error{Code: dataapi.CodeInvalidOperation, Message: "data is read-only here"})
+		return
+	}
+	q, err := s.question(r)
+	if err != nil {
+		dataRefusal(w, r, err)
+		return
+	}
+	if !s.told(q.Path) {
+		dataError(w, http.StatusForbidden, dataapi.Error{Code: dataapi.CodeUnauthorized, Message: "this document is not told here"})
+		return
+	}
+	parsed := s.Now()
+	if !s.admit(w, r, apiData, dataRefusal) {
+		return
+	}
+	defer s.gate.leave()
+	doc, err := s.ask(r, q, parsed)
+	evaluated := s.Now()
+	if err != nil {
+		dataFailure(w, err, doc)
+		return
+	}
+	res := dataapi.Response{DecisionID: doc.DecisionID}
+	if doc.Defined {
+		res.Result = &doc.Value
+	}
+	if r.Method == http.MethodPost && !q.HasInput {
+		res.Warning = &dataapi.Warning{Code: dataapi.CodeUsage, Message: "'input' key missing from the request"}
+	}
+	params := r.URL.Query()
+	if flagged(params, "provenance") {
+		res.Provenance = s.provenance(doc.Revision)
+	}
+	if flagged(params, "metrics") {
+		res.Metrics = map[string]int64{
+			"timer_rego_input_parse_ns": parsed.Sub(start).Nanoseconds(),
+			"timer_rego_query_eval_ns":  evaluated.Sub(parsed).Nanoseconds(),
+			"timer_server_handler_ns":   evaluated.Sub(start).Nanoseconds(),
+		}
+	}
+	answerData(w, res, flagged(params, "pretty"), doc)
+}
+
+// told reports whether a document is one of DataPaths, or below one.
+func (s *server) told(path []string) bool {
+	return slices.ContainsFunc(s.data, func(root []string) bool {
+		return len(path) >= len(root) && slices.Equal(path[:len(root)], root)
+	})
+}
+
+// ask asks the engine, and sees to it that the answer is counted and, unless it is a plain yes, logged.
+func (s *server) ask(r *http.Request, q dataapi.Question, start time.Time) (doc dataapi.Document, err error) {
+	ctx := r.Context()
+	func() {
+		defer func() {
+			if p := recover(); p != nil {
+				s.Log.ErrorContext(ctx, "engine panicked", "trace_id", web.TraceID(ctx), "stack", string(debug.Stack()))
+				err = fmt.Errorf("panic: %T", p)
+			}
+		}()
+		doc, err = s.Engine.Document(ctx, q)
+	}()
+	took := s.Now().Sub(start)
+	outcome := meaning(doc, err)
+	s.Meter.Decided(apiData, outcome, took)
+	if outcome != string(authzen.Permit) {
+		s.DecisionLog.Record(decisionlog.Entry{
+			Time: start, TraceID: web.TraceID(ctx), Caller: callerOf(ctx), Outcome: outcome, Path: "/" + strings.Join(q.Path, "/"),
+			DecisionID: doc.DecisionID, Revision: doc.Revision, Duration: took, Err: err,
+		})
+	}
+	return doc, err
+}
+
+// meaning reads a document as Kong's, APISIX's and Envoy's plugins do: true and false, alone or as the member allow of an
+// object. Undefined is no rule's word.
+func meaning(doc dataapi.Document, err error) string {
+	v := doc.Value
+	if o, ok := v.(map[string]any); ok {
+		v = o["allow"]
+	}
+	allow, plain := v.(bool)
+	switch {
+	case err != nil:
+		return string(authzen.Indeterminate)
+	case !doc.Defined:
+		return string(authzen.NotApplicable)
+	case plain && allow:
+		return string(authzen.Permit)
+	case plain:
+		return string(authzen.Deny)
+	default:
+		return outcomeDocument
+	}
+}
+
+// question reads what is asked. What OPA would explain or instrument is refused: it shows the policy.
+func (s *server) question(r *http.Request) (q dataapi.Question, err error) {
+	params := r.URL.Query()
+	if e := params.Get("explain"); e != "" && e != "off" || flagged(params, "instrument") || flagged(params, "rule_labels") {
+		return q, badBody("explain, instrument and rule_labels are not answered here")
+	}
+	if q.Path, err = dataPath(r.URL.EscapedPath()); err != nil {
+		return q, err
+	}
+	if r.Method == http.MethodGet {
+		inputs := params["input"]
+		if len(inputs) == 0 {
+			return q, nil
+		}
+		q.HasInput = true
+		if q.Input, err = readDocument([]byte(inputs[len(inputs)-1])); err != nil {
+			return q, badBody("the parameter input is not one well-formed JSON value")
+		}
+		return q, nil
+	}
+	if mt, _, _ := mime.ParseMediaType(r.Header.Get("Content-Type")); strings.Contains(mt, "yaml") || r.Header.Get("Content-Encoding") != "" {
+		return q, fault.New(fault.Invalid, "the body must be JSON, not encoded").Named("unsupported_media_type")
+	}
+	body, err := s.readAll(r)
+	if err != nil || len(bytes.TrimSpace(body)) == 0 {
+		return q, err
+	}
+	root, err := readObject(body)
+	if err != nil {
+		return q, err
+	}
+	f := &form{}
+	if f.sameCase(root, "", "input"); len(f.errors) > 0 {
+		return q, badBody("input is written in another case")
+	}
+	q.Input, q.HasInput = root["input"]
+	if q.Input == nil { // OPA takes null for none
+		q.HasInput = false
+	}
+	return q, nil
+}
+
+// dataPath reads the segments behind /v1/data, each unescaped by itself, so that one may hold a slash.
+func dataPath(escaped string) ([]string, error) {
+	var path []string
+	if len(escaped) > maxPath {
+		return nil, badBody("the path is too long")
+	}
+	for _, s := range segmentsOf(strings.TrimPrefix(escaped, dataapi.Prefix)) {
+		s, err := url.PathUnescape(s)
+		if err != nil || s == "" || !utf8.ValidString(s) || strings.ContainsRune(s, '"') || strings.ContainsFunc(s, unicode.IsControl) {
+			return nil, badBody("the path has a segment that names nothing")
+		}
+		path = append(path, s)
+	}
+	if len(path) > maxSegments {
+		return nil, badBody("the path has too many segments")
+	}
+	return path, nil
+}
+
+// flagged reads a parameter as OPA does: present without a value, or true.
+func flagged(params url.Values, name string) bool {
+	v, ok := params[name]
+	return ok && (len(v) == 1 && v[0] == "" || slices.ContainsFunc(v, func(s string) bool { return strings.EqualFold(s, "true") }))
+}
+
+// provenance names the policies as one bundle. How this program was built, and where, says nothing of them.
+func (s *server) provenance(revision string) *dataapi.Provenance {
+	return &dataapi.Provenance{Version: s.OPAVersion, Bundles: map[string]dataapi.Bundle{"policies": {Revision: revision}}}
+}
+
+// health answers GET /health as OPA does: {} or 500. With ?bundles it is the policies that must be there, be they the newest or
+// those before.
+func (s *server) health(w http.ResponseWriter, r *http.Request) {
+	params := r.URL.Query()
+	if flagged(params, "bundles") || flagged(params, "bundle") || flagged(params, "plugins") {
+		if err := s.Engine.Ready(); err != nil && !isDegraded(err) {
+			write(w, http.StatusInternalServerError, []byte(`{"error":"one or more bundles are not activated"}`))
+			return
+		}
+	}
+	write(w, http.StatusOK, []byte("{}"))
+}
+
+func answerData(w http.ResponseWriter, res dataapi.Response, pretty bool, doc dataapi.Document) {
+	body, err := json.Marshal(res)
+	if pretty && err == nil {
+		body, err = json.MarshalIndent(res, "", "  ")
+	}
+	if err != nil {
+		dataFailure(w, err, doc)
+		return
+	}
+	write(w, http.StatusOK, append(body, '\n'))
+}
+
+// dataFailure says that there is no document, and nothing of why.
+func dataFailure(w http.ResponseWriter, err error, doc dataapi.Document) {
+	e := dataapi.Error{Code: dataapi.CodeInternal, Message: "error(s) occurred while evaluating query", DecisionID: doc.DecisionID}
+	if f, ok := fault.As(err); ok {
+		e.Errors = []dataapi.Detail{{Code: f.Reason, Message: f.Detail}}
+	}
+	dataError(w, http.StatusInternalServerError, e)
+}
+
+// dataRefusal answers a request that asks for no document, in OPA's shape.
+func dataRefusal(w http.ResponseWriter, r *http.Request, err error) {
+	p := web.Problem(r.Context(), err)
+	code := dataapi.CodeInvalidParameter
+	switch p.Status {
+	case http.StatusUnauthorized:
+		code = dataapi.CodeUnauthorized
+	case http.StatusServiceUnavailable:
+		code = dataapi.CodeOverloaded
+	case http.StatusInternalServerError:
+		code = dataapi.CodeInternal
+	}
+	dataError(w, p.Status, dataapi.Error{Code: code, Message: p.Detail})
+}
+
+func dataError(w http.ResponseWriter, status int, e dataapi.Error) {
+	body, _ := json.MarshalIndent(e, "", "  ") // strings alone; it cannot fail
+	write(w, status, append(body, '\n'))
+}
