@@ -67,6 +67,7 @@ func within(t *testing.T, what string, holds func() bool) {
 type program struct {
 	logs
 	url    string
+	status string // of the private listener
 	client *http.Client
 	cancel context.CancelFunc
 	ended  chan error
@@ -80,7 +81,7 @@ func start(t *testing.T, args ...string) *program {
 	p := &program{client: &http.Client{Transport: transport, Timeout: patience}, cancel: cancel, ended: make(chan error, 1)}
 	go func() {
 		p.ended <- run(ctx, append([]string{"serve"}, args...), func(name string) string {
-			return map[string]string{"PDP_LISTEN": "127.0.0.1:0"}[name]
+			return map[string]string{"PDP_LISTEN": "127.0.0.1:0", "PDP_STATUS": "127.0.0.1:0"}[name]
 		}, &p.logs)
 	}()
 	t.Cleanup(func() { p.stop(t); transport.CloseIdleConnections() })
@@ -95,7 +96,7 @@ func start(t *testing.T, args ...string) *program {
 		line = p.find("deciding")
 		return line != nil
 	})
-	p.url = fmt.Sprintf("http://%v", line["address"])
+	p.url, p.status = fmt.Sprintf("http://%v", line["address"]), fmt.Sprintf("http://%v", line["status"])
 	return p
 }
 
@@ -342,6 +343,9 @@ func TestAUnixSocketOfAKilledPredecessorIsTakenOver(t *testing.T) {
 	}
 	policies, _ := folder(t, rules("order"))
 	p := start(t, "-policies", policies, "-listen", "unix://"+socket)
+	if info, err := os.Stat(socket); err != nil || info.Mode().Perm() != 0o660 {
+		t.Errorf("the socket is %v, %v", info.Mode(), err)
+	}
 	client, err := authzen.NewClient("unix://"+socket, patience)
 	if err != nil {
 		t.Fatal(err)

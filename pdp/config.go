@@ -1,0 +1,157 @@
+package main
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"net/url"
+	"strconv"
+	"strings"
+
+	"github.com/gatehouse-auth/gatehouse/pdp/caller"
+	"github.com/gatehouse-auth/gatehouse/pdp/server"
+)
+
+// config is all that gatehouse-pdp serve can be told.
+type config struct {
+	listen     string
+	socketMode fs.FileMode
+	status     string
+	baseURL    string
+	policies   string
+	services   map[string][]string
+	level      slog.Level
+
+	tokens       string
+	tls          caller.Files
+	anyoneMayAsk bool
+	dataPaths    []string
+
+	maxBody       int64
+	maxBatch      int
+	maxConcurrent int
+}
+
+// readConfig reads flags, and the environment for those that are not given.
+func readConfig(args []string, getenv func(string) string, stderr io.Writer) (config, error) {
+	var c config
+	flags := flag.NewFlagSet("gatehouse-pdp serve", flag.ContinueOnError)
+	flags.SetOutput(stderr)
+	text := func(name, variable, absent, about string) *string {
+		return flags.String(name, env(getenv, variable, absent), about+" ($"+variable+")")
+	}
+	listen := text("listen", "PDP_LISTEN", "127.0.0.1:8181", "host:port or unix:///path")
+	socketMode := text("socket-mode", "PDP_SOCKET_MODE", "0660", "permissions of the Unix socket: who may connect may ask")
+	status := text("status", "PDP_STATUS", "127.0.0.1:8182", "private address of /healthz, /readyz and /metrics; none for none")
+	baseURL := text("base-url", "PDP_BASE_URL", "", "https://… under which enforcement points know this server, for its metadata")
+	policies := text("policies", "PDP_POLICIES", "", "folder of policies; without one, those built in")
+	services := text("services", "PDP_SERVICES", "", "where look-ups go: name=url|url,name=url")
+	tokens := text("tokens-file", "PDP_TOKENS_FILE", "", "file of callers that may ask, a name and a token per line")
+	cert := text("tls-cert-file", "PDP_TLS_CERT_FILE", "", "PEM file of the server's certificate")
+	key := text("tls-key-file", "PDP_TLS_KEY_FILE", "", "PEM file of its key")
+	clientCA := text("tls-client-ca-file", "PDP_TLS_CLIENT_CA_FILE", "", "PEM file of the authorities of callers' certificates, which are then needed")
+	anyone := text("anyone-may-ask", "PDP_ANYONE_MAY_ASK", "false", "true: serve beyond this machine without tokens or certificates of callers")
+	dataPaths := text("data-paths", "PDP_DATA_PATHS", "", "documents that OPA's Data API answers, as orders/allow,kong; / for all; without any it is off")
+	maxBody := text("max-body", "PDP_MAX_BODY", strconv.Itoa(server.DefaultMaxBody), "bytes of a body")
+	maxBatch := text("max-batch", "PDP_MAX_BATCH", strconv.Itoa(server.DefaultMaxBatch), "evaluations in one request")
+	maxConcurrent := text("max-concurrent", "PDP_MAX_CONCURRENT", strconv.Itoa(server.DefaultMaxConcurrent), "requests decided on at the same moment; more get 503")
+	flags.TextVar(&c.level, "log-level", slog.LevelInfo, "debug, info, warn or error")
+	if err := flags.Parse(args); err != nil {
+		return c, err
+	}
+	if flags.NArg() > 0 {
+		return c, errors.New("serve takes flags only")
+	}
+	c.listen, c.status, c.baseURL, c.policies, c.tokens = *listen, *status, *baseURL, *policies, *tokens
+	c.tls = caller.Files{Cert: *cert, Key: *key, ClientCA: *clientCA}
+	var errs []error
+	fail := func(name string, err error) {
+		if err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", name, err))
+		}
+	}
+	var err error
+	c.services, err = parseServices(*services)
+	fail("services", err)
+	c.dataPaths, err = parsePaths(*dataPaths)
+	fail("data-paths", err)
+	mode, err := strconv.ParseUint(*socketMode, 8, 9)
+	if err != nil {
+		fail("socket-mode", errors.New("must be octal permissions, as 0660"))
+	}
+	c.socketMode = fs.FileMode(mode)
+	if c.anyoneMayAsk, err = strconv.ParseBool(*anyone); err != nil {
+		fail("anyone-may-ask", errors.New("must be true or false"))
+	}
+	c.maxBody, err = number(*maxBody, 64<<20)
+	fail("max-body", err)
+	batch, err := number(*maxBatch, 10_000)
+	fail("max-batch", err)
+	concurrent, err := number(*maxConcurrent, 1_000_000)
+	fail("max-concurrent", err)
+	c.maxBatch, c.maxConcurrent = int(batch), int(concurrent)
+	if u, err := url.Parse(c.baseURL); c.baseURL != "" && (err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Host == "" || u.RawQuery != "" || u.Fragment != "") {
+		fail("base-url", errors.New("must be a URL without query and fragment"))
+	}
+	if (c.tls.Cert == "") != (c.tls.Key == "") || c.tls.ClientCA != "" && c.tls.Cert == "" {
+		errs = append(errs, errors.New("tls-cert-file and tls-key-file belong together, and tls-client-ca-file needs both"))
+	}
+	return c, errors.Join(errs...)
+}
+
+func env(getenv func(string) string, name, absent string) string {
+	if v := getenv(name); v != "" {
+		return v
+	}
+	return absent
+}
+
+// number reads 1 to most.
+func number(text string, most int64) (int64, error) {
+	n, err := strconv.ParseInt(text, 10, 64)
+	if err != nil || n < 1 || n > most {
+		return 0, fmt.Errorf("must be a number from 1 to %d", most)
+	}
+	return n, nil
+}
+
+// parsePaths reads "orders/allow,kong".
+func parsePaths(text string) ([]string, error) {
+	var paths []string
+	for p := range strings.SplitSeq(text, ",") {
+		p = strings.TrimSpace(p)
+		switch trimmed := strings.Trim(p, "/"); {
+		case p == "":
+			continue
+		case strings.ContainsAny(p, ". \"[]%"), trimmed == "" && p != "/", strings.Contains(trimmed, "//"):
+			return nil, errors.New("each must be a path such as orders/allow, or / for all of data")
+		}
+		paths = append(paths, p)
+	}
+	return paths, nil
+}
+
+// parseServices reads "orders=http://a:9000|http://b:9000,users=http://c".
+func parseServices(text string) (map[string][]string, error) {
+	known := map[string][]string{}
+	for entry := range strings.SplitSeq(text, ",") {
+		if strings.TrimSpace(entry) == "" {
+			continue
+		}
+		name, urls, ok := strings.Cut(strings.TrimSpace(entry), "=")
+		if !ok || name == "" || known[name] != nil {
+			return nil, errors.New("each must be name=url|url, and be named once")
+		}
+		for base := range strings.SplitSeq(urls, "|") {
+			u, err := url.Parse(base)
+			if err != nil || u.Host == "" {
+				return nil, fmt.Errorf("%s: not a URL", name)
+			}
+			known[name] = append(known[name], base)
+		}
+	}
+	return known, nil
+}

@@ -1,0 +1,119 @@
+// Package metrics tells Prometheus what the decision point does: how it decided and how long that took, whom it refused, and how
+// its policies and look-ups are. It labels by what policies and configuration name, never by what a caller sends.
+package metrics
+
+import (
+	"log/slog"
+	"net/http"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/gatehouse-auth/gatehouse/pdp/engine"
+)
+
+// buckets span a decision from memory to one whose look-up used all of its time, in seconds.
+var buckets = []float64{.00001, .000025, .00005, .0001, .00025, .0005, .001, .0025, .005, .01, .025, .05, .1, .25, 1}
+
+// Registry counts what the server does (server.Meter) and asks the engine how it is when it is scraped. It is safe for
+// concurrent use.
+type Registry struct {
+	registry  *prometheus.Registry
+	decisions *prometheus.CounterVec
+	took      *prometheus.HistogramVec
+	shed      *prometheus.CounterVec
+	strangers prometheus.Counter
+}
+
+// New makes a registry. engine is asked at each scrape.
+func New(stats func() engine.Stats, now func() time.Time) *Registry {
+	r := &Registry{
+		registry: prometheus.NewRegistry(),
+		decisions: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "gatehouse_pdp_decisions_total",
+			Help: "Decisions by api (authzen, data) and outcome: permit, deny, not_applicable (no rule), indeterminate (failed), document (told by the Data API).",
+		}, []string{"api", "outcome"}),
+		took: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name: "gatehouse_pdp_decision_duration_seconds", Help: "How long a decision took, its look-ups included, by api.", Buckets: buckets,
+		}, []string{"api"}),
+		shed: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "gatehouse_pdp_shed_requests_total", Help: "Requests refused by 503 because too many were being decided on, by api.",
+		}, []string{"api"}),
+		strangers: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "gatehouse_pdp_unknown_callers_total", Help: "Requests refused by 401 because it was not known who asked.",
+		}),
+	}
+	r.registry.MustRegister(r.decisions, r.took, r.shed, r.strangers, collector{stats, now},
+		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	return r
+}
+
+// Decided implements server.Meter.
+func (r *Registry) Decided(api, outcome string, took time.Duration) {
+	r.decisions.WithLabelValues(api, outcome).Inc()
+	r.took.WithLabelValues(api).Observe(took.Seconds())
+}
+
+// Shed implements server.Meter.
+func (r *Registry) Shed(api string) { r.shed.WithLabelValues(api).Inc() }
+
+// Stranger implements server.Meter.
+func (r *Registry) Stranger() { r.strangers.Inc() }
+
+// Handler serves the metrics, for a private address (S69).
+func (r *Registry) Handler(log *slog.Logger) http.Handler {
+	return promhttp.HandlerFor(r.registry, promhttp.HandlerOpts{ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelError), ErrorHandling: promhttp.ContinueOnError})
+}
+
+// Gatherer is for tests.
+func (r *Registry) Gatherer() prometheus.Gatherer { return r.registry }
+
+// collector asks the engine when it is scraped.
+type collector struct {
+	stats func() engine.Stats
+	now   func() time.Time
+}
+
+var (
+	info   = prometheus.NewDesc("gatehouse_pdp_policy_info", "The revision of the policies that decide; always 1.", []string{"revision"}, nil)
+	age    = prometheus.NewDesc("gatehouse_pdp_policy_age_seconds", "How long ago the policies that decide came into force.", nil, nil)
+	newest = prometheus.NewDesc("gatehouse_pdp_policy_newest", "Whether the newest policies decide (1) or do not load, and older ones do (0).", nil, nil)
+	loads  = prometheus.NewDesc("gatehouse_pdp_policy_loads_total", "Policies by result: loaded, or failed and not in force.", []string{"result"}, nil)
+	asked  = prometheus.NewDesc("gatehouse_pdp_lookups_total", "Look-ups by resource type and result: remembered, found, missing (there is no such object) or failed.",
+		[]string{"resource_type", "result"}, nil)
+)
+
+// Describe implements prometheus.Collector.
+func (c collector) Describe(to chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{info, age, newest, loads, asked} {
+		to <- d
+	}
+}
+
+// Collect implements prometheus.Collector.
+func (c collector) Collect(to chan<- prometheus.Metric) {
+	s := c.stats()
+	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
+		to <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
+	}
+	counter := func(d *prometheus.Desc, n uint64, labels ...string) {
+		to <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(n), labels...)
+	}
+	gauge(info, 1, s.Revision)
+	gauge(age, c.now().Sub(s.Since).Seconds())
+	gauge(newest, number(s.Newest))
+	counter(loads, s.Loads, "loaded")
+	counter(loads, s.Failures, "failed")
+	for of, n := range s.Lookups {
+		counter(asked, n, of.Kind, string(of.Result))
+	}
+}
+
+func number(b bool) float64 {
+	if b {
+		return 1
+	}
+	return 0
+}
