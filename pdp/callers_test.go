@@ -1,15 +1,8 @@
 package main
 
 import (
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
-	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/pem"
 	"io"
-	"math/big"
 	"net"
 	"net/http"
 	"os"
@@ -18,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/gatehouse-auth/gatehouse/internal/testenv/pki"
 	"github.com/gatehouse-auth/gatehouse/pdp/authzen"
 )
 
@@ -111,50 +105,25 @@ func TestATokenIsAskedForAndRotates(t *testing.T) {
 	}
 }
 
-// certificate makes a self-signed certificate that is its own authority, for servers and clients.
-func certificate(t *testing.T, name string) (cert, key string) {
-	t.Helper()
-	k, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: name}, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
-		IsCA: true, BasicConstraintsValid: true, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
-		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, &k.PublicKey, k)
-	if err != nil {
-		t.Fatal(err)
-	}
-	raw, err := x509.MarshalPKCS8PrivateKey(k)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})), string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: raw}))
-}
-
 // S71
 func TestMutualTLSAdmitsWhoHasACertificate(t *testing.T) {
 	t.Parallel()
 	dir, _ := folder(t, rules("order"))
-	cert, key := certificate(t, "pdp")
-	edge, edgeKey := certificate(t, "edge-7")
-	p := start(t, "-policies", dir, "-listen", "0.0.0.0:0", "-tls-cert-file", write(t, "cert", cert), "-tls-key-file", write(t, "key", key),
-		"-tls-client-ca-file", write(t, "ca", edge))
+	ours, clients := pki.New(t, "servers"), pki.New(t, "clients")
+	pair, edge := ours.Server(t), clients.Client(t, "edge-7")
+	p := start(t, "-policies", dir, "-listen", "0.0.0.0:0", "-tls-cert-file", write(t, "cert", pair.Cert), "-tls-key-file", write(t, "key", pair.Key),
+		"-tls-client-ca-file", write(t, "ca", clients.PEM))
 	_, port, err := net.SplitHostPort(strings.TrimPrefix(p.url, "http://"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	url := "https://127.0.0.1:" + port
-	roots := x509.NewCertPool()
-	roots.AppendCertsFromPEM([]byte(cert))
-	mine, err := tls.X509KeyPair([]byte(edge), []byte(edgeKey))
+	mine, err := tls.X509KeyPair([]byte(edge.Cert), []byte(edge.Key))
 	if err != nil {
 		t.Fatal(err)
 	}
 	for what, own := range map[string][]tls.Certificate{"with": {mine}, "without": nil} {
-		transport := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots, Certificates: own, MinVersion: tls.VersionTLS12}}
+		transport := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pki.Roots(ours), Certificates: own, MinVersion: tls.VersionTLS12}}
 		status, answer := send(t, &http.Client{Transport: transport, Timeout: patience}, url+authzen.Path, strings.Replace(question, "order", "invoice", 1))
 		transport.CloseIdleConnections()
 		if (status == 200) != (own != nil) {

@@ -3,6 +3,7 @@ package authzen
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -23,11 +24,29 @@ type Client struct {
 	base    string
 	timeout time.Duration
 	http    *http.Client
+	bearer  string // the Authorization header, or ""
+}
+
+// Option is how a client shows who it is, and whom it believes.
+type Option func(*Client, *http.Transport)
+
+// WithToken brings a token (RFC 6750) with every evaluation; "" brings none.
+func WithToken(token string) Option {
+	return func(c *Client, _ *http.Transport) {
+		if token != "" {
+			c.bearer = "Bearer " + token
+		}
+	}
+}
+
+// WithTLS sets what an https base is verified by, and the certificate that is shown to it.
+func WithTLS(config *tls.Config) Option {
+	return func(_ *Client, t *http.Transport) { t.TLSClientConfig = config }
 }
 
 // NewClient makes a client for base: http://host:port, https://host:port, or unix:///path/to/socket. The timeout bounds
 // each evaluation, connecting included.
-func NewClient(base string, timeout time.Duration) (*Client, error) {
+func NewClient(base string, timeout time.Duration, opts ...Option) (*Client, error) {
 	u, err := url.Parse(base)
 	if err != nil {
 		return nil, errors.New("decision point: not a URL")
@@ -57,14 +76,18 @@ func NewClient(base string, timeout time.Duration) (*Client, error) {
 	default:
 		return nil, errors.New("decision point: URL must be http, https or unix")
 	}
-	return &Client{
+	c := &Client{
 		base:    strings.TrimRight(base, "/"),
 		timeout: timeout,
 		http: &http.Client{
 			Transport:     transport,
 			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 		},
-	}, nil
+	}
+	for _, o := range opts {
+		o(c, transport)
+	}
+	return c, nil
 }
 
 // Evaluate asks for one decision. Any answer that is not a whole, well-formed decision is an error; the caller must deny.
@@ -80,6 +103,9 @@ func (c *Client) Evaluate(ctx context.Context, r Request) (Response, error) {
 		return Response{}, fmt.Errorf("ask decision point: %w", err)
 	}
 	req.Header.Set("Content-Type", "application/json")
+	if c.bearer != "" {
+		req.Header.Set("Authorization", c.bearer)
+	}
 	if id, ok := r.Context["request_id"].(string); ok {
 		req.Header.Set("X-Request-ID", id)
 	}

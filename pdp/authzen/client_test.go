@@ -133,3 +133,37 @@ func FuzzAnswer(f *testing.F) {
 		}
 	})
 }
+
+// S71: the token goes to the decision point with each question, and nowhere else.
+func TestATokenIsBroughtToTheDecisionPointAlone(t *testing.T) {
+	t.Parallel()
+	elsewhere := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { t.Error("a redirect was followed") }))
+	defer elsewhere.Close()
+	var brought []string
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		brought = append(brought, strings.Join(r.Header.Values("Authorization"), ","))
+		if len(brought) == 2 {
+			http.Redirect(w, r, elsewhere.URL, http.StatusTemporaryRedirect)
+			return
+		}
+		answer(200, "application/json", `{"decision":true}`)(w, r)
+	}))
+	defer s.Close()
+	for token, want := range map[string]string{"secret-token": "Bearer secret-token", "": ""} {
+		brought = nil
+		c, err := authzen.NewClient(s.URL, patience, authzen.WithToken(token))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if res, err := c.Evaluate(t.Context(), authzen.Request{}); err != nil || !res.Decision {
+			t.Errorf("%+v, %v", res, err)
+		}
+		if _, err := c.Evaluate(t.Context(), authzen.Request{}); err == nil || strings.Contains(err.Error(), "secret-token") {
+			t.Errorf("a redirect: %v", err)
+		}
+		if len(brought) != 2 || brought[0] != want {
+			t.Errorf("brought %q", brought)
+		}
+		c.Close()
+	}
+}

@@ -1,18 +1,11 @@
 package caller_test
 
 import (
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/pem"
 	"errors"
 	"io"
 	"log/slog"
-	"math/big"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"path/filepath"
@@ -20,60 +13,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/gatehouse-auth/gatehouse/internal/testenv/pki"
 	"github.com/gatehouse-auth/gatehouse/pdp/caller"
 )
-
-// authority signs certificates.
-type authority struct {
-	cert *x509.Certificate
-	key  *ecdsa.PrivateKey
-	pem  string
-}
-
-func newAuthority(t *testing.T, name string) *authority {
-	t.Helper()
-	a := &authority{key: newKey(t)}
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: name}, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
-		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, &a.key.PublicKey, a.key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if a.cert, err = x509.ParseCertificate(der); err != nil {
-		t.Fatal(err)
-	}
-	a.pem = string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}))
-	return a
-}
-
-func newKey(t *testing.T) *ecdsa.PrivateKey {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return key
-}
-
-// issue makes a certificate for 127.0.0.1 and its key, as PEM.
-func (a *authority) issue(t *testing.T, name string, usage x509.ExtKeyUsage, until time.Time) (cert, key string) {
-	t.Helper()
-	k := newKey(t)
-	der, err := x509.CreateCertificate(rand.Reader, &x509.Certificate{
-		SerialNumber: big.NewInt(time.Now().UnixNano()), Subject: pkix.Name{CommonName: name}, NotBefore: time.Now().Add(-time.Hour), NotAfter: until,
-		ExtKeyUsage: []x509.ExtKeyUsage{usage}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
-	}, a.cert, &k.PublicKey, a.key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	raw, err := x509.MarshalPKCS8PrivateKey(k)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})), string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: raw}))
-}
 
 // site is a TLS server over files, which answers the caller's name.
 type site struct {
@@ -83,12 +25,12 @@ type site struct {
 	log    *logs
 }
 
-func newSite(t *testing.T, server, clients *authority) *site {
+func newSite(t *testing.T, server, clients *pki.Authority) *site {
 	t.Helper()
 	dir := t.TempDir()
 	s := &site{files: caller.Files{Cert: filepath.Join(dir, "cert"), Key: filepath.Join(dir, "key"), ClientCA: filepath.Join(dir, "ca")}, log: &logs{}}
 	s.putCert(t, server)
-	put(t, s.files.ClientCA, clients.pem)
+	put(t, s.files.ClientCA, clients.PEM)
 	var err error
 	if s.tls, err = caller.OpenTLS(s.files, slog.New(slog.NewTextHandler(s.log, nil))); err != nil {
 		t.Fatal(err)
@@ -110,21 +52,19 @@ func newSite(t *testing.T, server, clients *authority) *site {
 	return s
 }
 
-func (s *site) putCert(t *testing.T, a *authority) {
+func (s *site) putCert(t *testing.T, a *pki.Authority) {
 	t.Helper()
-	cert, key := a.issue(t, "pdp", x509.ExtKeyUsageServerAuth, time.Now().Add(time.Hour))
-	put(t, s.files.Key, key)
-	put(t, s.files.Cert, cert)
+	p := a.Server(t)
+	put(t, s.files.Key, p.Key)
+	put(t, s.files.Cert, p.Cert)
 }
 
-// ask connects anew. Without a certificate cert is "".
-func (s *site) ask(t *testing.T, trusted *authority, cert, key string) (string, error) {
+// ask connects anew, with a certificate or with none.
+func (s *site) ask(t *testing.T, trusted *pki.Authority, own pki.Pair) (string, error) {
 	t.Helper()
-	roots := x509.NewCertPool()
-	roots.AddCert(trusted.cert)
-	config := &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}
-	if cert != "" {
-		pair, err := tls.X509KeyPair([]byte(cert), []byte(key))
+	config := &tls.Config{RootCAs: pki.Roots(trusted), MinVersion: tls.VersionTLS12}
+	if own.Cert != "" {
+		pair, err := tls.X509KeyPair([]byte(own.Cert), []byte(own.Key))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -147,74 +87,67 @@ func (s *site) ask(t *testing.T, trusted *authority, cert, key string) (string, 
 // S71: only who has a certificate of the pinned authority, made for clients and still good, gets as far as HTTP.
 func TestOnlyCallersWithACertificateOfThePinnedAuthorityGetIn(t *testing.T) {
 	t.Parallel()
-	ours, clients, others := newAuthority(t, "servers"), newAuthority(t, "clients"), newAuthority(t, "others")
+	ours, clients, others := pki.New(t, "servers"), pki.New(t, "clients"), pki.New(t, "others")
 	s := newSite(t, ours, clients)
-	soon := time.Now().Add(time.Hour)
-	cert, key := clients.issue(t, "edge-1", x509.ExtKeyUsageClientAuth, soon)
-	if name, err := s.ask(t, ours, cert, key); err != nil || name != "edge-1" {
+	if name, err := s.ask(t, ours, clients.Client(t, "edge-1")); err != nil || name != "edge-1" {
 		t.Fatalf("%q, %v", name, err)
 	}
-	if name, err := s.ask(t, ours, "", ""); err == nil {
+	if name, err := s.ask(t, ours, pki.Pair{}); err == nil {
 		t.Errorf("without a certificate it is %q", name)
 	}
-	for what, bad := range map[string][2]string{
-		"another authority": pair(others.issue(t, "edge-1", x509.ExtKeyUsageClientAuth, soon)),
-		"a server's":        pair(clients.issue(t, "edge-1", x509.ExtKeyUsageServerAuth, soon)),
-		"expired":           pair(clients.issue(t, "edge-1", x509.ExtKeyUsageClientAuth, time.Now().Add(-time.Minute))),
-		"the server's own":  pair(ours.issue(t, "edge-1", x509.ExtKeyUsageClientAuth, soon)),
+	for what, bad := range map[string]pki.Pair{
+		"another authority": others.Client(t, "edge-1"),
+		"a server's":        clients.Server(t),
+		"expired":           clients.Issue(t, "edge-1", x509.ExtKeyUsageClientAuth, time.Now().Add(-time.Minute)),
+		"the server's own":  ours.Client(t, "edge-1"),
 	} {
-		if name, err := s.ask(t, ours, bad[0], bad[1]); err == nil {
+		if name, err := s.ask(t, ours, bad); err == nil {
 			t.Errorf("with a certificate of %s it is %q", what, name)
 		}
 	}
 }
 
-func pair(cert, key string) [2]string { return [2]string{cert, key} }
-
 // S71: certificates and authorities rotate without a restart; what cannot be read changes nothing.
 func TestCertificatesRotateWithoutARestart(t *testing.T) {
 	t.Parallel()
-	first, second := newAuthority(t, "first"), newAuthority(t, "second")
+	first, second := pki.New(t, "first"), pki.New(t, "second")
 	s := newSite(t, first, first)
-	soon := time.Now().Add(time.Hour)
-	oldCert, oldKey := first.issue(t, "edge-1", x509.ExtKeyUsageClientAuth, soon)
-	newCert, newKey := second.issue(t, "edge-2", x509.ExtKeyUsageClientAuth, soon)
+	before, after := first.Client(t, "edge-1"), second.Client(t, "edge-2")
 
-	put(t, s.files.ClientCA, first.pem+second.pem)
+	put(t, s.files.ClientCA, first.PEM+second.PEM)
 	within(t, "both authorities are believed", func() bool {
-		a, _ := s.ask(t, first, oldCert, oldKey)
-		b, _ := s.ask(t, first, newCert, newKey)
+		a, _ := s.ask(t, first, before)
+		b, _ := s.ask(t, first, after)
 		return a == "edge-1" && b == "edge-2"
 	})
-	put(t, s.files.ClientCA, second.pem)
-	within(t, "the first is no longer believed", func() bool { _, err := s.ask(t, first, oldCert, oldKey); return err != nil })
+	put(t, s.files.ClientCA, second.PEM)
+	within(t, "the first is no longer believed", func() bool { _, err := s.ask(t, first, before); return err != nil })
 	s.putCert(t, second)
-	within(t, "the server has its new certificate", func() bool { name, _ := s.ask(t, second, newCert, newKey); return name == "edge-2" })
+	within(t, "the server has its new certificate", func() bool { name, _ := s.ask(t, second, after); return name == "edge-2" })
 
 	put(t, s.files.ClientCA, "nonsense")
 	within(t, "nonsense is told", func() bool { return strings.Contains(s.log.String(), "holds no certificate") })
-	if name, err := s.ask(t, second, newCert, newKey); err != nil || name != "edge-2" {
+	if name, err := s.ask(t, second, after); err != nil || name != "edge-2" {
 		t.Errorf("%q, %v", name, err)
 	}
-	if name, err := s.ask(t, second, "", ""); err == nil {
+	if name, err := s.ask(t, second, pki.Pair{}); err == nil {
 		t.Errorf("without a certificate it is %q", name)
 	}
 }
 
 func TestBadTLSFilesAreRefused(t *testing.T) {
 	t.Parallel()
-	a, dir := newAuthority(t, "a"), t.TempDir()
+	a, dir := pki.New(t, "a"), t.TempDir()
 	at := func(name, text string) string {
 		file := filepath.Join(dir, name)
 		put(t, file, text)
 		return file
 	}
-	cert, key := a.issue(t, "pdp", x509.ExtKeyUsageServerAuth, time.Now().Add(time.Hour))
-	_, otherKey := a.issue(t, "pdp", x509.ExtKeyUsageServerAuth, time.Now().Add(time.Hour))
-	good := caller.Files{Cert: at("cert", cert), Key: at("key", key), ClientCA: at("ca", a.pem)}
+	own, other := a.Server(t), a.Server(t)
+	good := caller.Files{Cert: at("cert", own.Cert), Key: at("key", own.Key), ClientCA: at("ca", a.PEM)}
 	for name, f := range map[string]caller.Files{
 		"nothing": {}, "no key": {Cert: good.Cert}, "no certificate": {Key: good.Key}, "an authority alone": {ClientCA: good.ClientCA},
-		"another's key": {Cert: good.Cert, Key: at("other", otherKey)}, "the wrong way round": {Cert: good.Key, Key: good.Cert},
+		"another's key": {Cert: good.Cert, Key: at("other", other.Key)}, "the wrong way round": {Cert: good.Key, Key: good.Cert},
 		"an empty authority": {Cert: good.Cert, Key: good.Key, ClientCA: at("empty", "")}, "a key for an authority": {Cert: good.Cert, Key: good.Key, ClientCA: good.Key},
 		"no file": {Cert: good.Cert, Key: filepath.Join(dir, "none")},
 	} {

@@ -2,7 +2,12 @@ package app
 
 import (
 	"context"
+	"crypto/sha256"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
 	"fmt"
+	"os"
 
 	"github.com/gatehouse-auth/gatehouse/plugin/decide"
 	"github.com/gatehouse-auth/gatehouse/plugin/guard"
@@ -28,11 +33,16 @@ type points struct {
 }
 
 func (a *App) pdp(p guard.PDP) (*points, error) {
-	same := fmt.Sprintf("%#v", p)
+	// A secret does not print itself, so its digest tells two configurations apart.
+	same := fmt.Sprintf("%#v %x", p, sha256.Sum256([]byte(p.Token.Reveal())))
 	if known, ok := a.pdps[same]; ok {
 		return known, nil
 	}
-	client, err := decide.New(decide.Options{URLs: append([]string{p.URL}, p.Others...), Timeout: p.Timeout, Log: a.log})
+	config, err := clientTLS(p.TLS)
+	if err != nil {
+		return nil, err
+	}
+	client, err := decide.New(decide.Options{URLs: append([]string{p.URL}, p.Others...), Timeout: p.Timeout, Token: p.Token, TLS: config, Log: a.log})
 	if err != nil {
 		return nil, err
 	}
@@ -43,6 +53,35 @@ func (a *App) pdp(p guard.PDP) (*points, error) {
 	a.pdps[same] = made
 	a.background("decision points", client.Run)
 	return made, nil
+}
+
+// clientTLS is how decision points with https are verified and what is shown to them; nil where nothing is configured. The
+// certificate is read for each connection, so that it rotates without a restart.
+func clientTLS(f guard.PDPFiles) (*tls.Config, error) {
+	if f == (guard.PDPFiles{}) {
+		return nil, nil //nolint:nilnil // net/http's default
+	}
+	c := &tls.Config{MinVersion: tls.VersionTLS12}
+	if f.CA != "" {
+		text, err := os.ReadFile(f.CA)
+		if err != nil {
+			return nil, fmt.Errorf("ca_file: %w", err)
+		}
+		c.RootCAs = x509.NewCertPool()
+		if !c.RootCAs.AppendCertsFromPEM(text) {
+			return nil, errors.New("ca_file: holds no certificate")
+		}
+	}
+	if f.Cert != "" {
+		if _, err := tls.LoadX509KeyPair(f.Cert, f.Key); err != nil {
+			return nil, fmt.Errorf("cert_file: %w", err)
+		}
+		c.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
+			pair, err := tls.LoadX509KeyPair(f.Cert, f.Key)
+			return &pair, err
+		}
+	}
+	return c, nil
 }
 
 // policyReady answers a degraded state while a decision point is not well, and a failure while none is.

@@ -4,6 +4,7 @@ package decide
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -11,6 +12,7 @@ import (
 	"time"
 
 	"github.com/gatehouse-auth/gatehouse/internal/fault"
+	"github.com/gatehouse-auth/gatehouse/internal/telemetry"
 	"github.com/gatehouse-auth/gatehouse/internal/web"
 	"github.com/gatehouse-auth/gatehouse/pdp/authzen"
 )
@@ -27,8 +29,10 @@ const (
 
 // Options of a Client.
 type Options struct {
-	URLs    []string      // http://, https:// or unix://; the first that is well is asked
-	Timeout time.Duration // of a decision in all, whoever is asked
+	URLs    []string         // http://, https:// or unix://; the first that is well is asked
+	Timeout time.Duration    // of a decision in all, whoever is asked
+	Token   telemetry.Secret // shown to all of them; "" for none
+	TLS     *tls.Config      // for https://; nil for the system's authorities and no certificate
 	Log     *slog.Logger
 }
 
@@ -56,7 +60,7 @@ func New(o Options) (*Client, error) {
 	}
 	c := &Client{timeout: o.Timeout, log: o.Log}
 	for _, url := range o.URLs {
-		pdp, err := authzen.NewClient(url, o.Timeout)
+		pdp, err := authzen.NewClient(url, o.Timeout, authzen.WithToken(o.Token.Reveal()), authzen.WithTLS(o.TLS))
 		if err != nil {
 			return nil, err
 		}

@@ -3,9 +3,11 @@ package guard
 import (
 	"context"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/gatehouse-auth/gatehouse/internal/fault"
+	"github.com/gatehouse-auth/gatehouse/internal/telemetry"
 	"github.com/gatehouse-auth/gatehouse/pdp/authzen"
 )
 
@@ -23,6 +25,15 @@ type PDP struct {
 	Others  []string      // decision points that decide alike, asked in this order when URL is not well
 	Timeout time.Duration // of a decision, whoever makes it
 	Cache   DecisionCache
+
+	Token telemetry.Secret // shown to all of them; "" for none
+	TLS   PDPFiles
+}
+
+// PDPFiles are PEM files for decision points with https.
+type PDPFiles struct {
+	CA        string // the authorities that theirs is believed from; "" for the system's
+	Cert, Key string // shown to them; "" for none
 }
 
 // DecisionCache bounds what is remembered of decisions. It remembers only what the decision point lets it.
@@ -44,6 +55,12 @@ func (c Config) validateAuthorize(wrong reject) {
 		}
 		if c.PDP.Timeout <= 0 {
 			wrong("pdp.timeout_ms", "expected a time above zero")
+		}
+		if token := c.PDP.Token.Reveal(); strings.ContainsFunc(token, func(r rune) bool { return r <= ' ' || r > '~' }) {
+			wrong("pdp.token", "expected visible ASCII characters without spaces")
+		}
+		if files := c.PDP.TLS; (files.Cert == "") != (files.Key == "") {
+			wrong("pdp.cert_file", "a certificate needs its key_file, and a key its cert_file")
 		}
 		if ttl := c.PDP.Cache.TTL; ttl < 0 || ttl > maxDecisionTTL {
 			wrong("pdp.cache_ttl_ms", "expected from 0 to %d", maxDecisionTTL.Milliseconds())

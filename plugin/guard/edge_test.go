@@ -120,6 +120,8 @@ func TestAConfigurationThatWouldCheckNothingIsRefused(t *testing.T) {
 		"config.resources[1]":     func(c *guard.Config) { c.Resources[0].Pattern = "/orders/{id" },
 		"config.resources[2]":     func(c *guard.Config) { c.Resources[1].Pattern = "/orders/" },
 		"config.pdp.timeout_ms":   func(c *guard.Config) { c.PDP.Timeout = 0 },
+		"config.pdp.token":        func(c *guard.Config) { c.PDP.Token = "two words" },
+		"config.pdp.cert_file":    func(c *guard.Config) { c.PDP.TLS.Key = "/key.pem" },
 		"config.challenge.action": func(c *guard.Config) { c.Challenge.Always = true },
 	} {
 		cfg := config()

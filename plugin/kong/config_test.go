@@ -1,6 +1,7 @@
 package kong_test
 
 import (
+	"fmt"
 	"net/netip"
 	"strings"
 	"testing"
@@ -28,6 +29,21 @@ func TestAConfigurationComesWithItsDefaults(t *testing.T) {
 	if c.Mode != guard.Enforce || c.Identify != guard.Required || !c.Authorize || c.PDP.Timeout != 50*time.Millisecond || c.Challenge.Always ||
 		i.Skew != 30*time.Second || i.Algorithms[0] != "RS256" || i.Types[0] != "at+jwt" || i.Claims.Roles[0] != "roles" || c.Limits[0].Rate.Limit != 60 || c.RedisURL.Reveal() != "redis://r" {
 		t.Errorf("config %+v", c)
+	}
+}
+
+func TestADecisionPointComesWithWhatIsShownToIt(t *testing.T) {
+	t.Parallel()
+	text := strings.Replace(full, `"pdp":{"url":"http://pdp"}`, `"pdp":{"url":"https://pdp","token":"t-1","ca_file":"/ca","cert_file":"/cert","key_file":"/key"}`, 1)
+	c, err := kong.ParseConfig([]byte(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c.PDP.Token.Reveal() != "t-1" || c.PDP.TLS != (guard.PDPFiles{CA: "/ca", Cert: "/cert", Key: "/key"}) {
+		t.Errorf("pdp %+v, token %q", c.PDP, c.PDP.Token.Reveal())
+	}
+	if strings.Contains(fmt.Sprintf("%+v %#v", c, c), "t-1") {
+		t.Error("the token prints itself")
 	}
 }
 

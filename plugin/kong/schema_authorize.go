@@ -3,6 +3,7 @@ package kong
 import (
 	"time"
 
+	"github.com/gatehouse-auth/gatehouse/internal/telemetry"
 	"github.com/gatehouse-auth/gatehouse/plugin/guard"
 )
 
@@ -17,6 +18,10 @@ func authorizeFields() []object {
 			field("url", object{"type": "string", "referenceable": true}, "http://host:port or unix:///path"),
 			field("others", object{"type": "array", "default": []any{}, "elements": object{"type": "string", "referenceable": true}}, "decision points that decide alike, asked in this order when the first is not well"),
 			field("timeout_ms", integer(50, 1, 1000), "deadline of a decision, whoever makes it"),
+			field("token", object{"type": "string", "referenceable": true, "encrypted": true}, "shown to the decision points, for their PDP_TOKENS_FILE"),
+			field("ca_file", object{"type": "string"}, "PEM file of the authorities of decision points with https; without one, those of the system"),
+			field("cert_file", object{"type": "string"}, "PEM file of the certificate shown to decision points with https; read again for each connection"),
+			field("key_file", object{"type": "string"}, "PEM file of its private key"),
 			field("cache_ttl_ms", integer(1000, 0, 2000), "how long a decision may be remembered at most, where the decision point lets it be; 0 for never"),
 			field("cache_entries", integer(8192, 1, 1000000), "how many decisions are remembered, of at most 4 KB each"),
 		), "the decision point"),
@@ -38,6 +43,7 @@ func readAuthorize(v value, c *guard.Config) error {
 	pdp, obligations := v.at("pdp"), v.at("obligations")
 	c.PDP = guard.PDP{
 		URL: pdp.at("url").text(), Others: pdp.at("others").texts(), Timeout: milliseconds(pdp.at("timeout_ms")),
+		Token: telemetry.Secret(pdp.at("token").text()), TLS: guard.PDPFiles{CA: pdp.at("ca_file").text(), Cert: pdp.at("cert_file").text(), Key: pdp.at("key_file").text()},
 		Cache: guard.DecisionCache{TTL: milliseconds(pdp.at("cache_ttl_ms")), Entries: int(pdp.at("cache_entries").number())},
 	}
 	c.Obligations = guard.Obligations{
