@@ -61,7 +61,7 @@ func (e *Engine) Document(ctx context.Context, q dataapi.Question) (doc dataapi.
 	if err != nil {
 		return doc, errFailed.Because(fmt.Errorf("prepare: %w", err))
 	}
-	results, err := query.Eval(ctx, opts...)
+	results, err := e.eval(ctx, *query, opts...)
 	if err != nil {
 		return doc, errFailed.Because(placeOf(err))
 	}

@@ -1,10 +1,12 @@
 package engine_test
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"io/fs"
 	"reflect"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -180,6 +182,26 @@ decision := {"allow": 1} if input.resource.id == "malformed"
 		res, err := e.Evaluate(t.Context(), ask("x", id))
 		if res.Context.Outcome != want || res.Decision != (want == authzen.Permit) || (err != nil) != (want == authzen.Indeterminate) {
 			t.Errorf("%s: %+v, %v; want %s", id, res.Context, err, want)
+		}
+	}
+}
+
+// S56: an evaluation that finds no processor within its deadline has failed; the next ones go on when there is one.
+func TestWaitingForAProcessorEndsAtTheDeadline(t *testing.T) {
+	t.Parallel()
+	e := open(t, engine.Options{Deadline: time.Second, Policies: module(`decision := {"allow": true} if input.subject.id == "alice"`)})
+	leave := e.Occupy()
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+	defer cancel()
+	res, err := e.Evaluate(ctx, ask("x", "1"))
+	refused(t, res, err)
+	if doc, err := e.Document(ctx, question("gatehouse/authz/decision", nil)); err == nil || doc.Defined {
+		t.Errorf("%+v, %v", doc, err)
+	}
+	leave()
+	for range 3 * runtime.GOMAXPROCS(0) { // none is lost, whatever happens
+		if res, err := e.Evaluate(t.Context(), ask("x", "1")); err != nil || !res.Decision {
+			t.Fatalf("%+v, %v", res, err)
 		}
 	}
 }

@@ -21,6 +21,7 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"os"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -61,6 +62,7 @@ type Engine struct {
 	http    *http.Client
 	current atomic.Pointer[snapshot]
 	lookups lookup.Counts
+	slots   chan struct{} // held while a policy is evaluated; look-ups wait without one
 
 	keys         sync.Pool
 	hits, misses atomic.Uint64
@@ -95,7 +97,7 @@ func Open(ctx context.Context, opts Options) (*Engine, error) {
 	if opts.Log == nil {
 		opts.Log = slog.Default()
 	}
-	e := &Engine{opts: opts, files: opts.Policies, http: lookup.NewClient()}
+	e := &Engine{opts: opts, files: opts.Policies, http: lookup.NewClient(), slots: make(chan struct{}, runtime.GOMAXPROCS(0))}
 	if e.files == nil {
 		if opts.Dir == "" {
 			return nil, errors.New("engine: neither policies nor a folder of them")
@@ -142,6 +144,18 @@ func placeOf(err error) error {
 	default:
 		return fmt.Errorf("%s at %s:%d", e.Code, e.Location.File, e.Location.Row)
 	}
+}
+
+// eval evaluates when there is a processor for it. To have more evaluations under way than processors would make each of them
+// later; and those that wait here can be counted and bounded, where those in the scheduler's own queue cannot.
+func (e *Engine) eval(ctx context.Context, query rego.PreparedEvalQuery, opts ...rego.EvalOption) (rego.ResultSet, error) {
+	select {
+	case e.slots <- struct{}{}:
+	case <-ctx.Done():
+		return nil, fmt.Errorf("waiting for a processor: %w", ctx.Err())
+	}
+	defer func() { <-e.slots }()
+	return query.Eval(ctx, opts...)
 }
 
 // Evaluate decides. The context's time is the engine's own, whatever the request says. The answer carries the decision's id and
@@ -207,7 +221,7 @@ func (e *Engine) decide(ctx context.Context, snap *snapshot, r authzen.Request, 
 	}
 	ctx, cancel := context.WithTimeout(ctx, e.opts.Deadline)
 	defer cancel()
-	results, err := snap.query.Eval(ctx, rego.EvalParsedInput(input), rego.EvalTime(now), rego.EvalMetrics(metrics.NoOp()))
+	results, err := e.eval(ctx, snap.query, rego.EvalParsedInput(input), rego.EvalTime(now), rego.EvalMetrics(metrics.NoOp()))
 	if err != nil {
 		return false, errFailed.Because(placeOf(err))
 	}

@@ -19,3 +19,15 @@ func (e *Engine) Prepared() int {
 	defer d.mu.Unlock()
 	return len(d.queries)
 }
+
+// Occupy takes every processor that policies are evaluated on, until the answered function is called.
+func (e *Engine) Occupy() (leave func()) {
+	for range cap(e.slots) {
+		e.slots <- struct{}{}
+	}
+	return func() {
+		for range cap(e.slots) {
+			<-e.slots
+		}
+	}
+}

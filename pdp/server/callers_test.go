@@ -2,6 +2,7 @@ package server_test
 
 import (
 	"errors"
+	"io"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
@@ -159,8 +160,10 @@ func TestWhatThereIsNoRoomForIsRefusedAtOnce(t *testing.T) {
 	if w.Header().Get("Retry-After") != "1" {
 		t.Errorf("Retry-After %q", w.Header().Get("Retry-After"))
 	}
-	// A bad request needs no room.
-	wantProblem(t, s.ask(t, canary), http.StatusBadRequest, "bad_request")
+	// Nothing of what is refused is read or logged: that would cost what there is none of.
+	if w := s.do(t, "POST", authzen.Path, unread{t}); w.Code != http.StatusServiceUnavailable || s.log.Len() != 0 {
+		t.Errorf("%d, logged %s", w.Code, s.log)
+	}
 	for _, path := range []string{"/healthz", "/readyz", "/health", "/health?bundles", authzen.MetadataPath} {
 		if w := s.do(t, "GET", path, nil); w.Code != 200 {
 			t.Errorf("%s: %d", path, w.Code)
@@ -174,8 +177,62 @@ func TestWhatThereIsNoRoomForIsRefusedAtOnce(t *testing.T) {
 		}
 		<-e.entered
 	}
-	if meter.shed["authzen"] != 4 || meter.shed["data"] != 1 || meter.decided["authzen permit"] != 6 || meter.decided["data permit"] != 1 {
+	if meter.shed["authzen"] != 5 || meter.shed["data"] != 1 || meter.decided["authzen permit"] != 6 || meter.decided["data permit"] != 1 {
 		t.Errorf("counted %v shed, %v decided", meter.shed, meter.decided)
+	}
+}
+
+// unread is a body that nobody may read.
+type unread struct{ t *testing.T }
+
+func (u unread) Read([]byte) (int, error) {
+	u.t.Error("the body is read")
+	return 0, io.EOF
+}
+
+// A request that was let in and lost its place while its body arrived is refused too.
+func TestARequestThatArrivesSlowlyHoldsNoPlace(t *testing.T) {
+	t.Parallel()
+	e, meter := allowing(), newCounted()
+	e.block, e.entered = make(chan struct{}), make(chan struct{}, 10)
+	s := serveWith(e, server.Options{MaxConcurrent: 1, Meter: meter})
+	slow, rest := io.Pipe()
+	var under sync.WaitGroup
+	under.Go(func() {
+		wantProblem(t, s.do(t, "POST", authzen.Path, slow, "Content-Type", "application/json"), http.StatusServiceUnavailable, "overloaded")
+	})
+	if _, err := io.WriteString(rest, body[:20]); err != nil { // it is being read
+		t.Fatal(err)
+	}
+	under.Go(func() {
+		if w := s.ask(t, body); w.Code != 200 {
+			t.Errorf("%d %s", w.Code, w.Body)
+		}
+	})
+	<-e.entered
+	if _, err := io.WriteString(rest, body[20:]); err != nil {
+		t.Fatal(err)
+	}
+	if err := rest.Close(); err != nil {
+		t.Fatal(err)
+	}
+	within(t, "the slow one is refused", func() bool {
+		meter.mu.Lock()
+		defer meter.mu.Unlock()
+		return meter.shed["authzen"] == 1
+	})
+	close(e.block)
+	under.Wait()
+}
+
+func within(t *testing.T, what string, holds func() bool) {
+	t.Helper()
+	tick := time.NewTicker(2 * time.Millisecond)
+	defer tick.Stop()
+	for deadline := time.Now().Add(30 * time.Second); !holds(); <-tick.C {
+		if time.Now().After(deadline) {
+			t.Fatalf("not in time: %s", what)
+		}
 	}
 }
 

@@ -2,9 +2,12 @@ package server
 
 import (
 	"net/http"
+	"strings"
 	"sync/atomic"
 
 	"github.com/gatehouse-auth/gatehouse/internal/fault"
+	"github.com/gatehouse-auth/gatehouse/pdp/authzen"
+	"github.com/gatehouse-auth/gatehouse/pdp/dataapi"
 )
 
 // errOverloaded is what a request gets for which there is no room. It is refused at once: one that waited would be answered
@@ -30,14 +33,39 @@ func (g *gate) enter() bool {
 
 func (g *gate) leave() { g.now.Add(-1) }
 
-// admit enters the gate, or answers that there is no room. A request comes here once its body is read, so that one which
-// arrives slowly keeps nobody out.
+func (g *gate) full() bool { return g.now.Load() >= g.most }
+
+// shed refuses what asks for a decision while there is no room, before anything of it is read, checked or logged: a refusal must
+// cost far less than a decision. The meter counts it.
+func (s *server) shed(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if !s.gate.full() {
+			next.ServeHTTP(w, r)
+			return
+		}
+		switch p := r.URL.Path; {
+		case p == authzen.Path || p == authzen.BatchPath:
+			s.refuse(w, r, apiAuthZEN, problem)
+		case len(s.data) > 0 && (p == dataapi.Prefix || strings.HasPrefix(p, dataapi.Prefix+"/")):
+			s.refuse(w, r, apiData, dataRefusal)
+		default:
+			next.ServeHTTP(w, r)
+		}
+	})
+}
+
+func (s *server) refuse(w http.ResponseWriter, r *http.Request, api string, refuse refusal) {
+	s.Meter.Shed(api)
+	w.Header().Set("Retry-After", retryAfter)
+	refuse(w, r, errOverloaded)
+}
+
+// admit enters the gate, or answers that there is no room any more. A request comes here once its body is read, so that one
+// which arrives slowly keeps nobody out.
 func (s *server) admit(w http.ResponseWriter, r *http.Request, api string, refuse refusal) bool {
 	if s.gate.enter() {
 		return true
 	}
-	s.Meter.Shed(api)
-	w.Header().Set("Retry-After", retryAfter)
-	refuse(w, r, errOverloaded)
+	s.refuse(w, r, api, refuse)
 	return false
 }

@@ -108,7 +108,7 @@ func New(opts Options) http.Handler {
 	}
 	s.serveHealth(mux)
 	h := limitBody(opts.MaxBody, web.Mux(mux))
-	return echoRequestID(web.Trace(web.Log(opts.Log, web.Recover(opts.Log, web.SecurityHeaders(h)))))
+	return echoRequestID(web.Trace(s.shed(web.Log(opts.Log, web.Recover(opts.Log, web.SecurityHeaders(h))))))
 }
 
 func orDefault[T int | int64 | time.Duration](v, absent T) T {
