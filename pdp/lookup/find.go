@@ -107,7 +107,12 @@ func (s *Set) find(ctx context.Context, kind, id string) (map[string]any, Result
 		return found, Remembered, nil
 	}
 	// Callers that ask for the same object at the same moment share one request, which none of them can cancel alone.
-	result := s.flights.DoChan(kind+"\x00"+id, func() (any, error) {
+	result := s.flights.DoChan(kind+"\x00"+id, func() (shared any, err error) {
+		defer func() { // here a panic would end the program
+			if p := recover(); p != nil {
+				err = fmt.Errorf("look-up: panic: %T", p)
+			}
+		}()
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), spec.deadline)
 		defer cancel()
 		asked := s.now()
