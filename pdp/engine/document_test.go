@@ -179,6 +179,7 @@ decision := {"allow": 1} if input.resource.id == "malformed"
 	for id, want := range map[string]authzen.Outcome{
 		"yes": authzen.Permit, "no": authzen.Deny, "silent": authzen.Deny, "both": authzen.Deny, "other": authzen.NotApplicable, "malformed": authzen.Indeterminate,
 	} {
+		_, _ = e.Evaluate(t.Context(), ask("x", id)) // so that the next may be remembered
 		res, err := e.Evaluate(t.Context(), ask("x", id))
 		if res.Context.Outcome != want || res.Decision != (want == authzen.Permit) || (err != nil) != (want == authzen.Indeterminate) {
 			t.Errorf("%s: %+v, %v; want %s", id, res.Context, err, want)

@@ -251,6 +251,8 @@ type Stats struct {
 	Loads    uint64    // policies that came into force
 	Failures uint64    // policies that did not, each counted once
 	Lookups  map[lookup.Count]uint64
+
+	Hits, Misses uint64 // decisions that were remembered, or had to be made
 }
 
 // Stats tells how the engine is.
@@ -259,6 +261,7 @@ func (e *Engine) Stats() Stats {
 	defer e.telling.Unlock()
 	return Stats{
 		Revision: e.Revision(), Since: e.since, Newest: e.failure == nil, Loads: e.loads, Failures: e.failures, Lookups: e.lookups.All(),
+		Hits: e.hits.Load(), Misses: e.misses.Load(),
 	}
 }
 

@@ -83,11 +83,12 @@ var (
 	loads  = prometheus.NewDesc("gatehouse_pdp_policy_loads_total", "Policies by result: loaded, or failed and not in force.", []string{"result"}, nil)
 	asked  = prometheus.NewDesc("gatehouse_pdp_lookups_total", "Look-ups by resource type and result: remembered, found, missing (there is no such object) or failed.",
 		[]string{"resource_type", "result"}, nil)
+	recalled = prometheus.NewDesc("gatehouse_pdp_cache_lookups_total", "Decisions by whether they were remembered (hit) or had to be made (miss).", []string{"result"}, nil)
 )
 
 // Describe implements prometheus.Collector.
 func (c collector) Describe(to chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{info, age, newest, loads, asked} {
+	for _, d := range []*prometheus.Desc{info, age, newest, loads, asked, recalled} {
 		to <- d
 	}
 }
@@ -106,6 +107,8 @@ func (c collector) Collect(to chan<- prometheus.Metric) {
 	gauge(newest, number(s.Newest))
 	counter(loads, s.Loads, "loaded")
 	counter(loads, s.Failures, "failed")
+	counter(recalled, s.Hits, "hit")
+	counter(recalled, s.Misses, "miss")
 	for of, n := range s.Lookups {
 		counter(asked, n, of.Kind, string(of.Result))
 	}

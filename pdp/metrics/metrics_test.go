@@ -21,7 +21,7 @@ func filled() *metrics.Registry {
 	began := time.Date(2026, 3, 3, 10, 0, 0, 0, time.UTC)
 	m := metrics.New(func() engine.Stats {
 		return engine.Stats{
-			Revision: "r-1", Since: began, Loads: 2, Failures: 1,
+			Revision: "r-1", Since: began, Loads: 2, Failures: 1, Hits: 9, Misses: 4,
 			Lookups: map[lookup.Count]uint64{{Kind: "order", Result: lookup.Found}: 3, {Kind: "order", Result: lookup.Failed}: 1},
 		}
 	}, func() time.Time { return began.Add(90 * time.Second) })
@@ -61,6 +61,8 @@ func TestAScrapeTellsHowItDecidedAndHowThePoliciesAre(t *testing.T) {
 		`gatehouse_pdp_policy_newest 0`,
 		`gatehouse_pdp_policy_loads_total{result="loaded"} 2`,
 		`gatehouse_pdp_policy_loads_total{result="failed"} 1`,
+		`gatehouse_pdp_cache_lookups_total{result="hit"} 9`,
+		`gatehouse_pdp_cache_lookups_total{result="miss"} 4`,
 		`gatehouse_pdp_lookups_total{resource_type="order",result="found"} 3`,
 		`gatehouse_pdp_lookups_total{resource_type="order",result="failed"} 1`,
 	} {
