@@ -111,6 +111,7 @@ func dataPDP(t *testing.T) *httptest.Server {
 
 // The answers of errors are compared by status and code: their texts are for people, and OPA's repeat what was sent.
 func TestTheDataAPIAnswersAsOPADoes(t *testing.T) {
+	t.Parallel()
 	cases := readDataCases(t)
 	if base := os.Getenv("GATEHOUSE_OPA_URL"); base != "" {
 		record(t, base, cases)
