@@ -1,5 +1,6 @@
-// Package challenge makes clients prove that they are worth serving: ALTCHA proofs of work, issued and checked here, bound
-// to an action, a route and the client's network, and spent once across all processes.
+// Package challenge makes clients prove that they are worth serving: ALTCHA proofs of work, issued and checked here, and the
+// hosted CAPTCHAs, which their providers check. Each is bound to an action, and spent once across all processes; a proof of
+// work also to a route, the client's network and a time. What is solved gives a clearance for a while.
 package challenge
 
 import (
@@ -29,7 +30,8 @@ type Bind struct {
 // Options of a Challenger.
 type Options struct {
 	Secret    telemetry.Secret // signs challenges; the same in all processes; at least 32 bytes
-	MaxNumber int64            // the work: half of this many SHA-256 hashes on average
+	MaxNumber int64            // the work at no risk: half of this many SHA-256 hashes on average
+	RiskyWork int64            // the same at full risk, 100; between them it grows with the risk. 0 for MaxNumber
 	TTL       time.Duration    // from issue to expiry
 	Redis     redis.UniversalClient
 	Now       func() time.Time
@@ -44,7 +46,6 @@ var (
 const (
 	maxPayload = 4 << 10 // bytes
 	minSecret  = 32      // bytes
-	prefix     = "gatehouse:challenge:"
 )
 
 // Challenger issues and spends challenges. It is safe for concurrent use.
@@ -57,6 +58,8 @@ func New(o Options) (*Challenger, error) {
 		return nil, fmt.Errorf("secret: at least %d bytes", minSecret)
 	case o.MaxNumber < 1:
 		return nil, errors.New("max_number: at least 1")
+	case o.RiskyWork != 0 && o.RiskyWork < o.MaxNumber:
+		return nil, errors.New("risk.max_number: at least max_number")
 	case o.TTL < time.Second:
 		return nil, errors.New("ttl_seconds: at least 1")
 	}
@@ -72,11 +75,11 @@ type Challenge struct {
 	Signature string `json:"signature"`
 }
 
-// Issue makes a challenge that is good for b until it expires.
-func (c *Challenger) Issue(_ context.Context, b Bind) (any, error) {
+// Issue makes a challenge that is good for b until it expires. The work follows the risk, 0 to 100.
+func (c *Challenger) Issue(_ context.Context, b Bind, risk int) (any, error) {
 	expires := c.Now().Add(c.TTL)
 	made, err := altcha.CreateChallenge(altcha.ChallengeOptions{
-		MaxNumber: c.MaxNumber, HMACKey: c.Secret.Reveal(), Expires: &expires, Params: b.params(),
+		MaxNumber: c.work(risk), HMACKey: c.Secret.Reveal(), Expires: &expires, Params: b.params(),
 	})
 	if err != nil {
 		return nil, ErrUnavailable.Because(err)
@@ -84,25 +87,18 @@ func (c *Challenger) Issue(_ context.Context, b Bind) (any, error) {
 	return Challenge{made.Algorithm, made.Challenge, made.MaxNumber, made.Salt, made.Signature}, nil
 }
 
+func (c *Challenger) work(risk int) int64 {
+	return c.MaxNumber + max(c.RiskyWork-c.MaxNumber, 0)*int64(min(max(risk, 0), 100))/100
+}
+
 func (b Bind) params() url.Values {
 	return url.Values{"action": {b.Action}, "route": {b.Route}, "network": {network(b.Addr)}}
 }
 
-func network(a netip.Addr) string {
-	bits := 24
-	if a = a.Unmap(); a.Is6() {
-		bits = 64
-	}
-	p, err := a.Prefix(bits)
-	if err != nil { // the zero Addr
-		return "unknown"
-	}
-	return p.String()
-}
-
-// Spend takes the solved payload (base64 of ALTCHA's JSON object). It answers ErrInvalid for one that is not solved, not
-// for b, expired or already spent, and ErrUnavailable when nobody can say whether it is spent.
-func (c *Challenger) Spend(ctx context.Context, payload string, b Bind) error {
+// Spend takes the solved payload (base64 of ALTCHA's JSON object) for the request of that id ("" for none). It answers
+// ErrInvalid for one that is not solved, not for b, expired or already spent, and ErrUnavailable when nobody can say whether
+// it is spent.
+func (c *Challenger) Spend(ctx context.Context, payload string, b Bind, request string) error {
 	p, err := parse(payload)
 	if err != nil {
 		return ErrInvalid.Because(err)
@@ -116,14 +112,7 @@ func (c *Challenger) Spend(ctx context.Context, payload string, b Bind) error {
 	if err != nil {
 		return ErrInvalid.Because(err)
 	}
-	fresh, err := c.Redis.SetNX(ctx, prefix+p.Challenge, 1, left+time.Second).Result()
-	if err != nil {
-		return ErrUnavailable.Because(err)
-	}
-	if !fresh {
-		return ErrInvalid.Because(errors.New("spent"))
-	}
-	return nil
+	return spend(ctx, c.Redis, p.Challenge, request, left+time.Second)
 }
 
 // bound checks that the signed salt is for b and answers how long it is still good.

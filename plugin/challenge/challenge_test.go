@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"net/netip"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -40,7 +41,7 @@ func open(t testing.TB, url string, now func() time.Time) *challenge.Challenger 
 
 func solve(t testing.TB, c *challenge.Challenger, b challenge.Bind) string {
 	t.Helper()
-	issued, err := c.Issue(t.Context(), b)
+	issued, err := c.Issue(t.Context(), b, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -77,7 +78,7 @@ func TestASolutionIsSpentOnce(t *testing.T) {
 			var wg sync.WaitGroup
 			for i := range 20 {
 				wg.Go(func() {
-					switch err := edges[i%2].Spend(t.Context(), payload, bind); {
+					switch err := edges[i%2].Spend(t.Context(), payload, bind, ""); {
 					case err == nil:
 						passed.Add(1)
 					case !errors.Is(err, challenge.ErrInvalid):
@@ -110,17 +111,17 @@ func TestASolutionIsGoodForOneThing(t *testing.T) {
 		"another network": other(func(b *challenge.Bind) { b.Addr = netip.MustParseAddr("192.0.3.7") }),
 		"no address":      other(func(b *challenge.Bind) { b.Addr = netip.Addr{} }),
 	} {
-		if err := c.Spend(t.Context(), solve(t, c, bind), b); !errors.Is(err, challenge.ErrInvalid) {
+		if err := c.Spend(t.Context(), solve(t, c, bind), b, ""); !errors.Is(err, challenge.ErrInvalid) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
 	near := other(func(b *challenge.Bind) { b.Addr = netip.MustParseAddr("::ffff:192.0.2.99") })
-	if err := c.Spend(t.Context(), solve(t, c, bind), near); err != nil {
+	if err := c.Spend(t.Context(), solve(t, c, bind), near, ""); err != nil {
 		t.Errorf("another address of the same network: %v", err)
 	}
 	late := solve(t, c, bind)
 	ahead.Store(int64(5 * time.Minute))
-	if err := c.Spend(t.Context(), late, bind); !errors.Is(err, challenge.ErrInvalid) {
+	if err := c.Spend(t.Context(), late, bind, ""); !errors.Is(err, challenge.ErrInvalid) {
 		t.Errorf("expired: %v", err)
 	}
 }
@@ -148,12 +149,67 @@ func TestAForgedSolutionIsRefused(t *testing.T) {
 		"a later expiry":    spoil(func(p *altcha.Payload) { p.Salt = strings.Replace(p.Salt, "expires=1", "expires=9", 1) }),
 		"another algorithm": spoil(func(p *altcha.Payload) { p.Algorithm = "SHA-1" }),
 	} {
-		if err := c.Spend(t.Context(), bad, bind); !errors.Is(err, challenge.ErrInvalid) {
+		if err := c.Spend(t.Context(), bad, bind, ""); !errors.Is(err, challenge.ErrInvalid) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	if err := c.Spend(t.Context(), encode(t, good), bind); err != nil {
+	if err := c.Spend(t.Context(), encode(t, good), bind, ""); err != nil {
 		t.Errorf("the same unspoiled: %v", err)
+	}
+}
+
+// S14: digits moved from the number to the signed text hash alike; they must buy neither time nor a second use.
+func TestASplicedSolutionBuysNothing(t *testing.T) {
+	t.Parallel()
+	c := open(t, testenv.Redis(t), time.Now)
+	var good altcha.Payload
+	for good.Number < 10 { // it takes two digits
+		data, err := base64.StdEncoding.DecodeString(solve(t, c, bind))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := json.Unmarshal(data, &good); err != nil {
+			t.Fatal(err)
+		}
+	}
+	digits := strconv.FormatInt(good.Number, 10)
+	if digits[1] == '0' {
+		t.Skip("a number with a leading zero is another number")
+	}
+	spliced := good
+	spliced.Salt += digits[:1]
+	spliced.Number, _ = strconv.ParseInt(digits[1:], 10, 64)
+	passed := 0
+	for _, p := range []altcha.Payload{spliced, good} {
+		if c.Spend(t.Context(), encode(t, p), bind, "") == nil {
+			passed++
+		}
+	}
+	if passed != 1 {
+		t.Errorf("%d uses, want 1", passed)
+	}
+}
+
+// The work follows the risk, between two bounds.
+func TestTheWorkFollowsTheRisk(t *testing.T) {
+	t.Parallel()
+	o := challenge.Options{Secret: secret, MaxNumber: 1000, RiskyWork: 11000, TTL: time.Minute, Now: time.Now}
+	c, err := challenge.New(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for risk, want := range map[int]int64{-5: 1000, 0: 1000, 50: 6000, 100: 11000, 1000: 11000} {
+		issued, err := c.Issue(t.Context(), bind, risk)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := issued.(challenge.Challenge).MaxNumber; got != want {
+			t.Errorf("risk %d: work %d, want %d", risk, got, want)
+		}
+	}
+	o.RiskyWork = 999
+	if _, err := challenge.New(o); err == nil || !strings.Contains(err.Error(), "risk.max_number") {
+		t.Errorf("less work for more risk: %v", err)
 	}
 }
 
@@ -164,7 +220,7 @@ func TestWithoutRedisNoSolutionPasses(t *testing.T) {
 	c := open(t, "redis://"+m.Addr(), time.Now)
 	payload := solve(t, c, bind)
 	m.Close()
-	if err := c.Spend(t.Context(), payload, bind); !errors.Is(err, challenge.ErrUnavailable) {
+	if err := c.Spend(t.Context(), payload, bind, ""); !errors.Is(err, challenge.ErrUnavailable) {
 		t.Errorf("error %v, want challenge_unavailable", err)
 	}
 }
@@ -181,7 +237,7 @@ func FuzzSpend(f *testing.F) {
 	c := open(f, "redis://127.0.0.1:1", time.Now)
 	f.Add("eyJhbGdvcml0aG0iOiJTSEEtMjU2In0=")
 	f.Fuzz(func(t *testing.T, payload string) {
-		if err := c.Spend(t.Context(), payload, bind); err == nil {
+		if err := c.Spend(t.Context(), payload, bind, ""); err == nil {
 			t.Errorf("%q passed", payload)
 		}
 	})
