@@ -225,6 +225,26 @@ func TestExitAnswersAndNothingReachesTheUpstream(t *testing.T) {
 	}
 }
 
+func TestCookiesOfPluginAndUpstreamReachTheClient(t *testing.T) {
+	t.Parallel()
+	f := newFake(t, func(p *peer) {
+		h, _ := structpb.NewStruct(map[string]any{"Set-Cookie": "plugin=1", "X-Who": "plugin"})
+		_ = p.ask("kong.response.set_headers", h, nil)
+	})
+	a := upstream(t, func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Set-Cookie", "upstream=1")
+		w.Header().Set("X-Who", "upstream")
+	})
+	s := serve(t, testConfig, f, map[string]string{"a:1": a, "b:2": a})
+	resp, _ := get(t, s.URL+"/things")
+	if got := fmt.Sprint(resp.Header.Values("Set-Cookie")); got != "[plugin=1 upstream=1]" {
+		t.Errorf("cookies %s", got)
+	}
+	if got := fmt.Sprint(resp.Header.Values("X-Who")); got != "[plugin]" {
+		t.Errorf("X-Who %s", got)
+	}
+}
+
 // S56, S57: without its plugin a route answers 500, and after the plugin's return the request passes again.
 func TestLostPluginFailsClosedAndHeals(t *testing.T) {
 	t.Parallel()

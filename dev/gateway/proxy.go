@@ -101,8 +101,10 @@ func (g *Gateway) forward(w http.ResponseWriter, r *http.Request, ex *exchange, 
 			}
 		},
 		ModifyResponse: func(resp *http.Response) error {
-			for name := range ex.response { // what the plugin set stands
-				resp.Header.Del(name)
+			for name := range ex.response { // what the plugin set stands; cookies stand beside each other, as in nginx
+				if name != "Set-Cookie" {
+					resp.Header.Del(name)
+				}
 			}
 			return nil
 		},

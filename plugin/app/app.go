@@ -12,6 +12,7 @@ import (
 
 	"github.com/gatehouse-auth/gatehouse/assertion"
 	"github.com/gatehouse-auth/gatehouse/internal/jose"
+	"github.com/gatehouse-auth/gatehouse/plugin/challenge"
 	"github.com/gatehouse-auth/gatehouse/plugin/guard"
 	"github.com/gatehouse-auth/gatehouse/plugin/introspect"
 	"github.com/gatehouse-auth/gatehouse/plugin/kong"
@@ -44,6 +45,7 @@ type App struct {
 	verifiers map[string]*guard.Issuers
 	askers    []*introspect.Client
 	pdps      map[string]*points
+	failures  *challenge.Failures
 	parts     []part
 	metrics   *metrics.Registry
 	asserter  *assertion.Signer
@@ -66,6 +68,7 @@ func New(o Options) *App {
 		tokens: remember.New(memory - memory/8), badTokens: remember.New(memory / 8),
 		now: o.Now, log: o.Log, asserter: o.Asserter, limitMemory: o.LimitMemory,
 		redis: map[string]*store{}, keys: map[keySource]*jose.RemoteKeys{}, verifiers: map[string]*guard.Issuers{}, pdps: map[string]*points{},
+		failures: challenge.NewFailures(o.Now),
 	}
 	a.metrics = metrics.New(a.state)
 	return a

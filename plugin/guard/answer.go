@@ -49,7 +49,22 @@ func (g *Guard) deny(s *state, err error) Verdict {
 	if f.Code == fault.Limited {
 		limitHeaders(header, s.limits)
 	}
+	if s.issued != nil && g.wantsPage(s) {
+		if page := g.challengePage(s, header); page != nil {
+			body = page
+		}
+	}
 	return Verdict{Status: p.Status, Header: header, Body: body, Decision: s.decision}
+}
+
+// serve answers by the edge itself.
+func (g *Guard) serve(s *state) Verdict {
+	s.decision.Stage, s.decision.Code, s.decision.Allowed = stageChallenge, "served", true
+	v := *s.served
+	maps.Copy(v.Header, s.response)
+	v.Header[principal.HeaderDecision] = s.decision.ID
+	v.Decision = s.decision
+	return v
 }
 
 // logDenial writes one line for a failed check, which is one for a denied request; it holds neither token nor query (S67).
@@ -62,7 +77,7 @@ func (g *Guard) logDenial(ctx context.Context, s *state, failed failure) {
 		level = slog.LevelError
 	}
 	g.Log.Log(ctx, level, "request denied", "decision_id", d.ID, "code", f.Reason, "stage", failed.stage, "observed", d.Observed, "reasons", d.Reasons,
-		"route", d.Route, "method", s.Method, "path", s.Path, "subject", d.Subject, "address", s.Addr.String(), "trace_id", d.TraceID, "error", failed.err)
+		"route", d.Route, "method", s.Method, "path", s.Path, "risk", s.risk, "subject", d.Subject, "address", s.Addr.String(), "trace_id", d.TraceID, "error", failed.err)
 }
 
 func (g *Guard) logPanic(ctx context.Context, s *state, p any) {

@@ -61,13 +61,16 @@ func (c Config) corsRule() *corsRule {
 		return nil
 	}
 	headers := slices.Clone(c.CORS.Headers)
-	if c.Challenge.Always {
+	expose := append([]string{"X-Gatehouse-Decision", "RateLimit", "RateLimit-Policy", "Retry-After", "WWW-Authenticate"}, c.CORS.Expose...)
+	if c.Challenge.on() {
 		headers = append(headers, "X-Gatehouse-Challenge")
+		if c.Challenge.Clearance.TTL > 0 && c.Challenge.Clearance.By.header() {
+			headers, expose = append(headers, clearanceHeader), append(expose, clearanceHeader)
+		}
 	}
 	if c.DPoP.on() {
 		headers = append(headers, "DPoP")
 	}
-	expose := append([]string{"X-Gatehouse-Decision", "RateLimit", "RateLimit-Policy", "Retry-After", "WWW-Authenticate"}, c.CORS.Expose...)
 	return &corsRule{
 		CORS: c.CORS, any: slices.Contains(c.CORS.Origins, "*"), methods: strings.Join(c.CORS.Methods, ", "), headers: strings.Join(headers, ", "),
 		expose: strings.Join(expose, ", "), maxAge: strconv.Itoa(int(c.CORS.MaxAge / time.Second)),
@@ -100,7 +103,7 @@ func (c *corsRule) mark(r Request, v *Verdict) {
 		header = v.Respond
 	}
 	if !c.any {
-		header["Vary"] = "Origin"
+		header["Vary"] = strings.Join(slices.DeleteFunc([]string{header["Vary"], "Origin"}, func(s string) bool { return s == "" }), ", ")
 	}
 	origin, ok := c.origin(r)
 	if !ok {

@@ -122,7 +122,7 @@ func TestAConfigurationThatWouldCheckNothingIsRefused(t *testing.T) {
 		"config.pdp.timeout_ms":   func(c *guard.Config) { c.PDP.Timeout = 0 },
 		"config.pdp.token":        func(c *guard.Config) { c.PDP.Token = "two words" },
 		"config.pdp.cert_file":    func(c *guard.Config) { c.PDP.TLS.Key = "/key.pem" },
-		"config.challenge.action": func(c *guard.Config) { c.Challenge.Always = true },
+		"config.challenge.action": func(c *guard.Config) { c.Challenge.When = guard.Always },
 	} {
 		cfg := config()
 		change(&cfg)

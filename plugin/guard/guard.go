@@ -16,6 +16,7 @@ import (
 	"github.com/gatehouse-auth/gatehouse/internal/principal"
 	"github.com/gatehouse-auth/gatehouse/internal/web"
 	"github.com/gatehouse-auth/gatehouse/pdp/authzen"
+	"github.com/gatehouse-auth/gatehouse/plugin/challenge"
 	"github.com/gatehouse-auth/gatehouse/plugin/decide"
 	"github.com/gatehouse-auth/gatehouse/plugin/limit"
 )
@@ -28,6 +29,8 @@ type Parts struct {
 	Proofs       Proofs
 	Limiter      Limiter
 	Challenger   Challenger
+	Clearances   *challenge.Clearances // nil: a solution is good for one request
+	Failures     Failures              // nil: nobody's failures are remembered
 	Decider      Decider
 	Decisions    *decide.Cache // nil: every decision is asked for
 	Now          func() time.Time
@@ -42,6 +45,7 @@ type Meter interface {
 	Passed(stage string, took time.Duration) // a request was in a stage, whatever came of it
 	Failed(route, stage, reason string)      // a check was not passed; several for one request in observe mode
 	Behind(route string)                     // a request went on though it is not known which sessions have ended
+	Challenged(route, result string)         // what became of a request that may have had to solve a challenge
 	Decided(d *Decision)                     // once for each request
 }
 
@@ -60,7 +64,7 @@ type Guard struct {
 	limits   []limitRule
 	cors     *corsRule
 
-	saidBehind atomic.Int64 // UnixMilli
+	saidBehind, saidUnproved atomic.Int64 // UnixMilli
 
 	upstreamHeaders, responseHeaders []string // that decisions may set
 }
@@ -109,6 +113,7 @@ type Decision struct {
 // preflight, 303 to the log-in, or 4xx and 5xx), Header and Body.
 type Verdict struct {
 	Forward    bool
+	Served     bool              // not forwarded and not denied: the edge itself has what was asked for
 	SetHeaders map[string]string // every identity header, always; "" where nothing is known
 	Respond    map[string]string // headers for the client on the upstream's answer; nil for none
 	Status     int
@@ -128,6 +133,8 @@ type state struct {
 	limits      []limit.State
 	counted     bool              // against the limits
 	issued      any               // a challenge to solve
+	risk        int               // 0 to 100
+	served      *Verdict          // the edge's own answer, which ends the way
 	response    map[string]string // headers for the client, whether the request is forwarded or answered
 	target      target
 	need        *authzen.Need
@@ -185,7 +192,9 @@ func (g *Guard) Check(ctx context.Context, r Request) (v Verdict) {
 
 // decided goes the way and answers what it led to.
 func (g *Guard) decided(ctx context.Context, s *state) Verdict {
-	g.through(ctx, s)
+	if s.served = asset(&s.Request); s.served == nil {
+		g.through(ctx, s)
+	}
 	g.identifyDecision(s)
 	if len(s.failed) == 0 && s.preflighted {
 		s.decision.Stage, s.decision.Code, s.decision.Allowed = stageCORS, "preflight", true
@@ -193,6 +202,9 @@ func (g *Guard) decided(ctx context.Context, s *state) Verdict {
 			return g.permit(s)
 		}
 		return g.forward(s)
+	}
+	if len(s.failed) == 0 && s.served != nil {
+		return g.serve(s)
 	}
 	if len(s.failed) == 0 {
 		s.decision.Stage, s.decision.Code, s.decision.Allowed = stageForward, "allowed", true
@@ -217,8 +229,9 @@ func (g *Guard) identifyDecision(s *state) {
 	}
 }
 
-// count tells the meter what became of the request.
+// count remembers what the request failed at, and tells the meter what became of it.
 func (g *Guard) count(s *state) {
+	g.remember(s)
 	if g.Meter == nil {
 		return
 	}
@@ -306,7 +319,7 @@ func (g *Guard) through(ctx context.Context, s *state) {
 				return
 			}
 		}
-		if s.preflighted {
+		if s.preflighted || s.served != nil {
 			return
 		}
 	}

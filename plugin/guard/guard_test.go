@@ -59,8 +59,8 @@ func (w *world) Spent(k []limit.Key) []limit.State {
 	return w.spent(k)
 }
 func (w *world) Active(context.Context, string, principal.Principal) (bool, error) { return w.active() }
-func (w *world) Issue(context.Context, challenge.Bind) (any, error)                { return "solve this", nil }
-func (w *world) Spend(context.Context, string, challenge.Bind) error               { return w.spend }
+func (w *world) Issue(context.Context, challenge.Bind, int) (any, error)           { return "solve this", nil }
+func (w *world) Spend(context.Context, string, challenge.Bind, string) error       { return w.spend }
 func (w *world) Decide(_ context.Context, r authzen.Request) (authzen.Response, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -187,7 +187,7 @@ func TestWhateverFailsIsADenialOfItsOwn(t *testing.T) {
 			w.take = func([]limit.Key) (limit.Result, error) { return limit.Result{}, errors.New("x") }
 		}, status: 500, code: "guard_failed"},
 		"limit panics":        {world: func(w *world) { w.take = func([]limit.Key) (limit.Result, error) { panic("x") } }, status: 500, code: "guard_failed"},
-		"no challenge":        {config: func(c *guard.Config) { c.Challenge = guard.Challenge{Always: true, Action: "a"} }, status: 403, code: "challenge_required"},
+		"no challenge":        {config: func(c *guard.Config) { c.Challenge = guard.Challenge{When: guard.Always, Action: "a"} }, status: 403, code: "challenge_required"},
 		"policy away":         {world: decides(authzen.Response{Decision: true}, fault.New(fault.Unavailable, "x").Named("policy_unavailable")), status: 503, code: "policy_unavailable"},
 		"policy fails oddly":  {world: decides(authzen.Response{Decision: true}, errors.New("x")), status: 500, code: "guard_failed"},
 		"denied":              {world: decides(authzen.Response{Context: &authzen.ResponseContext{Reasons: []string{"not_owner"}}}, nil), status: 403, code: "forbidden"},
@@ -320,7 +320,7 @@ func TestAWrongSolutionGetsAFreshChallenge(t *testing.T) {
 	t.Parallel()
 	w := calm()
 	w.spend = challenge.ErrInvalid
-	g := build(t, w, func(c *guard.Config) { c.Challenge = guard.Challenge{Always: true, Action: "a"} })
+	g := build(t, w, func(c *guard.Config) { c.Challenge = guard.Challenge{When: guard.Always, Action: "a"} })
 	solved := request(func(r *guard.Request) { r.Header["x-gatehouse-challenge"] = []string{"payload"} })
 	if p := problem(t, g.Check(t.Context(), solved)); p.Code != "challenge_invalid" || p.Challenge != "solve this" {
 		t.Errorf("problem %+v", p)
@@ -381,7 +381,7 @@ func TestTheTraceOfTheRequestIsKept(t *testing.T) {
 func TestAConfigurationIsRefusedWithThePathOfEachFault(t *testing.T) {
 	t.Parallel()
 	bad := guard.Config{
-		Identify: guard.Required, Authorize: true, Challenge: guard.Challenge{Always: true},
+		Identify: guard.Required, Authorize: true, Challenge: guard.Challenge{When: guard.Always},
 		Limits:    []guard.Limit{{Name: "a b", Key: guard.ByAddress}, {Name: "a b", Key: guard.ByAddress}},
 		Resources: []guard.Resource{{Pattern: "orders"}},
 	}

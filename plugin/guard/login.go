@@ -60,10 +60,15 @@ func (g *Guard) redirects(s *state, f *fault.Error) bool {
 			return false // it would go round in circles
 		}
 	}
-	if mode := s.Header["sec-fetch-mode"]; len(mode) > 0 {
+	return s.navigates()
+}
+
+// navigates reports whether a person's browser opens a page, as far as its headers tell.
+func (r Request) navigates() bool {
+	if mode := r.Header["sec-fetch-mode"]; len(mode) > 0 {
 		return mode[0] == "navigate"
 	}
-	for _, accept := range s.Header["accept"] {
+	for _, accept := range r.Header["accept"] {
 		if strings.Contains(strings.ToLower(accept), "text/html") {
 			return true
 		}

@@ -14,11 +14,14 @@ import (
 )
 
 // meter writes down what it is told.
-type meter struct{ passed, failed, decided, behind []string }
+type meter struct{ passed, failed, decided, behind, challenged []string }
 
 func (m *meter) Passed(stage string, _ time.Duration) { m.passed = append(m.passed, stage) }
 func (m *meter) Failed(route, stage, reason string) {
 	m.failed = append(m.failed, route+" "+stage+" "+reason)
+}
+func (m *meter) Challenged(route, result string) {
+	m.challenged = append(m.challenged, route+" "+result)
 }
 func (m *meter) Behind(route string) { m.behind = append(m.behind, route) }
 func (m *meter) Decided(d *guard.Decision) {

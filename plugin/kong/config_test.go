@@ -26,7 +26,7 @@ func TestAConfigurationComesWithItsDefaults(t *testing.T) {
 		t.Fatal(err)
 	}
 	i := c.Issuers[0]
-	if c.Mode != guard.Enforce || c.Identify != guard.Required || !c.Authorize || c.PDP.Timeout != 50*time.Millisecond || c.Challenge.Always ||
+	if c.Mode != guard.Enforce || c.Identify != guard.Required || !c.Authorize || c.PDP.Timeout != 50*time.Millisecond || c.Challenge.When != guard.Never ||
 		i.Skew != 30*time.Second || i.Algorithms[0] != "RS256" || i.Types[0] != "at+jwt" || i.Claims.Roles[0] != "roles" || c.Limits[0].Rate.Limit != 60 || c.RedisURL.Reveal() != "redis://r" {
 		t.Errorf("config %+v", c)
 	}

@@ -244,7 +244,7 @@ func check(ctx context.Context, h Handler, phase string, r guard.Request) (v gua
 		return guard.Verdict{}, fmt.Errorf("event %q was not declared", phase)
 	}
 	v = h.Check(ctx, r)
-	if !v.Forward && v.Status < 400 && v.Status != http.StatusNoContent && v.Status != http.StatusSeeOther {
+	if !v.Forward && !v.Served && v.Status < 400 && v.Status != http.StatusNoContent && v.Status != http.StatusSeeOther {
 		return guard.Verdict{}, fmt.Errorf("neither forwarded nor denied: status %d", v.Status)
 	}
 	return v, nil

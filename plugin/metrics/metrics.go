@@ -17,11 +17,12 @@ import (
 // Registry counts what guards do (guard.Meter) and asks the parts how they are when it is scraped. It is safe for concurrent
 // use.
 type Registry struct {
-	registry *prometheus.Registry
-	requests *prometheus.CounterVec
-	failures *prometheus.CounterVec
-	behind   *prometheus.CounterVec
-	stages   map[string]prometheus.Observer
+	registry   *prometheus.Registry
+	requests   *prometheus.CounterVec
+	failures   *prometheus.CounterVec
+	behind     *prometheus.CounterVec
+	challenged *prometheus.CounterVec
+	stages     map[string]prometheus.Observer
 }
 
 // buckets span what a stage takes: from a look-up in memory to a decision point at its deadline.
@@ -43,6 +44,10 @@ func New(parts func() Parts) *Registry {
 			Name: "gatehouse_behind_requests_total",
 			Help: "Requests by route that went on though it was not known which sessions had ended lately.",
 		}, []string{"route"}),
+		challenged: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "gatehouse_challenges_total",
+			Help: "Requests of routes with a challenge, by route and result (calm, cleared, solved, unproved, set, wrong, unchecked).",
+		}, []string{"route", "result"}),
 		stages: map[string]prometheus.Observer{},
 	}
 	took := prometheus.NewHistogramVec(prometheus.HistogramOpts{
@@ -52,7 +57,7 @@ func New(parts func() Parts) *Registry {
 		r.stages[stage] = took.WithLabelValues(stage)
 	}
 	r.registry.MustRegister(
-		r.requests, r.failures, r.behind, took, collector{parts},
+		r.requests, r.failures, r.behind, r.challenged, took, collector{parts},
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 	)
 	return r
@@ -77,6 +82,11 @@ func (r *Registry) Failed(route, stage, reason string) {
 
 // Behind implements guard.Meter.
 func (r *Registry) Behind(route string) { r.behind.WithLabelValues(route).Inc() }
+
+// Challenged implements guard.Meter.
+func (r *Registry) Challenged(route, result string) {
+	r.challenged.WithLabelValues(route, result).Inc()
+}
 
 // Passed implements guard.Meter.
 func (r *Registry) Passed(stage string, took time.Duration) {

@@ -29,6 +29,7 @@ func filled() *metrics.Registry {
 	m.Decided(&guard.Decision{Route: "orders", Code: "forbidden"})
 	m.Decided(&guard.Decision{Route: "orders", Code: "session_revoked", Observed: true})
 	m.Failed("orders", "alive", "session_revoked")
+	m.Challenged("login", "solved")
 	m.Passed("identify", 3*time.Microsecond)
 	m.Passed("no such stage", time.Second)
 	return m
@@ -57,6 +58,7 @@ func TestAScrapeTellsWhatWasDecidedAndHowThePartsAre(t *testing.T) {
 		`gatehouse_requests_total{decision="allowed",reason="allowed",route="orders"} 1`,
 		`gatehouse_requests_total{decision="denied",reason="forbidden",route="orders"} 1`,
 		`gatehouse_requests_total{decision="observed",reason="session_revoked",route="orders"} 1`,
+		`gatehouse_challenges_total{result="solved",route="login"} 1`,
 		`gatehouse_failed_checks_total{reason="session_revoked",route="orders",stage="alive"} 1`,
 		`gatehouse_stage_duration_seconds_bucket{stage="identify",le="5e-06"} 1`,
 		`gatehouse_stage_duration_seconds_bucket{stage="identify",le="2.5e-06"} 0`,
