@@ -82,10 +82,6 @@ func start(t *testing.T) *edge {
 // run runs the edge with the configuration, whose vault has further entries.
 func run(t *testing.T, config []byte, vault map[string]string) *edge {
 	t.Helper()
-	plugin, err := build()
-	if err != nil {
-		t.Fatalf("build the plugin: %v", err)
-	}
 	key, err := jose.GenerateRSA(2048)
 	if err != nil {
 		t.Fatal(err)
@@ -94,13 +90,7 @@ func run(t *testing.T, config []byte, vault map[string]string) *edge {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// A socket's path may have 107 bytes at most, which a test's own folder can exceed.
-	dir, err := os.MkdirTemp("", "gh") //nolint:usetesting // see above
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
-	e := &edge{socket: filepath.Join(dir, "s"), redis: testenv.Redis(t), status: spare(t), key: key, seen: make(chan http.Header, 1000)}
+	e := &edge{socket: socket(t), redis: testenv.Redis(t), status: spare(t), key: key, seen: make(chan http.Header, 1000)}
 	e.decide(authzen.Response{Decision: true})
 	keys := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(jwks) }))
 	t.Cleanup(keys.Close)
@@ -116,28 +106,49 @@ func run(t *testing.T, config []byte, vault map[string]string) *edge {
 		"gatehouse-challenge-secret": "0123456789abcdef0123456789abcdef",
 	}
 	maps.Copy(all, vault)
+	e.url = gate(t, config, e.socket, e.status, map[string]string{
+		"orders:9000": host(e.targets[0]), "orders:9001": host(e.targets[1]), "authsvc-1:8081": host(e.targets[0]), "authsvc-2:8081": host(e.targets[1]),
+	}, all)
+	return e
+}
+
+// socket answers a path for one: it may have 107 bytes at most, which a test's own folder can exceed.
+func socket(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "gh") //nolint:usetesting // see above
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	return filepath.Join(dir, "s")
+}
+
+// gate runs the gateway with the built plugin until the test ends, and answers its URL.
+func gate(t *testing.T, config []byte, socket, status string, address, vault map[string]string) string {
+	t.Helper()
+	plugin, err := build()
+	if err != nil {
+		t.Fatalf("build the plugin: %v", err)
+	}
 	ctx, cancel := context.WithCancel(context.Background())
 	g, err := gateway.New(ctx, gateway.Options{
-		Config: config,
-		Address: map[string]string{
-			"orders:9000": host(e.targets[0]), "orders:9001": host(e.targets[1]), "authsvc-1:8081": host(e.targets[0]), "authsvc-2:8081": host(e.targets[1]),
-		},
-		Vault: all,
+		Config: config, Address: address, Vault: vault,
 		Plugin: gateway.PluginServer{
-			Socket:       e.socket,
-			StartCommand: plugin + " -socket " + e.socket + " -log-level error -status " + e.status,
-			QueryCommand: plugin + " -dump -socket " + e.socket,
+			Socket:       socket,
+			StartCommand: plugin + " -socket " + socket + " -log-level error -status " + status,
+			QueryCommand: plugin + " -dump -socket " + socket,
 		},
 		Log: slog.New(slog.DiscardHandler),
 	})
 	if err != nil {
+		cancel()
 		t.Fatal(err)
 	}
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
+		cancel()
 		t.Fatal(err)
 	}
-	e.url = "http://" + ln.Addr().String()
 	var wg sync.WaitGroup
 	for _, run := range []func() error{func() error { return g.Run(ctx) }, func() error { return g.Serve(ctx, ln) }} {
 		wg.Go(func() {
@@ -147,7 +158,7 @@ func run(t *testing.T, config []byte, vault map[string]string) *edge {
 		})
 	}
 	t.Cleanup(func() { cancel(); wg.Wait() })
-	return e
+	return "http://" + ln.Addr().String()
 }
 
 func spare(t *testing.T) string {

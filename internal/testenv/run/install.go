@@ -9,7 +9,10 @@ import (
 	"os/user"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"syscall"
+
+	"github.com/gatehouse-auth/gatehouse/internal/testenv"
 )
 
 // binaries is where the servers are, and the user to run them as: PostgreSQL refuses root.
@@ -18,15 +21,21 @@ type binaries struct {
 	as                             *syscall.Credential // nil: whoever we are
 }
 
-// find looks for the servers, installing Debian's packages where they are missing and that is possible.
+// find looks for the servers, installing Debian's packages where they are missing and that is possible. A browser is tried
+// for as well, but only some tests need it, and say so themselves.
 func find(ctx context.Context) (binaries, error) {
 	b, err := look()
 	if err != nil {
-		if err = install(ctx); err != nil {
+		if err = install(ctx, errMissing, "postgresql", "redis-server", "nginx"); err != nil {
 			return b, err
 		}
 		if b, err = look(); err != nil {
 			return b, err
+		}
+	}
+	if testenv.FindChromium() == "" {
+		if err := install(ctx, errNoBrowser, "chromium"); err != nil {
+			fmt.Fprintln(os.Stderr, "testenv: tests in a browser will fail:", err)
 		}
 	}
 	if os.Geteuid() == 0 {
@@ -47,7 +56,10 @@ func look() (b binaries, err error) {
 	return b, nil
 }
 
-var errMissing = errors.New("PostgreSQL (initdb, postgres), Redis (redis-server) and NGINX (nginx) are needed, and one of them was not found")
+var (
+	errMissing   = errors.New("PostgreSQL (initdb, postgres), Redis (redis-server) and NGINX (nginx) are needed, and one of them was not found")
+	errNoBrowser = errors.New("Chromium was not found")
+)
 
 // newest finds a PostgreSQL program on the PATH or where Debian keeps its versions.
 func newest(name string) string {
@@ -59,19 +71,21 @@ func newest(name string) string {
 	return path
 }
 
-func install(ctx context.Context) error {
+// install installs Debian's packages, for the reason that is given.
+func install(ctx context.Context, why error, packages ...string) error {
+	names := strings.Join(packages, ", ")
 	if _, err := exec.LookPath("apt-get"); err != nil {
-		return fmt.Errorf("%w: install them, then run this again", errMissing)
+		return fmt.Errorf("%w: install it, then run this again", why)
 	}
 	var sudo []string
 	if os.Geteuid() != 0 {
 		if exec.CommandContext(ctx, "sudo", "-n", "true").Run() != nil {
-			return fmt.Errorf("%w: install the packages postgresql, redis-server and nginx, or run this as root", errMissing)
+			return fmt.Errorf("%w: install %s, or run this as root", why, names)
 		}
 		sudo = []string{"sudo", "-n"}
 	}
-	fmt.Fprintln(os.Stderr, "testenv: installing postgresql, redis-server and nginx")
-	line := append(sudo, "env", "DEBIAN_FRONTEND=noninteractive", "sh", "-ec", installScript)
+	fmt.Fprintln(os.Stderr, "testenv: installing", names)
+	line := append(append(sudo, "env", "DEBIAN_FRONTEND=noninteractive", "sh", "-ec", installScript, "install"), packages...)
 	cmd := exec.CommandContext(ctx, line[0], line[1:]...)
 	cmd.Stdout, cmd.Stderr = os.Stderr, os.Stderr
 	if err := cmd.Run(); err != nil {
@@ -90,7 +104,7 @@ if [ ! -e $policy ]; then
 	chmod 755 $policy
 fi
 apt-get update -q
-apt-get install -q -y --no-install-recommends postgresql redis-server nginx`
+apt-get install -q -y --no-install-recommends "$@"`
 
 // nobody is an unprivileged user that every Debian has.
 func nobody() (*syscall.Credential, error) {

@@ -197,9 +197,12 @@
 
   // Challenges are solved one after the other: what the first solves may clear the others.
   let last = Promise.resolve();
+  let underWay = 0;
 
+  // inTurn tells the task whether another was before it.
   function inTurn(task) {
-    const turn = last.then(task, task);
+    const waited = underWay++ > 0;
+    const turn = last.then(() => task(waited)).finally(() => underWay--);
     last = turn.catch(() => {});
     return turn;
   }
@@ -212,8 +215,7 @@
     if (!(await asked(response))) {
       return response;
     }
-    let waited = false;
-    const turn = inTurn(async () => {
+    return inTurn(async (waited) => {
       if (waited) {
         response = await again();
       }
@@ -235,8 +237,6 @@
       }
       return response;
     });
-    waited = true;
-    return turn;
   }
 
   window.fetch = async function (input, init) {
