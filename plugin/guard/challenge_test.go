@@ -149,8 +149,11 @@ func TestClearancesForSeveralRoutesLiveInOneCookie(t *testing.T) {
 		r := visit("x-gatehouse-challenge", "solved", "cookie", cookie)
 		r.Route = route
 		cookie = cookieOf(d.Check(t.Context(), r))
+		if strings.Contains(cookie, "junk") || strings.Contains(cookie, "<") {
+			t.Errorf("cookie %q", cookie)
+		}
 	}
-	if strings.Contains(cookie, "junk") || strings.Contains(cookie, "<") || strings.Count(cookie, ".") != 3 {
+	if strings.Count(cookie, ".") != 3 {
 		t.Fatalf("cookie %q", cookie)
 	}
 	for route, cleared := range map[string]bool{"a": false, "b": true, "e": true} {
