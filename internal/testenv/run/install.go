@@ -58,7 +58,7 @@ func look() (b binaries, err error) {
 
 var (
 	errMissing   = errors.New("PostgreSQL (initdb, postgres), Redis (redis-server) and NGINX (nginx) are needed, and one of them was not found")
-	errNoBrowser = errors.New("Chromium was not found")
+	errNoBrowser = errors.New("a browser, Chromium, was not found")
 )
 
 // newest finds a PostgreSQL program on the PATH or where Debian keeps its versions.
