@@ -23,7 +23,6 @@ import (
 	"testing"
 	"time"
 
-	altcha "github.com/altcha-org/altcha-lib-go"
 	"github.com/google/uuid"
 
 	"github.com/gatehouse-auth/gatehouse/dev/gateway"
@@ -423,26 +422,7 @@ func TestRegistrationIsGuardedByAChallenge(t *testing.T) {
 	e := start(t)
 	a := e.do(t, "POST", "/auth/register", "")
 	want(t, "without a challenge", a, 403, "challenge_required")
-	given, err := json.Marshal(a.problem.Challenge)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var c struct {
-		Algorithm, Challenge, Salt, Signature string
-		MaxNumber                             int `json:"maxnumber"`
-	}
-	if err := json.Unmarshal(given, &c); err != nil {
-		t.Fatal(err)
-	}
-	s, err := altcha.SolveChallenge(c.Challenge, c.Salt, altcha.SHA256, c.MaxNumber, 0, nil)
-	if err != nil || s == nil {
-		t.Fatalf("challenge %s: solution %v, error %v", given, s, err)
-	}
-	payload, err := json.Marshal(altcha.Payload{Algorithm: c.Algorithm, Challenge: c.Challenge, Number: int64(s.Number), Salt: c.Salt, Signature: c.Signature})
-	if err != nil {
-		t.Fatal(err)
-	}
-	solved := base64.StdEncoding.EncodeToString(payload)
+	solved, _ := worked(t, a.problem)
 	want(t, "solved", e.do(t, "POST", "/auth/register", "", "X-Gatehouse-Challenge", solved), 200, "")
 	want(t, "spent", e.do(t, "POST", "/auth/register", "", "X-Gatehouse-Challenge", solved), 403, "challenge_invalid")
 }

@@ -14,7 +14,7 @@ func TestWhatTheEdgeHasItselfIsAnExit(t *testing.T) {
 			return guard.Verdict{Served: true, Status: status, Header: map[string]string{"X-A": "b"}, Body: []byte(body)}
 		})
 		p := dial(t, socket)
-		o := p.event(p.start(open), request{headers(t, nil), "GET / HTTP/1.1", "/"})
+		o := p.event(p.start(open), request{headers: headers(t, nil), line: "GET / HTTP/1.1", uri: "/"})
 		if int(o.exit.GetStatus()) != status || string(o.exit.GetBody()) != body || o.exit.GetHeaders().GetFields()["X-A"].GetStringValue() != "b" {
 			t.Errorf("outcome %+v", o)
 		}
