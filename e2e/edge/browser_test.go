@@ -49,7 +49,7 @@ services:
             config: &guarded
               identify: none
               authorize: false
-              challenge: {when: always, action: use, max_number: 100000, secret: "{vault://env/secret}"}
+              challenge: CHALLENGE
               redis_url: "{vault://env/redis}"
       - name: orders
         paths: ["/api/orders"]
@@ -57,24 +57,26 @@ services:
         plugins: [{name: gatehouse, config: *guarded}]
 `
 
+const siteWork = `{when: always, action: use, max_number: 100000, secret: "{vault://env/secret}"}`
+
 // site is a site that has never heard of challenges, but for one script tag.
 type site struct {
 	url      string
 	shop     atomic.Int64 // pages that the upstream has given
 	mu       sync.Mutex
 	orders   []string    // bodies that the upstream has got
-	workers  string      // the site's policy on workers
+	policy   string      // of the site's page
 	failing  atomic.Bool // whether solutions are answered by nonsense
 	unsolved atomic.Int64
 }
 
-func startSite(t *testing.T, workers string) *site {
+func startSite(t *testing.T, workers, challenge string) *site {
 	t.Helper()
-	s := &site{workers: workers}
+	s := &site{policy: "default-src 'self'; worker-src " + workers}
 	upstream := httptest.NewServer(s.handler())
 	t.Cleanup(upstream.Close)
 	status := spare(t)
-	edge := gate(t, []byte(siteConfig), socket(t), status, map[string]string{"site:80": host(upstream)}, map[string]string{
+	edge := gate(t, []byte(strings.Replace(siteConfig, "CHALLENGE", challenge, 1)), socket(t), status, map[string]string{"site:80": host(upstream)}, map[string]string{
 		"secret": "0123456789abcdef0123456789abcdef", "redis": testenv.Redis(t),
 	})
 	within(t, "the edge serves", func() bool {
@@ -111,7 +113,7 @@ func (s *site) handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "text/html; charset=utf-8")
-		w.Header().Set("Content-Security-Policy", "default-src 'self'; worker-src "+s.workers)
+		w.Header().Set("Content-Security-Policy", s.policy)
 		_, _ = io.WriteString(w, `<!doctype html><html lang="fr"><title>Site</title><script src="/.well-known/gatehouse/challenge.js"></script>
 			<button id="order">Order</button><output id="out"></output><script src="/app.js"></script></html>`)
 	})
@@ -161,11 +163,11 @@ func browser(t *testing.T) (ctx context.Context, wrong func() string) {
 	t.Helper()
 	options := append(chromedp.DefaultExecAllocatorOptions[:], chromedp.ExecPath(testenv.Chromium(t)), chromedp.NoSandbox, //nolint:gocritic // a copy is meant
 		chromedp.Flag("ignore-certificate-errors", true), chromedp.Flag("accept-lang", "de-CH,en"))
-	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 4*time.Minute)
 	t.Cleanup(cancel)
 	ctx, cancel = chromedp.NewExecAllocator(ctx, options...)
 	t.Cleanup(cancel)
-	ctx, cancel = chromedp.NewContext(ctx)
+	ctx, cancel = chromedp.NewContext(ctx, chromedp.WithErrorf(func(string, ...any) {})) // events that it does not know yet
 	t.Cleanup(cancel)
 	var mu sync.Mutex
 	var lines []string
@@ -202,7 +204,7 @@ func browser(t *testing.T) (ctx context.Context, wrong func() string) {
 
 func do(t *testing.T, ctx context.Context, what string, actions ...chromedp.Action) { //nolint:revive // as helpers of tests do
 	t.Helper()
-	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
 	if err := chromedp.Run(ctx, actions...); err != nil {
 		t.Fatalf("%s: %v", what, err)
@@ -213,7 +215,7 @@ func do(t *testing.T, ctx context.Context, what string, actions ...chromedp.Acti
 // once, and scripts do not see the clearance.
 func TestABrowserIsLetThroughByItself(t *testing.T) {
 	t.Parallel()
-	s := startSite(t, "'self'")
+	s := startSite(t, "'self'", siteWork)
 	tab, wrong := browser(t)
 	var cookies string
 	do(t, tab, "come to the shop", chromedp.Navigate(s.url+"/shop"), chromedp.WaitVisible("#goods"), chromedp.Evaluate("document.cookie", &cookies))
@@ -247,7 +249,7 @@ func TestASiteAdoptsChallengesByOneScriptTag(t *testing.T) {
 	for _, workers := range []string{"'self'", "'none'"} {
 		t.Run("worker-src "+workers, func(t *testing.T) {
 			t.Parallel()
-			s := startSite(t, workers)
+			s := startSite(t, workers, siteWork)
 			tab, wrong := browser(t)
 			var out string
 			var said []string
@@ -286,7 +288,7 @@ func TestASiteAdoptsChallengesByOneScriptTag(t *testing.T) {
 // focus, in the person's language.
 func TestWhenTheCheckFailsAKeyboardIsEnough(t *testing.T) {
 	t.Parallel()
-	s := startSite(t, "'self'")
+	s := startSite(t, "'self'", siteWork)
 	s.failing.Store(true)
 	tab, _ := browser(t)
 	var lang, focused string
@@ -326,7 +328,7 @@ func plain(v []byte) string {
 
 func TestWithoutScriptsThePageSaysWhatIsMissing(t *testing.T) {
 	t.Parallel()
-	s := startSite(t, "'self'")
+	s := startSite(t, "'self'", siteWork)
 	tab, _ := browser(t)
 	var text string
 	do(t, tab, "come without scripts", emulation.SetScriptExecutionDisabled(true), chromedp.Navigate(s.url+"/shop"), chromedp.Text("main", &text))
