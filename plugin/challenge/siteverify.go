@@ -150,12 +150,9 @@ func (h *Hosted) Spend(ctx context.Context, payload string, b Bind, request stri
 	sum := sha256.Sum256([]byte(payload))
 	name := hex.EncodeToString(sum[:])
 	if request != "" { // run again, its token must not be asked about again: it would be spent
-		switch by, err := spentBy(ctx, h.Redis, name); {
-		case err != nil:
-			return err
-		case by == request:
+		if by, err := spentBy(ctx, h.Redis, name); err == nil && by == request {
 			return nil
-		}
+		} // an error is spend's to tell, once the provider has said yes
 	}
 	v, err := h.ask(ctx, payload, b)
 	if err != nil {

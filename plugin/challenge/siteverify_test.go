@@ -270,6 +270,23 @@ func TestTheSameRequestMaySpendTwice(t *testing.T) {
 	}
 }
 
+// S56: without Redis nobody can say whether a good token was used; a bad one is refused all the same.
+func TestWithoutRedisABadTokenIsStillBad(t *testing.T) {
+	t.Parallel()
+	p := stand(t)
+	h := hosted(t, p, "redis://127.0.0.1:1", nil)
+	for _, request := range []string{"", "r1"} {
+		p.says(200, `{"success":false}`)
+		if err := h.Spend(t.Context(), "token", bind, request); !errors.Is(err, challenge.ErrInvalid) {
+			t.Errorf("bad: %v", err)
+		}
+		p.says(200, solved)
+		if err := h.Spend(t.Context(), "token", bind, request); !errors.Is(err, challenge.ErrUnavailable) {
+			t.Errorf("good: %v", err)
+		}
+	}
+}
+
 // Who floods us with tokens must not be taken for a provider that is away: a route may let those pass.
 func TestAFloodIsNotAnAbsence(t *testing.T) {
 	t.Parallel()
