@@ -71,6 +71,12 @@ services:
               login: {url: "https://login.test/in", return_origin: "https://app.test"}
               cors: {origins: ["https://app.test"], answered_by: upstream}
               redis_url: *redis
+      - name: shop
+        paths: ["~/shop$"]
+        strip_path: false
+        plugins:
+          - name: gatehouse
+            config: {identify: none, authorize: false, challenge: {when: always, action: shop, secret: 0123456789abcdef0123456789abcdef, max_number: 1000}, redis_url: *redis}
       - {name: open, paths: [/open], strip_path: false}
 `
 

@@ -4,6 +4,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
+	"html"
 	"net/http"
 	"os"
 	"strings"
@@ -165,26 +166,72 @@ func TestNGINXPassesAChallengeOnAndItsSolutionBack(t *testing.T) {
 	s := behindNGINX(t)
 	a := s.do(t, "POST", "/register", "", "Content-Length", "0")
 	s.refused(t, "no proof of work", a, 403, "challenge_required")
-	var given struct{ Challenge altcha.Challenge }
+	var given struct{ Challenge json.RawMessage }
 	if err := json.Unmarshal([]byte(a.body), &given); err != nil {
 		t.Fatal(err)
 	}
-	solution, err := altcha.SolveChallenge(given.Challenge.Challenge, given.Challenge.Salt, altcha.Algorithm(given.Challenge.Algorithm), 1000, 0, nil)
-	if err != nil || solution == nil {
-		t.Fatalf("solve: %v, %v", solution, err)
-	}
-	text, err := json.Marshal(altcha.Payload{
-		Algorithm: given.Challenge.Algorithm, Challenge: given.Challenge.Challenge, Number: int64(solution.Number), Salt: given.Challenge.Salt, Signature: given.Challenge.Signature,
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	payload := base64.StdEncoding.EncodeToString(text)
+	payload := work(t, string(given.Challenge))
 	if a := s.do(t, "POST", "/register", "", "Content-Length", "0", "X-Gatehouse-Challenge", payload); a.status != 200 {
 		t.Fatalf("solved: %d %s", a.status, a.body)
 	}
 	s.reached.Store(0)
 	s.refused(t, "spent", s.do(t, "POST", "/register", "", "Content-Length", "0", "X-Gatehouse-Challenge", payload), 403, "challenge_invalid")
+}
+
+// S14: a browser's way through NGINX: the page, its script, the clearance without asking the API, and then the API.
+func TestNGINXPassesThePageOnAndTheClearanceBack(t *testing.T) {
+	t.Parallel()
+	s := behindNGINX(t)
+	a := s.do(t, "GET", "/shop", "", "Accept", "text/html", "User-Agent", "Browser/1")
+	if a.status != 403 || a.header.Get("Content-Type") != "text/html; charset=utf-8" || !strings.Contains(a.header.Get("Content-Security-Policy"), "script-src 'self';") {
+		t.Fatalf("%d %v %s", a.status, a.header, a.body)
+	}
+	_, rest, _ := strings.Cut(a.body, `data-gatehouse-challenge="`)
+	given, _, _ := strings.Cut(rest, `"`)
+	payload := work(t, html.UnescapeString(given))
+	for path, kind := range map[string]string{"challenge.js": "text/javascript; charset=utf-8", "challenge.css": "text/css; charset=utf-8"} {
+		if a := s.do(t, "GET", "/.well-known/gatehouse/"+path+"?v=1", ""); a.status != 200 || a.header.Get("Content-Type") != kind || a.body == "" {
+			t.Errorf("%s: %d %v", path, a.status, a.header)
+		}
+	}
+	s.refused(t, "nothing", s.do(t, "GET", "/.well-known/gatehouse/nothing", ""), 404, "not_found")
+	a = s.do(t, "GET", "/shop?q=1", "", "User-Agent", "Browser/1", "X-Gatehouse-Challenge", payload, "X-Gatehouse-Clearance-Only", "true")
+	cookie, _, _ := strings.Cut(a.header.Get("Set-Cookie"), ";")
+	if a.status != 303 || !strings.HasSuffix(a.header.Get("Location"), "/shop?q=1") || !strings.HasPrefix(cookie, "__Host-gatehouse-clearance=") || s.reached.Load() != 0 {
+		t.Fatalf("%d %v, the API was asked %d times", a.status, a.header, s.reached.Load())
+	}
+	if a := s.do(t, "GET", "/shop?q=1", "", "Accept", "text/html", "User-Agent", "Browser/1", "Cookie", cookie); a.status != 200 || a.body != "GET /shop?q=1 " {
+		t.Errorf("cleared: %d %s", a.status, a.body)
+	}
+	a = s.do(t, "GET", "/shop", "", "User-Agent", "Program/1")
+	var p struct{ Challenge json.RawMessage }
+	if err := json.Unmarshal([]byte(a.body), &p); err != nil {
+		t.Fatal(err)
+	}
+	a = s.do(t, "GET", "/shop", "", "User-Agent", "Program/1", "X-Gatehouse-Challenge", work(t, string(p.Challenge)))
+	if a.status != 200 || !strings.HasPrefix(a.header.Get("Set-Cookie"), "__Host-gatehouse-clearance=") {
+		t.Errorf("with the API's answer: %d %v", a.status, a.header)
+	}
+}
+
+// work does the work that a challenge asks for.
+func work(t *testing.T, challenge string) (payload string) {
+	t.Helper()
+	var given altcha.Challenge
+	if err := json.Unmarshal([]byte(challenge), &given); err != nil {
+		t.Fatalf("%s: %v", challenge, err)
+	}
+	solution, err := altcha.SolveChallenge(given.Challenge, given.Salt, altcha.Algorithm(given.Algorithm), 5000, 0, nil)
+	if err != nil || solution == nil {
+		t.Fatalf("solve: %v, %v", solution, err)
+	}
+	text, err := json.Marshal(altcha.Payload{
+		Algorithm: given.Algorithm, Challenge: given.Challenge, Number: int64(solution.Number), Salt: given.Salt, Signature: given.Signature,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return base64.StdEncoding.EncodeToString(text)
 }
 
 // S55: what NGINX and the API could read differently is refused, wherever NGINX's own reading would take it.

@@ -235,6 +235,10 @@ func appendVerdict(b []byte, v guard.Verdict) []byte {
 			}
 		}
 		for name, value := range v.Respond {
+			if name == "Set-Cookie" { // beside those of the upstream
+				ok = appendText(ok, 6, string(appendText(nil, 1, string(headerValue(name, value)))))
+				continue
+			}
 			ok = appendHeader(ok, 6, name, value) // response_headers_to_add
 		}
 		return appendText(appendText(b, 1, ""), 3, string(ok)) // status OK, ok_response
@@ -256,8 +260,12 @@ func appendVerdict(b []byte, v guard.Verdict) []byte {
 const overwrite = 2
 
 func appendHeader(b []byte, field protowire.Number, name, value string) []byte {
-	header := appendText(appendText(nil, 1, strings.ToLower(name)), 2, strings.ToValidUTF8(value, "\uFFFD"))
-	return appendText(b, field, string(appendNumber(appendText(nil, 1, string(header)), 3, overwrite)))
+	return appendText(b, field, string(appendNumber(appendText(nil, 1, string(headerValue(name, value))), 3, overwrite)))
+}
+
+// headerValue encodes a HeaderValue.
+func headerValue(name, value string) []byte {
+	return appendText(appendText(nil, 1, strings.ToLower(name)), 2, strings.ToValidUTF8(value, "\uFFFD"))
 }
 
 func appendText(b []byte, field protowire.Number, value string) []byte {

@@ -13,6 +13,7 @@ import (
 	"github.com/gatehouse-auth/gatehouse/internal/fault"
 	"github.com/gatehouse-auth/gatehouse/internal/principal"
 	"github.com/gatehouse-auth/gatehouse/internal/web"
+	"github.com/gatehouse-auth/gatehouse/plugin/challenge"
 	"github.com/gatehouse-auth/gatehouse/plugin/guard"
 )
 
@@ -71,6 +72,8 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		h.checkGRPC(w, r)
 	case h.asksAt(path):
 		h.check(w, r)
+	case strings.HasPrefix(path, challenge.Assets):
+		h.asset(w, r, path)
 	default:
 		answer(w, h.refuse(r.Context(), guard.Request{Method: r.Method}, errNowhere))
 	}
@@ -79,8 +82,20 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 var (
 	errPeer    = fault.New(fault.Forbidden, "Only the proxy may ask.").Named("peer_unknown")
 	errNowhere = fault.New(fault.NotFound, "There is nothing at this path for this proxy.").Named("not_found")
+	errServed  = fault.New(fault.NotFound, "The proxy has to send this path to forward-auth without asking.").Named("not_found")
 	errFailed  = fault.New(fault.Internal, "").Named("guard_failed")
 )
+
+// asset answers the script or the style of challenges. They are public, and a proxy has no way to take them from a check, for
+// their 200 would be a pass; so it sends their path here without asking.
+func (h *Handler) asset(w http.ResponseWriter, r *http.Request, path string) {
+	v := guard.Asset(&guard.Request{Method: r.Method, Path: path})
+	if v == nil {
+		answer(w, h.refuse(r.Context(), guard.Request{Method: r.Method}, errNowhere))
+		return
+	}
+	answer(w, *v)
+}
 
 func (h *Handler) knows(peer string) bool {
 	if len(h.Peers) == 0 {
@@ -132,6 +147,9 @@ func (h *Handler) verdict(ctx context.Context, read func() (guard.Request, error
 		return h.refuse(ctx, r, err)
 	}
 	v := g.Check(ctx, r)
+	if v.Served && v.Status < 300 {
+		return h.refuse(ctx, r, errServed)
+	}
 	if !v.Forward && v.Status < 300 { // the proxy would take it for a pass
 		return h.refuse(ctx, r, errFailed.Because(fmt.Errorf("neither forwarded nor denied: status %d", v.Status)))
 	}

@@ -69,6 +69,15 @@ func (g *Guard) clear(s *state, client challenge.Client) {
 		s.respond("Set-Cookie", fmt.Sprintf("%s=%s; Path=/; Max-Age=%d; Secure; HttpOnly; SameSite=Lax", clearanceCookie, strings.Join(all, "."), int(how.TTL.Seconds())))
 	}
 	if _, only := s.header(onlyHeader); only {
-		s.served = &Verdict{Served: true, Status: http.StatusNoContent, Header: map[string]string{"Cache-Control": "no-store"}}
+		// No 2xx: to a proxy that asks whether the request may pass, that would be a yes.
+		s.served = &Verdict{Served: true, Status: http.StatusSeeOther, Header: map[string]string{"Cache-Control": "no-store", "Location": s.again()}}
 	}
+}
+
+// again is what was asked for, on this very host.
+func (r Request) again() string {
+	if r.Query == "" || !plain(r.Query) {
+		return r.Path
+	}
+	return r.Path + "?" + r.Query
 }

@@ -7,9 +7,9 @@ import (
 	"github.com/gatehouse-auth/gatehouse/plugin/challenge"
 )
 
-// asset answers the script or the style of the challenge page, on any guarded route that takes their path. They are public
-// and the same for all, so that nothing of the way is asked about them.
-func asset(r *Request) *Verdict {
+// Asset answers the script or the style of the challenge page, or nil for all else. They are public and the same for all, so
+// that any guarded route that takes their path serves them, and nothing of the way is asked about them.
+func Asset(r *Request) *Verdict {
 	if r.Malformed != "" || (r.Method != http.MethodGet && r.Method != http.MethodHead) || !strings.HasPrefix(r.Path, challenge.Assets) {
 		return nil
 	}

@@ -399,8 +399,10 @@ func TestAPageOfAnotherSiteCanSolve(t *testing.T) {
 func TestThePageTakesTheClearanceAlone(t *testing.T) {
 	t.Parallel()
 	d := challenged(t, nil)
-	v := d.Check(t.Context(), visit("x-gatehouse-challenge", "solved", "x-gatehouse-clearance-only", "true"))
-	if v.Forward || !v.Served || v.Status != 204 || cookieOf(v) == "" || v.Header["X-Gatehouse-Decision"] != "d-edge" || !v.Decision.Allowed {
+	r := visit("x-gatehouse-challenge", "solved", "x-gatehouse-clearance-only", "true")
+	r.Query = "from=mail"
+	v := d.Check(t.Context(), r)
+	if v.Forward || !v.Served || v.Status != 303 || v.Header["Location"] != "/login?from=mail" || cookieOf(v) == "" || v.Header["X-Gatehouse-Decision"] != "d-edge" || !v.Decision.Allowed {
 		t.Errorf("verdict %+v", v)
 	}
 	d.world.spend = challenge.ErrInvalid

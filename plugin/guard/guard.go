@@ -192,7 +192,7 @@ func (g *Guard) Check(ctx context.Context, r Request) (v Verdict) {
 
 // decided goes the way and answers what it led to.
 func (g *Guard) decided(ctx context.Context, s *state) Verdict {
-	if s.served = asset(&s.Request); s.served == nil {
+	if s.served = Asset(&s.Request); s.served == nil {
 		g.through(ctx, s)
 	}
 	g.identifyDecision(s)

@@ -9,7 +9,7 @@ import (
 // What the edge has itself, such as the script that solves challenges, is an exit too, and no failure.
 func TestWhatTheEdgeHasItselfIsAnExit(t *testing.T) {
 	t.Parallel()
-	for status, body := range map[int]string{200: "script", 204: ""} {
+	for status, body := range map[int]string{200: "script", 303: ""} {
 		socket, _ := serve(t, func(guard.Request) guard.Verdict {
 			return guard.Verdict{Served: true, Status: status, Header: map[string]string{"X-A": "b"}, Body: []byte(body)}
 		})

@@ -259,7 +259,7 @@
           const response = await send(location.href, {
             headers: { 'X-Gatehouse-Challenge': await solve(challenge), 'X-Gatehouse-Clearance-Only': 'true' }, cache: 'no-store', redirect: 'manual',
           });
-          if (response.status === 204) {
+          if (response.type === 'opaqueredirect') {
             say(text().done);
             sessionStorage.setItem(key, String(Date.now()));
             location.reload();
