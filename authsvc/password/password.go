@@ -125,8 +125,11 @@ func (h *Hasher) match(ctx context.Context, want hash, password string) (bool, e
 	return subtle.ConstantTimeCompare(sum, want.sum) == 1, nil
 }
 
-// compute waits for a turn and hashes. argon2 itself cannot be interrupted, so only the waiting heeds ctx.
+// compute waits for a turn and hashes. argon2 itself cannot be interrupted, so ctx is heeded until it begins.
 func (h *Hasher) compute(ctx context.Context, with hash, password string) ([]byte, error) {
+	if err := ctx.Err(); err != nil { // select would take a free turn as gladly
+		return nil, err
+	}
 	wait, cancel := context.WithTimeout(ctx, h.wait)
 	defer cancel()
 	select {
@@ -137,6 +140,9 @@ func (h *Hasher) compute(ctx context.Context, with hash, password string) ([]byt
 			return nil, err
 		}
 		return nil, ErrBusy
+	}
+	if err := ctx.Err(); err != nil { // the caller left while the turn came
+		return nil, err
 	}
 	mac := hmac.New(sha256.New, h.pepper)
 	mac.Write([]byte(norm.NFC.String(password)))

@@ -273,6 +273,24 @@ func TestAnEndedRequestStopsWaitingForItsTurn(t *testing.T) {
 	}
 }
 
+// A turn that is free is not for somebody who has hung up: a hash costs 19 MiB and a processor, and nobody waits for it.
+func TestACallerWhoHasGoneHashesNothing(t *testing.T) {
+	t.Parallel()
+	h := hasher(password.Options{AtOnce: 2})
+	gone, cancel := context.WithCancel(t.Context())
+	cancel()
+	for name, call := range calls(h, hash(t, h, good)) {
+		for range 20 { // of two ways that are open select takes either
+			if err := call(gone); !errors.Is(err, context.Canceled) {
+				t.Fatalf("%s = %v, want the context's error", name, err)
+			}
+		}
+	}
+	h.Occupy()()
+	defer h.Occupy()()
+	defer h.Occupy()() // no turn was kept
+}
+
 func TestEveryTurnIsGivenBack(t *testing.T) {
 	t.Parallel()
 	h := hasher(password.Options{AtOnce: 2})
