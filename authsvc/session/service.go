@@ -51,8 +51,8 @@ func (s *Service) Start(ctx context.Context, userID, clientID string, amr []stri
 	return opened, plain, nil
 }
 
-// Refresh spends a refresh token. For Rotated and Replayed it answers the successor. For Reused it has ended the session;
-// the caller tells the user, for this package knows no addresses.
+// Refresh spends a refresh token. For Rotated and Replayed it answers the successor. For Reused it has ended the session,
+// and the jobs that tell the edge and the user are queued with that.
 func (s *Service) Refresh(ctx context.Context, presented string) (Rotation, string, error) {
 	raw, err := base64.RawURLEncoding.Strict().DecodeString(presented)
 	if err != nil || len(raw) != tokenSize {
@@ -65,7 +65,8 @@ func (s *Service) Refresh(ctx context.Context, presented string) (Rotation, stri
 	r, err := s.Store.Rotate(ctx, hash, next, s.Box.Seal([]byte(successor), hash), now, Grace,
 		func(reused Session) (Revocation, []job.Job) {
 			ended = s.revocation(reused.ID, now)
-			return ended, []job.Job{publication(ended)}
+			mail := job.Mail{Template: job.RefreshTokenReused, UserID: reused.UserID}
+			return ended, []job.Job{publication(ended), job.SendMail(mail)}
 		})
 	if err != nil {
 		return Rotation{}, "", fmt.Errorf("rotate refresh token: %w", err)
