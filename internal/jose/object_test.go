@@ -1,13 +1,9 @@
 package jose_test
 
 import (
-	"bytes"
 	"encoding/json"
-	"errors"
-	"io"
 	"strings"
 	"testing"
-	"unicode/utf8"
 
 	"github.com/gatehouse-auth/gatehouse/internal/jose"
 )
@@ -26,69 +22,6 @@ func TestAnObjectHasOneReading(t *testing.T) {
 			t.Errorf("%q: %v", text, err)
 		}
 	}
-}
-
-// FuzzObject compares with a reading by tokens that is slow and plain.
-func FuzzObject(f *testing.F) {
-	for _, s := range []string{`{"a":1,"b":{"a":[{"c":"\"x"}]}}`, `{"a":1,"A":2}`, `{"\u0061":1,"a":2}`, `{"a\\":1,"a\\":2}`, `{"":1,"":2}`} {
-		f.Add([]byte(s))
-	}
-	f.Fuzz(func(t *testing.T, data []byte) {
-		_, err := jose.ReadObject(data)
-		if plain := plainly(data); (err == nil) != plain {
-			t.Errorf("%q: %v, plainly %v", data, err, plain)
-		}
-	})
-}
-
-func plainly(data []byte) bool {
-	if !json.Valid(data) || !utf8.Valid(data) {
-		return false
-	}
-	d := json.NewDecoder(bytes.NewReader(data))
-	if t, err := d.Token(); err != nil || t != json.Delim('{') || !plainObject(d, 1) {
-		return false
-	}
-	_, err := d.Token()
-	var m map[string]any // numbers out of range
-	return errors.Is(err, io.EOF) && json.Unmarshal(data, &m) == nil
-}
-
-func plainObject(d *json.Decoder, depth int) bool {
-	var seen []string
-	for d.More() {
-		name, _ := d.Token()
-		for _, s := range seen {
-			if strings.EqualFold(s, name.(string)) {
-				return false
-			}
-		}
-		seen = append(seen, name.(string))
-		if !plainValue(d, depth) {
-			return false
-		}
-	}
-	_, _ = d.Token()
-	return true
-}
-
-func plainValue(d *json.Decoder, depth int) bool {
-	t, _ := d.Token()
-	switch t {
-	case json.Delim('{'):
-		return depth < 16 && plainObject(d, depth+1)
-	case json.Delim('['):
-		if depth >= 16 {
-			return false
-		}
-		for d.More() {
-			if !plainValue(d, depth+1) {
-				return false
-			}
-		}
-		_, _ = d.Token()
-	}
-	return true
 }
 
 // FuzzPath: whatever a configuration says, a look-up answers or finds nothing.
