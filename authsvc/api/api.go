@@ -18,9 +18,6 @@ import (
 	"github.com/gatehouse-auth/gatehouse/internal/web"
 )
 
-// maxBody is the largest body in bytes; one of this size is already refused.
-const maxBody = 64 << 10
-
 // Logins is what the auth role serves.
 type Logins interface {
 	Register(ctx context.Context, email, password, name string) error
@@ -66,7 +63,7 @@ func New(o Options) http.Handler {
 	mux.Handle("GET /healthz", health)
 	mux.Handle("GET /readyz", health)
 
-	chain := web.Mux(mux)
+	chain := whole(web.Mux(mux))
 	chain = web.LimitBody(maxBody, chain)
 	chain = challenge(chain)
 	chain = web.SecurityHeaders(chain)
@@ -84,16 +81,17 @@ func config() huma.Config {
 				Schemas: huma.NewMapRegistry("#/components/schemas/", huma.DefaultSchemaNamer),
 			},
 		},
-		Formats:       map[string]huma.Format{"application/json": huma.DefaultJSONFormat, "json": huma.DefaultJSONFormat},
+		Formats:       map[string]huma.Format{"application/json": format(), "json": format()},
 		DefaultFormat: "application/json",
 		Transformers:  []huma.Transformer{problems},
 	}
 }
 
-// operation describes an endpoint; every body has the same bound.
+// operation describes an endpoint; every body has the same bound, and is there when the endpoint is asked.
 func operation(id, method, path, summary string, status int) huma.Operation {
 	return huma.Operation{
-		OperationID: id, Method: method, Path: path, Summary: summary, DefaultStatus: status, MaxBodyBytes: maxBody,
+		OperationID: id, Method: method, Path: path, Summary: summary, DefaultStatus: status,
+		MaxBodyBytes: maxBody, BodyReadTimeout: -1,
 	}
 }
 

@@ -19,20 +19,7 @@ func problems(ctx huma.Context, _ string, v any) (any, error) {
 	if !ok {
 		return v, nil
 	}
-	code, detail := "internal", "Something went wrong on our side; the trace id finds it in the log."
-	switch m.Status {
-	case http.StatusBadRequest:
-		code, detail = "malformed_body", "The body is missing or is not JSON."
-	case http.StatusRequestTimeout:
-		code, detail = "body_timeout", "The body did not arrive in time."
-	case http.StatusRequestEntityTooLarge:
-		code, detail = "body_too_large", "The body is too large."
-	case http.StatusUnsupportedMediaType:
-		code, detail = "unsupported_media_type", "The body has to be JSON."
-	case http.StatusUnprocessableEntity:
-		code, detail = "unprocessable", "The body is JSON, but not of the right shape."
-	}
-	p := web.NewProblem(web.TraceID(ctx.Context()), m.Status, code, detail)
+	p := problemOf(ctx.Context(), m.Status)
 	if m.Status != http.StatusUnprocessableEntity {
 		return p, nil
 	}
@@ -47,6 +34,24 @@ func problems(ctx huma.Context, _ string, v any) (any, error) {
 		p.Errors = append(p.Errors, field)
 	}
 	return p, nil
+}
+
+// problemOf says what a status means for a body.
+func problemOf(ctx context.Context, status int) *web.ProblemDocument {
+	code, detail := "internal", "Something went wrong on our side; the trace id finds it in the log."
+	switch status {
+	case http.StatusBadRequest:
+		code, detail = "malformed_body", "The body is missing, breaks off, is not JSON, or names something twice."
+	case http.StatusRequestTimeout:
+		code, detail = "body_timeout", "The body did not arrive in time."
+	case http.StatusRequestEntityTooLarge:
+		code, detail = "body_too_large", "The body is too large."
+	case http.StatusUnsupportedMediaType:
+		code, detail = "unsupported_media_type", "The body has to be JSON."
+	case http.StatusUnprocessableEntity:
+		code, detail = "unprocessable", "The body is JSON, but not of the right shape."
+	}
+	return web.NewProblem(web.TraceID(ctx), status, code, detail)
 }
 
 // fail answers an error of the domain, and logs the cause of one that is ours.

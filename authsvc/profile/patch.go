@@ -12,6 +12,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/gatehouse-auth/gatehouse/internal/fault"
+	"github.com/gatehouse-auth/gatehouse/internal/onejson"
 )
 
 // Limits of the fields.
@@ -43,6 +44,9 @@ func parsePatch(patch []byte) (change, error) {
 	}
 	if depth(patch) > maxDepth+1 {
 		return c, refuse("body", fmt.Sprintf("nested deeper than %d levels", maxDepth))
+	}
+	if onejson.Check(patch) != nil { // of a name given twice encoding/json would take the last
+		return c, ErrNotJSON
 	}
 	var fields map[string]json.RawMessage
 	if err := json.Unmarshal(patch, &fields); err != nil || fields == nil {

@@ -21,7 +21,7 @@ type Service struct {
 var (
 	ErrNoPrecondition = fault.New(fault.Invalid, "Say with If-Match which version the change is for.").Named("precondition_required")
 	ErrChanged        = fault.New(fault.Conflict, "The profile has changed since you read it.").Named("precondition_failed")
-	ErrNotJSON        = fault.New(fault.Invalid, "The body is not JSON.").Named("malformed_body")
+	ErrNotJSON        = fault.New(fault.Invalid, "The body is not JSON, or names something twice.").Named("malformed_body")
 )
 
 // ETag is the entity tag of a profile's present version, strong (RFC 9110 section 8.8.3).
