@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/gatehouse-auth/gatehouse/authsvc/account"
 	"github.com/gatehouse-auth/gatehouse/authsvc/job"
@@ -37,7 +38,7 @@ func (s *Service) Register(ctx context.Context, email, password, name string) er
 	if err != nil {
 		return err
 	}
-	err = s.Accounts.Create(ctx, u, &code, mail, job.CreateProfile(job.Profile{UserID: u.ID, Name: name}))
+	err = s.Accounts.Create(ctx, u, &code, mail, newProfile(u.ID, name))
 	if errors.Is(err, account.ErrEmailTaken) {
 		return s.again(ctx, u)
 	}
@@ -46,6 +47,15 @@ func (s *Service) Register(ctx context.Context, email, password, name string) er
 	}
 	s.Log.InfoContext(ctx, "registered", "user_id", u.ID)
 	return nil
+}
+
+// newProfile leaves a name with a zero byte empty, as the profile would: PostgreSQL would refuse the job, and with it the
+// registration, of a new address only (S12).
+func newProfile(userID, name string) job.Job {
+	if strings.ContainsRune(name, 0) {
+		name = ""
+	}
+	return job.CreateProfile(job.Profile{UserID: userID, Name: name})
 }
 
 // again is Register for an address that has an account.
@@ -124,7 +134,7 @@ func (s *Service) Add(ctx context.Context, n NewUser) (string, error) {
 		ID: s.NewID(), Email: email, PasswordHash: hash, Roles: n.Roles, Attributes: n.Attributes,
 		VerifiedAt: &now, CreatedAt: now, UpdatedAt: now,
 	}
-	if err := s.Accounts.Create(ctx, u, nil, job.CreateProfile(job.Profile{UserID: u.ID, Name: n.Name})); err != nil {
+	if err := s.Accounts.Create(ctx, u, nil, newProfile(u.ID, n.Name)); err != nil {
 		return "", err
 	}
 	return u.ID, nil

@@ -76,6 +76,39 @@ func TestRegistrationAnswersAlikeForEveryAddress(t *testing.T) {
 	})
 }
 
+// S12: PostgreSQL keeps no NUL, which showed with the jobs of a new address only: 400 there, and no mail to anybody, and 202
+// for a known one.
+func TestANameThatCannotBeKeptTellsNothingOfTheAddress(t *testing.T) {
+	t.Parallel()
+	onBoth(t, func(t *testing.T, f *fixture) {
+		f.add(t, ada)
+		f.db.Forget(t)
+		for _, name := range []string{"N\x00N", "\x00", "N\xffN", strings.Repeat("n", 1<<16)} {
+			for _, email := range []string{ada, "new@x.test"} {
+				if err := f.Register(t.Context(), email, right, name); err != nil {
+					t.Errorf("%q: %v", email, err)
+				}
+			}
+			f.db.Exec(t, `DELETE FROM users WHERE email <> $1`, ada)
+		}
+		profiles := 0
+		for _, j := range f.db.Jobs(t) {
+			if p, ok := j.Args.(job.Profile); ok {
+				profiles++
+				if strings.Contains(p.Name, "\x00") {
+					t.Errorf("the name is %q", p.Name)
+				}
+			}
+		}
+		if profiles != 4 {
+			t.Errorf("%d profiles", profiles)
+		}
+		if _, err := f.Add(t.Context(), login.NewUser{Email: "bob@x.test", Password: right, Name: "N\x00N"}); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
 // S1, S12: what is wrong with a password or an address is said whoever has the address, before anything is spent on it.
 func TestABadRegistrationIsRefusedBeforeItCostsAnything(t *testing.T) {
 	t.Parallel()
