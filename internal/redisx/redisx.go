@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
+	"github.com/redis/go-redis/v9/maintnotifications"
 )
 
 // patience bounds each step of one command: a Redis that is away must cost a request next to nothing.
@@ -55,6 +56,7 @@ func Open(address string) (redis.UniversalClient, error) {
 	switch {
 	case kind == "" && len(hosts) == 1 && master == "":
 		o.MaxRetries, o.DialerRetries, o.ContextTimeoutEnabled, o.DisableIdentity = -1, 1, true, true
+		o.MaintNotificationsConfig = quiet()
 		o.DialTimeout, o.ReadTimeout, o.WriteTimeout, o.PoolTimeout = wait, wait, wait, wait
 		return redis.NewClient(o), nil
 	case kind == "sentinel" && master != "":
@@ -68,10 +70,16 @@ func Open(address string) (redis.UniversalClient, error) {
 		return redis.NewClusterClient(&redis.ClusterOptions{
 			Addrs: withPort(hosts, "6379"), Username: o.Username, Password: o.Password, TLSConfig: o.TLSConfig, PoolSize: o.PoolSize,
 			MaxRetries: -1, DialerRetries: 1, ContextTimeoutEnabled: true, DisableIdentity: true,
-			DialTimeout: wait, ReadTimeout: wait, WriteTimeout: wait, PoolTimeout: wait,
+			DialTimeout: wait, ReadTimeout: wait, WriteTimeout: wait, PoolTimeout: wait, MaintNotificationsConfig: quiet(),
 		}), nil
 	}
 	return nil, errAddress
+}
+
+// quiet keeps go-redis from asking each server whether it announces its maintenance, as only Redis Enterprise does, and
+// from looking its name up when a client is made.
+func quiet() *maintnotifications.Config {
+	return &maintnotifications.Config{Mode: maintnotifications.ModeDisabled}
 }
 
 // Shown is an address that Open takes without what may be secret in it: user, password and what stands after ?.

@@ -10,6 +10,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/redis/go-redis/v9"
+	"github.com/redis/go-redis/v9/maintnotifications"
 	"go.uber.org/goleak"
 
 	"github.com/gatehouse-auth/gatehouse/internal/redisx"
@@ -102,12 +103,15 @@ func TestAnAddressSaysWhatIsOpened(t *testing.T) {
 			continue
 		}
 		var got string
+		notified := (*maintnotifications.Config)(nil)
 		switch c := c.(type) {
 		case *redis.Client:
 			o := c.Options()
+			notified = o.MaintNotificationsConfig
 			got = fmt.Sprintf("%s db %d as %s wait %v tls %v", o.Addr, o.DB, o.Username, o.ReadTimeout, o.TLSConfig != nil)
 		case *redis.ClusterClient:
 			o := c.Options()
+			notified = o.MaintNotificationsConfig
 			got = fmt.Sprintf("%v as %s wait %v tls %v", o.Addrs, o.Username, o.DialTimeout, o.TLSConfig != nil)
 			if o.TLSConfig != nil && o.TLSConfig.ServerName != "" {
 				t.Errorf("%s: every node is taken for %s", address, o.TLSConfig.ServerName)
@@ -115,6 +119,9 @@ func TestAnAddressSaysWhatIsOpened(t *testing.T) {
 		}
 		if got != want {
 			t.Errorf("%s:\n got %s\nwant %s", address, got, want)
+		}
+		if notified != nil && notified.Mode != maintnotifications.ModeDisabled { // it would look the host up before anything is asked
+			t.Errorf("%s: mode of notifications: %s", address, notified.Mode)
 		}
 		c.Close()
 	}
