@@ -78,7 +78,7 @@ func serve(ctx context.Context, cfg app.Config, args []string, stderr io.Writer)
 		return fmt.Errorf("configuration:\n%w", err)
 	}
 	log := telemetry.Logger(stderr, level)
-	db, err := store.Open(ctx, cfg.DatabaseURL.Reveal())
+	db, err := open(ctx, cfg)
 	if err != nil {
 		return err
 	}
@@ -100,14 +100,22 @@ func serve(ctx context.Context, cfg app.Config, args []string, stderr io.Writer)
 	return a.Run(ctx, ln)
 }
 
+func open(ctx context.Context, cfg app.Config) (*store.DB, error) {
+	db, err := store.Open(ctx, cfg.DatabaseURL.Reveal())
+	if err != nil {
+		return nil, fmt.Errorf("AUTHSVC_DATABASE_URL: %w", err)
+	}
+	return db, nil
+}
+
 func migrate(ctx context.Context, cfg app.Config, args []string, stderr io.Writer) error {
 	if err := parse(flag.NewFlagSet("gatehouse-authsvc migrate", flag.ContinueOnError), args, stderr); err != nil {
 		return err
 	}
-	if cfg.DatabaseURL == "" {
-		return errors.New("AUTHSVC_DATABASE_URL: is needed: postgres://… or sqlite:path")
+	if err := cfg.ValidateDatabase(); err != nil {
+		return fmt.Errorf("configuration:\n%w", err)
 	}
-	db, err := store.Open(ctx, cfg.DatabaseURL.Reveal())
+	db, err := open(ctx, cfg)
 	if err != nil {
 		return err
 	}

@@ -150,4 +150,35 @@ func TestABadConfigurationIsRefusedByName(t *testing.T) {
 	}
 }
 
+// S67: nor is one that shows only when it is used.
+func TestWhatShowsWhenItIsUsedIsNamedToo(t *testing.T) {
+	t.Parallel()
+	const canary = "canary-77aa"
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	database := "sqlite:" + filepath.Join(t.TempDir(), "x.db")
+	for name, c := range map[string]struct {
+		command []string
+		change  map[string]string
+	}{
+		"AUTHSVC_DATABASE_URL":   {[]string{"serve"}, map[string]string{"AUTHSVC_DATABASE_URL": "postgres://u:" + canary + "@127.0.0.1:port/x"}},
+		"AUTHSVC_DATABASE_URL ":  {[]string{"migrate"}, map[string]string{"AUTHSVC_DATABASE_URL": "postgres://u:" + canary + "@%zz/x"}},
+		"AUTHSVC_DATABASE_URL  ": {[]string{"user", "create", "--email", "a@x.test"}, map[string]string{"AUTHSVC_DATABASE_URL": "sqlite://u:" + canary + "@h/x"}},
+		"AUTHSVC_SMTP_URL":       {[]string{"serve"}, map[string]string{"AUTHSVC_SMTP_URL": ""}},
+		"AUTHSVC_LISTEN":         {[]string{"serve"}, map[string]string{"AUTHSVC_LISTEN": taken.Addr().String()}},
+	} {
+		env := map[string]string{"AUTHSVC_DATABASE_URL": database, "AUTHSVC_REDIS_URL": "redis://127.0.0.1:1"}
+		for variable, value := range c.change {
+			env[variable] = value
+		}
+		err := run(t.Context(), c.command, environment(env), nil, io.Discard, io.Discard)
+		if err == nil || !strings.Contains(err.Error(), strings.TrimSpace(name)+": ") || strings.Contains(err.Error(), canary) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
 func none(string) string { return "" }

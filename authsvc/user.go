@@ -14,7 +14,6 @@ import (
 
 	"github.com/gatehouse-auth/gatehouse/authsvc/app"
 	"github.com/gatehouse-auth/gatehouse/authsvc/login"
-	"github.com/gatehouse-auth/gatehouse/authsvc/store"
 	"github.com/gatehouse-auth/gatehouse/internal/telemetry"
 )
 
@@ -64,7 +63,7 @@ func createUser(ctx context.Context, cfg app.Config, args []string, stdin io.Rea
 	if u.Password, err = readPassword(*fromStdin, stdin); err != nil {
 		return err
 	}
-	db, err := store.Open(ctx, cfg.DatabaseURL.Reveal())
+	db, err := open(ctx, cfg)
 	if err != nil {
 		return err
 	}

@@ -89,7 +89,7 @@ func Build(c Config, p Parts) (*App, error) {
 			return nil, errors.New("AUTHSVC_SMTP_URL: is needed by the role worker")
 		}
 		if p.Sender, err = mail.NewSMTP(c.SMTPURL, c.MailFrom); err != nil {
-			return nil, err
+			return nil, fmt.Errorf("AUTHSVC_SMTP_URL: %w", err)
 		}
 	}
 	renderer, err := mail.NewRenderer()

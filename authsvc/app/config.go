@@ -4,7 +4,9 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"net/mail"
+	"io/fs"
+	"net"
+	netmail "net/mail"
 	"net/url"
 	"os"
 	"slices"
@@ -12,7 +14,9 @@ import (
 	"strings"
 	"time"
 
+	"github.com/gatehouse-auth/gatehouse/authsvc/mail"
 	"github.com/gatehouse-auth/gatehouse/authsvc/seal"
+	"github.com/gatehouse-auth/gatehouse/internal/redisx"
 	"github.com/gatehouse-auth/gatehouse/internal/telemetry"
 )
 
@@ -67,7 +71,7 @@ func Load(getenv func(string) string) (Config, error) {
 		}
 		data, err := os.ReadFile(file) //nolint:gosec // the operator names it
 		if err != nil {
-			errs = append(errs, fmt.Errorf("%s_FILE: %w", name, err))
+			errs = append(errs, fmt.Errorf("%s_FILE: %w", name, withoutPath(err)))
 		}
 		return telemetry.Secret(strings.TrimSpace(string(data)))
 	}
@@ -94,51 +98,103 @@ func Load(getenv func(string) string) (Config, error) {
 	return c, errors.Join(errs...)
 }
 
+// withoutPath takes the file's name out of an error: the secret itself may stand there by mistake.
+func withoutPath(err error) error {
+	if failed := new(fs.PathError); errors.As(err, &failed) {
+		return fmt.Errorf("the file cannot be read: %w", failed.Err)
+	}
+	return errors.New("the file cannot be read")
+}
+
 // Has reports whether this process serves a role.
 func (c Config) Has(r Role) bool { return slices.Contains(c.Roles, r) }
 
-// Validate answers every problem of the roles that are served, in the operator's words.
+// Validate answers every problem of the roles that are served, each in a line that begins with the variable, in the
+// operator's words and without a value.
 func (c Config) Validate() error {
 	errs := []error{c.ValidateStore()}
-	wrong := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
-	seen := map[Role]bool{}
-	for _, r := range c.Roles {
-		if (r != Auth && r != Profile && r != Worker) || seen[r] {
-			wrong("AUTHSVC_ROLES: expected some of auth, profile and worker, each once")
-			break
-		}
-		seen[r] = true
+	wrong := func(variable, reason string) { errs = append(errs, errors.New(variable+": "+reason)) }
+	if !c.rolesValid() {
+		wrong("AUTHSVC_ROLES", "expected some of auth, profile and worker, each once")
+	}
+	if !listenable(c.Listen) {
+		wrong("AUTHSVC_LISTEN", "expected host:port, such as :8081")
 	}
 	if c.RedisURL == "" {
-		wrong("AUTHSVC_REDIS_URL: is needed, so that the edge learns of ended sessions")
+		wrong("AUTHSVC_REDIS_URL", "is needed, so that the edge learns of ended sessions")
+	} else if client, err := redisx.Open(c.RedisURL.Reveal()); err != nil {
+		wrong("AUTHSVC_REDIS_URL", err.Error())
+	} else {
+		_ = client.Close() // nothing was connected
 	}
-	if u, err := url.Parse(c.Issuer); err != nil || (u.Scheme != "https" && u.Scheme != "http") || u.Host == "" || u.RawQuery != "" || u.Fragment != "" {
-		wrong("AUTHSVC_ISSUER: expected an absolute URL without query, such as https://api.example.org")
+	if !issuerValid(c.Issuer) {
+		wrong("AUTHSVC_ISSUER", "expected an absolute URL without user, query and fragment, such as https://api.example.org")
 	}
 	if c.Audience == "" {
-		wrong("AUTHSVC_AUDIENCE: is empty")
+		wrong("AUTHSVC_AUDIENCE", "is empty")
 	}
 	if c.AccessTTL < minAccessTTL || c.AccessTTL > maxAccessTTL {
-		wrong("AUTHSVC_ACCESS_TTL: expected %s to %s", minAccessTTL, maxAccessTTL)
+		wrong("AUTHSVC_ACCESS_TTL", fmt.Sprintf("expected %s to %s", minAccessTTL, maxAccessTTL))
 	}
 	if c.Has(Worker) && c.SMTPURL != "" {
-		if _, err := mail.ParseAddress(c.MailFrom); err != nil {
-			wrong("AUTHSVC_MAIL_FROM: expected an address such as Gatehouse <noreply@example.org>")
+		from := c.MailFrom
+		if _, err := netmail.ParseAddress(from); err != nil {
+			wrong("AUTHSVC_MAIL_FROM", "expected an address such as Gatehouse <noreply@example.org>")
+			from = "noreply@example.org"
+		}
+		if _, err := mail.NewSMTP(c.SMTPURL, from); err != nil {
+			wrong("AUTHSVC_SMTP_URL", err.Error())
 		}
 	}
 	return errors.Join(errs...)
 }
 
+func (c Config) rolesValid() bool {
+	seen := map[Role]bool{}
+	for _, r := range c.Roles {
+		if (r != Auth && r != Profile && r != Worker) || seen[r] {
+			return false
+		}
+		seen[r] = true
+	}
+	return len(seen) > 0
+}
+
+func listenable(address string) bool {
+	_, port, err := net.SplitHostPort(address)
+	if err != nil {
+		return false
+	}
+	_, err = strconv.ParseUint(port, 10, 16)
+	return err == nil
+}
+
+// issuerValid wants a URL that is written as it is compared (RFC 8414 section 2): whatever stands in it is in every token.
+func issuerValid(issuer string) bool {
+	u, err := url.Parse(issuer)
+	return err == nil && (u.Scheme == "https" || u.Scheme == "http") && u.Hostname() != "" && u.User == nil &&
+		!strings.ContainsAny(issuer, "?#") && u.String() == issuer
+}
+
 // ValidateStore checks what every command needs: the database and the key that seals what is in it.
 func (c Config) ValidateStore() error {
-	var errs []error
-	if c.DatabaseURL == "" {
-		errs = append(errs, errors.New("AUTHSVC_DATABASE_URL: is needed: postgres://… or sqlite:path"))
+	_, err := c.rootKey()
+	return errors.Join(c.ValidateDatabase(), err)
+}
+
+// ValidateDatabase checks what migrating needs. Whether the database is there shows when it is opened.
+func (c Config) ValidateDatabase() error {
+	const expected = "postgres://… or sqlite:path"
+	dsn := c.DatabaseURL.Reveal()
+	if dsn == "" {
+		return errors.New("AUTHSVC_DATABASE_URL: is needed: " + expected)
 	}
-	if _, err := c.rootKey(); err != nil {
-		errs = append(errs, err)
+	for _, scheme := range []string{"postgres://", "postgresql://", "sqlite:"} {
+		if strings.HasPrefix(dsn, scheme) {
+			return nil
+		}
 	}
-	return errors.Join(errs...)
+	return errors.New("AUTHSVC_DATABASE_URL: expected " + expected)
 }
 
 // rootKey refuses what is no key of random bytes: a boot with a known key would be an open door (S7).

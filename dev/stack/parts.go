@@ -107,8 +107,8 @@ func (s *Stack) buildAuthsvc(ctx context.Context, o Options, root telemetry.Secr
 	}
 	s.closers = append(s.closers, client.Close)
 	cfg := app.Config{
-		Roles: []app.Role{app.Auth, app.Profile, app.Worker}, DatabaseURL: "given", RedisURL: "given", RootKey: root,
-		Issuer: s.URL(), Audience: audience, AccessTTL: accessTTL,
+		Roles: []app.Role{app.Auth, app.Profile, app.Worker}, Listen: s.Addresses.Authsvc, DatabaseURL: telemetry.Secret(o.database()),
+		RedisURL: telemetry.Secret(s.redisURL(o.RedisURL)), RootKey: root, Issuer: s.URL(), Audience: audience, AccessTTL: accessTTL,
 	}
 	if err := cfg.Validate(); err != nil {
 		return err

@@ -195,12 +195,16 @@ func (s *Stack) mails() *mailbox.Mailbox {
 	return m
 }
 
-func (s *Stack) openDatabase(ctx context.Context, o Options) (*store.DB, error) {
-	dsn := o.DatabaseURL
-	if dsn == "" {
-		dsn = "sqlite:" + filepath.Join(o.DataDir, "gatehouse.db")
+// database answers the DSN, by default of a file.
+func (o Options) database() string {
+	if o.DatabaseURL != "" {
+		return o.DatabaseURL
 	}
-	db, err := store.Open(ctx, dsn)
+	return "sqlite:" + filepath.Join(o.DataDir, "gatehouse.db")
+}
+
+func (s *Stack) openDatabase(ctx context.Context, o Options) (*store.DB, error) {
+	db, err := store.Open(ctx, o.database())
 	if err != nil {
 		return nil, err
 	}
