@@ -204,6 +204,16 @@ func TestABodyWithoutALengthIsBounded(t *testing.T) {
 	wantProblem(t, "in chunks", a, http.StatusUnauthorized, "invalid_credentials")
 }
 
+// What is announced as too large is refused before it is sent.
+func TestABodyThatIsAnnouncedTooLargeIsNotWaitedFor(t *testing.T) {
+	t.Parallel()
+	s := newServer(t, dbtest.SQLite(t))
+	got := s.raw(t, true, "POST /auth/login HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 1000000000\r\n\r\n")
+	if !strings.HasPrefix(got, "HTTP/1.1 413 ") || !strings.Contains(got, `"code":"body_too_large"`) {
+		t.Errorf("got %s", got)
+	}
+}
+
 // raw sends bytes as they are, says no more unless open, and answers what comes back.
 func (s *server) raw(t *testing.T, open bool, request string) string {
 	t.Helper()

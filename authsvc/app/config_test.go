@@ -97,7 +97,7 @@ func TestEachBadValueIsRefusedByName(t *testing.T) {
 		"AUTHSVC_ROOT_KEY": {
 			c, "secret", rootKey[:62], rootKey + "00", rootKey[:63] + "g", rootKey[:32] + " " + rootKey[32:], strings.Repeat("0", 64), strings.Repeat("f", 64), strings.Repeat("ab", 32),
 			strings.Repeat("deadbeef", 8), strings.Repeat("0123456789abcdef", 4), "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f",
-			"1f1e1d1c1b1a191817161514131211100f0e0d0c0b0a09080706050403020100",
+			"1f1e1d1c1b1a191817161514131211100f0e0d0c0b0a09080706050403020100", strings.Repeat("0001050d0005010d05000d01", 3)[:64],
 		},
 		"AUTHSVC_ISSUER": {
 			c, "/" + c, "api.example.org", "//api.example.org/" + c, "ftp://" + c, "https:" + c, "https://", "https:///" + c, "https://:8443", "https://api.example.org?" + c, "https://api.example.org?",
