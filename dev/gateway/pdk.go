@@ -19,6 +19,7 @@ var errExit = errors.New("the plugin answered the request itself")
 
 // exchange is what the plugin can see and change of one request.
 type exchange struct {
+	id          string // 32 hexadecimal digits
 	request     *http.Request
 	target      string // path and query as the client sent them
 	upstreamURI string // path that the upstream will get
@@ -168,6 +169,10 @@ func (ex *exchange) variable(name string) string {
 		return "http"
 	case "server_protocol":
 		return r.Proto
+	case "kong_request_id":
+		return ex.id
+	case "gatehouse_request": // deploy/gatehouse.nginx.conf
+		return strings.Join([]string{ex.id, ex.address, ex.upstreamURI, ex.variable("request")}, " ")
 	}
 	return ""
 }

@@ -40,9 +40,10 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		address = r.RemoteAddr
 	}
 	dropUnderscores(r.Header)
+	id := requestID()
 	begin := func() *exchange {
 		return &exchange{
-			request: r, target: target, upstreamURI: upstreamPath, address: address, route: rt,
+			id: id, request: r, target: target, upstreamURI: upstreamPath, address: address, route: rt,
 			upstream: r.Header.Clone(), response: http.Header{},
 		}
 	}
@@ -311,9 +312,12 @@ func idempotent(method string) bool {
 
 // refuse answers in Kong's own shape.
 func refuse(w http.ResponseWriter, status int, message string) {
-	id := strings.ReplaceAll(uuid.NewString(), "-", "")
+	id := requestID()
 	w.Header().Set("Content-Type", "application/json; charset=utf-8")
 	w.Header().Set("X-Kong-Request-Id", id)
 	w.WriteHeader(status)
 	_ = json.NewEncoder(w).Encode(map[string]string{"message": message, "request_id": id}) // the client is gone; there is nobody to tell
 }
+
+// requestID makes an id of Kong's form.
+func requestID() string { return strings.ReplaceAll(uuid.NewString(), "-", "") }

@@ -12,25 +12,31 @@ import (
 	protocol "github.com/Kong/go-pdk/server/kong_plugin_protocol"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/structpb"
+
+	"github.com/gatehouse-auth/gatehouse/plugin/kong"
 )
 
 // BenchmarkEvent is one allowed request through the socket, as its Kong sees it: go-pdk's own server beside ours, each in a
-// process of its own, doing the same. Ours is measured twice, for a plugin that runs for several routes (the same six calls) and
-// for one of one route (five). cpu-ns/op is the server's processor time alone.
+// process of its own, doing the same. Ours is measured for a plugin that runs for several routes under a Kong without the
+// JoinedVariable (the same six calls), for one of one route (five), and with the variable (three). cpu-ns/op is the server's
+// processor time alone.
 func BenchmarkEvent(b *testing.B) {
-	for _, c := range []struct{ name, server, config string }{
-		{"go-pdk", theirs, open}, {"gatehouse-6-calls", ours, open}, {"gatehouse", ours, ofRoute},
+	for _, c := range []struct {
+		name, server, config string
+		joined               bool
+	}{
+		{"go-pdk", theirs, open, false}, {"gatehouse-6-calls", ours, open, false}, {"gatehouse-5-calls", ours, ofRoute, false}, {"gatehouse", ours, ofRoute, true},
 	} {
 		b.Run(c.name, func(b *testing.B) {
 			socket := server(b, c.server)
 			id := dial(b, socket).start(c.config)
-			k := newQuickKong(b, socket, id)
+			k := newQuickKong(b, socket, id, c.joined)
 			for range 200 {
-				k.event(b, k.line)
+				k.event(b, "/orders")
 			}
 			before := k.spent(b)
 			for b.Loop() {
-				k.event(b, k.line)
+				k.event(b, "/orders")
 			}
 			b.ReportMetric(float64(k.spent(b)-before)/float64(b.N), "cpu-ns/op")
 		})
@@ -39,14 +45,15 @@ func BenchmarkEvent(b *testing.B) {
 
 // quickKong is Kong's side of one connection with all answers made beforehand, so that little but the plugin is measured.
 type quickKong struct {
-	conn                                             net.Conn
-	in                                               *bufio.Reader
-	buf                                              []byte
-	call, headers, line, spentLine, uri, addr, route []byte // frames
-	set                                              []byte // the arguments of the last set_headers
+	conn    net.Conn
+	in      *bufio.Reader
+	method  []byte
+	args    []byte
+	call    []byte            // a frame
+	answers map[string][]byte // frames by what is asked for
 }
 
-func newQuickKong(b *testing.B, socket string, id int32) *quickKong {
+func newQuickKong(b *testing.B, socket string, id int32, joined bool) *quickKong {
 	b.Helper()
 	conn, err := net.Dial("unix", socket)
 	if err != nil {
@@ -63,68 +70,66 @@ func newQuickKong(b *testing.B, socket string, id int32) *quickKong {
 	}), &h); err != nil {
 		b.Fatal(err)
 	}
-	return &quickKong{
-		conn: conn, in: bufio.NewReader(conn), buf: make([]byte, 64<<10),
-		call:    frame(&protocol.RpcCall{Sequence: 7, Call: &protocol.RpcCall_CmdHandleEvent{CmdHandleEvent: &protocol.CmdHandleEvent{InstanceId: id, EventName: "access"}}}),
-		headers: frame(&h), line: frame(&protocol.String{V: "GET /orders HTTP/1.1"}), spentLine: frame(&protocol.String{V: "GET /spent HTTP/1.1"}),
-		uri: frame(&protocol.String{V: "/orders"}), addr: frame(&protocol.String{V: "192.0.2.1"}), route: frame(&protocol.Route{Id: "r1", Name: "orders"}),
+	k := &quickKong{
+		conn: conn, in: bufio.NewReader(conn), method: make([]byte, 64<<10), args: make([]byte, 64<<10),
+		call: frame(&protocol.RpcCall{Sequence: 7, Call: &protocol.RpcCall_CmdHandleEvent{CmdHandleEvent: &protocol.CmdHandleEvent{InstanceId: id, EventName: "access"}}}),
+		answers: map[string][]byte{
+			"kong.request.get_headers": frame(&h), "kong.client.get_forwarded_ip": frame(&protocol.String{V: "192.0.2.1"}),
+			"kong.router.get_route": frame(&protocol.Route{Id: "r1", Name: "orders"}), "kong.service.request.set_headers": make([]byte, 4),
+		},
 	}
+	for _, path := range []string{"/orders", "/spent"} {
+		line, whole := "GET "+path+" HTTP/1.1", ""
+		if joined {
+			whole = "0af7651916cd43dd8448eb211c80319c 192.0.2.1 " + path + " " + line
+		}
+		k.answers[path+"request"], k.answers[path+"upstream_uri"] = frame(&protocol.String{V: line}), frame(&protocol.String{V: path})
+		k.answers[path+kong.JoinedVariable] = frame(&protocol.String{V: whole})
+	}
+	return k
 }
 
-func (k *quickKong) frame(b *testing.B) []byte {
+func (k *quickKong) read(b *testing.B, into []byte) []byte {
 	b.Helper()
-	if _, err := io.ReadFull(k.in, k.buf[:4]); err != nil {
+	if _, err := io.ReadFull(k.in, into[:4]); err != nil {
 		b.Fatal(err)
 	}
-	n := binary.LittleEndian.Uint32(k.buf)
-	if _, err := io.ReadFull(k.in, k.buf[:n]); err != nil {
+	n := binary.LittleEndian.Uint32(into)
+	if _, err := io.ReadFull(k.in, into[:n]); err != nil {
 		b.Fatal(err)
 	}
-	return k.buf[:n]
+	return into[:n]
 }
 
-// event plays one event whose request line is in the frame line.
-func (k *quickKong) event(b *testing.B, line []byte) {
+// event plays one event. It answers the arguments of the last call.
+func (k *quickKong) event(b *testing.B, path string) (args []byte) {
 	b.Helper()
 	answer := k.call
-	variables := 0
 	for {
-		if answer != nil {
-			if _, err := k.conn.Write(answer); err != nil {
-				b.Fatal(err)
-			}
+		if _, err := k.conn.Write(answer); err != nil {
+			b.Fatal(err)
 		}
-		switch string(k.frame(b)) {
-		case "":
-			k.frame(b) // the return
-			return
-		case "kong.request.get_headers":
-			answer = k.headers
-		case "kong.nginx.get_var":
-			if answer = k.uri; variables == 0 {
-				answer = line
-			}
-			variables++
-		case "kong.client.get_forwarded_ip":
-			answer = k.addr
-		case "kong.router.get_route":
-			answer = k.route
-		case "kong.service.request.set_headers":
-			k.set, answer = append(k.set[:0], k.frame(b)...), []byte{0, 0, 0, 0}
-			continue
-		default:
-			b.Fatal("an unexpected call")
+		method := k.read(b, k.method)
+		if len(method) == 0 {
+			k.read(b, k.method) // the return
+			return args
 		}
-		k.frame(b) // the arguments
+		args = k.read(b, k.args)
+		name := string(method)
+		if name == "kong.nginx.get_var" {
+			name = path + string(args[2:]) // after the tag and the length of a short text
+		}
+		if answer = k.answers[name]; answer == nil {
+			b.Fatalf("an unexpected call %q", name)
+		}
 	}
 }
 
 // spent asks the server for its processor time so far, in nanoseconds.
 func (k *quickKong) spent(b *testing.B) int64 {
 	b.Helper()
-	k.event(b, k.spentLine)
 	var s structpb.Struct
-	if err := proto.Unmarshal(k.set, &s); err != nil {
+	if err := proto.Unmarshal(k.event(b, "/spent"), &s); err != nil {
 		b.Fatal(err)
 	}
 	n, err := strconv.ParseInt(first(s.GetFields()["X-Spent"]), 10, 64)

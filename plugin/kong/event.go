@@ -8,7 +8,6 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"net/netip"
 	"runtime/debug"
 	"strings"
 
@@ -24,19 +23,6 @@ import (
 
 // maxHeaders is the most that kong.request.get_headers may be asked for.
 const maxHeaders = 1000
-
-// reads is what an event asks Kong for, written as one batch: Kong answers in order. upstream_uri is set before any
-// plugin's access phase, so it is the path after strip_path and the service's own path. The route is last, for it may be known.
-var reads = []struct {
-	method string
-	args   proto.Message
-}{
-	{"kong.request.get_headers", &protocol.Int{V: maxHeaders}},
-	{"kong.nginx.get_var", &protocol.String{V: "request"}},
-	{"kong.nginx.get_var", &protocol.String{V: "upstream_uri"}},
-	{"kong.client.get_forwarded_ip", nil},
-	{"kong.router.get_route", nil},
-}
 
 // errExited says that the request was answered by kong.response.exit: Kong abandons the connection.
 var errExited = errors.New("the request was answered")
@@ -73,88 +59,21 @@ func (e *event) read() error {
 	return err
 }
 
-// ask writes the first n reads at once, as batch holds them, then takes their answers, and answers the route's id besides. It
-// reads all of them, whatever they hold: Kong must not be cut off before it gets to the answer.
-func (e *event) ask(batch []byte, n int) (r guard.Request, routeID string, err error) {
-	if _, err := e.conn.Write(batch); err != nil {
-		return r, "", err
+// ask writes all reads of a plan at once, then takes their answers. It reads all of them, whatever they hold: Kong must not be
+// cut off before it gets to the answer.
+func (e *event) ask(p plan) (a answers, err error) {
+	if _, err := e.conn.Write(p.batch); err != nil {
+		return a, err
 	}
-	for i := range n {
+	for _, what := range p.reads {
 		if err := e.read(); err != nil {
-			return r, "", err
+			return a, err
 		}
-		if err := fill(&r, &routeID, i, e.buf); err != nil && r.Malformed == "" {
-			r.Malformed = err.Error()
+		if err := a.fill(what, e.buf); err != nil && a.Malformed == "" {
+			a.Malformed = err.Error()
 		}
 	}
-	return r, routeID, nil
-}
-
-// fill puts the i-th answer into r. An answer that cannot be read makes the request malformed, never anonymous: one header
-// byte that is not UTF-8 makes the whole struct unreadable.
-func fill(r *guard.Request, routeID *string, i int, answer []byte) (err error) {
-	defer func() {
-		if recover() != nil { // a bug of a decoder must not look like a lost connection
-			err = errors.New("an answer cannot be decoded")
-		}
-	}()
-	switch i {
-	case 0:
-		return headers(r, answer)
-	case 1:
-		s, err := text(answer)
-		if err != nil {
-			return err
-		}
-		return requestLine(r, s)
-	case 2:
-		s, err := text(answer)
-		if err != nil {
-			return err
-		}
-		if r.UpstreamPath, _, _ = strings.Cut(s, "?"); r.UpstreamPath == "" {
-			return errors.New("what the upstream will get is not known")
-		}
-		return nil
-	case 3:
-		s, err := text(answer)
-		if err != nil {
-			return err
-		}
-		if r.Addr, err = netip.ParseAddr(s); err != nil {
-			return errors.New("the client's address cannot be read")
-		}
-		return nil
-	default:
-		var route protocol.Route
-		if err := proto.Unmarshal(answer, &route); err != nil {
-			return errors.New("the route cannot be read")
-		}
-		*routeID = route.GetId()
-		if r.Route = route.GetName(); r.Route == "" {
-			r.Route = route.GetId()
-		}
-		return nil
-	}
-}
-
-func text(answer []byte) (string, error) {
-	var s protocol.String
-	if err := proto.Unmarshal(answer, &s); err != nil {
-		return "", errors.New("an answer is not UTF-8")
-	}
-	return s.GetV(), nil
-}
-
-func requestLine(r *guard.Request, line string) error {
-	method, rest, ok := strings.Cut(line, " ")
-	end := strings.LastIndexByte(rest, ' ')
-	if !ok || end < 0 {
-		return errors.New("the request line cannot be read")
-	}
-	r.Method = method
-	r.Path, r.Query, _ = strings.Cut(rest[:end], "?")
-	return nil
+	return a, nil
 }
 
 func headers(r *guard.Request, answer []byte) error {

@@ -3,24 +3,44 @@ package kong_test
 import (
 	"io"
 	"testing"
+	"time"
 
 	protocol "github.com/Kong/go-pdk/server/kong_plugin_protocol"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/gatehouse-auth/gatehouse/plugin/guard"
 )
 
-// Whatever Kong answers, the event ends by a decision, and the server goes on.
+// Whatever Kong answers, the event ends by a decision, and the server goes on. joined is the answer of the one variable, or of the
+// request line where there is none.
 func FuzzAnswers(f *testing.F) {
-	subject := bytesOf(f, &protocol.String{V: "GET /a HTTP/1.1"})
-	f.Add(headers(f, map[string]any{"host": "h", "accept": []any{"a", "b"}}), subject, bytesOf(f, &protocol.String{V: "/a"}), bytesOf(f, &protocol.String{V: "192.0.2.1"}), bytesOf(f, &protocol.Route{Id: "r", Name: "n"}))
-	f.Add([]byte{0xff}, []byte{0x0a, 0x80}, []byte(nil), []byte{0x0a, 0x01, 0xff}, []byte{0x0a})
+	text := func(s string) []byte { return bytesOf(f, &protocol.String{V: s}) }
+	good := headers(f, map[string]any{"host": "h", "accept": []any{"a", "b"}})
+	f.Add(good, text("GET /a HTTP/1.1"), text("/a"), text("192.0.2.1"), bytesOf(f, &protocol.Route{Id: "r", Name: "n"}), false)
+	f.Add(good, text("i1 192.0.2.1 /a GET /a HTTP/1.1"), []byte(nil), []byte(nil), bytesOf(f, &protocol.Route{Id: "r", Name: "n"}), true)
+	f.Add([]byte{0xff}, []byte{0x0a, 0x80}, []byte(nil), []byte{0x0a, 0x01, 0xff}, []byte{0x0a}, false)
 	var seen guard.Request
-	socket, _ := serve(f, func(r guard.Request) guard.Verdict { seen = r; return forward(r) })
-	f.Fuzz(func(t *testing.T, header, line, uri, address, route []byte) {
-		p := dial(t, socket)
+	began := time.Now()
+	sockets := map[bool]string{}
+	for joined, value := range map[bool]string{false: "", true: "i1 192.0.2.1 /a GET /a HTTP/1.1"} {
+		// Its clock stands still: what the first event tells of the variable goes on to hold.
+		sockets[joined], _ = serveAt(f, func() time.Time { return began }, func(r guard.Request) guard.Verdict { seen = r; return forward(r) })
+		p := dial(f, sockets[joined])
+		p.event(p.start(open), request{headers: good, line: "GET /a HTTP/1.1", uri: "/a", joined: value})
+	}
+	f.Fuzz(func(t *testing.T, header, line, uri, address, route []byte, joined bool) {
+		answers := [][]byte{header, line, uri, address, route}
+		if joined {
+			answers = [][]byte{header, line, route}
+			var s protocol.String
+			if proto.Unmarshal(line, &s) != nil || s.GetV() == "" {
+				t.Skip() // more is asked then, and the variable taken for gone
+			}
+		}
+		p := dial(t, sockets[joined])
 		id := p.start(open)
 		p.send(&protocol.RpcCall{Sequence: 7, Call: &protocol.RpcCall_CmdHandleEvent{CmdHandleEvent: &protocol.CmdHandleEvent{InstanceId: id, EventName: "access"}}})
-		for _, answer := range [][]byte{header, line, uri, address, route} {
+		for _, answer := range answers {
 			for range 2 { // the method and its arguments
 				if _, err := p.read(); err != nil {
 					t.Fatal(err)
@@ -32,7 +52,7 @@ func FuzzAnswers(f *testing.F) {
 		if err != nil || string(method) != "kong.service.request.set_headers" {
 			t.Fatalf("the event ends by %q, %v", method, err)
 		}
-		if seen.Malformed == "" && (!seen.Addr.IsValid() || seen.Method == "" && seen.Path == "" || seen.UpstreamPath == "") {
+		if seen.Malformed == "" && (!seen.Addr.IsValid() || seen.Method == "" && seen.Path == "" || seen.UpstreamPath == "" || joined && seen.ID == "") {
 			t.Errorf("nothing is said to be wrong with %+v", seen)
 		}
 	})

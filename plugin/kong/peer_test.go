@@ -11,6 +11,8 @@ import (
 	protocol "github.com/Kong/go-pdk/server/kong_plugin_protocol"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/structpb"
+
+	"github.com/gatehouse-auth/gatehouse/plugin/kong"
 )
 
 // peer is Kong's side of one connection.
@@ -88,6 +90,7 @@ type request struct {
 	headers []byte
 	line    string
 	uri     string
+	joined  string          // "" where Kong has no such variable
 	route   *protocol.Route // nil: orders
 }
 
@@ -105,7 +108,6 @@ func (p *peer) event(id int32, r request) outcome {
 	p.t.Helper()
 	p.send(&protocol.RpcCall{Sequence: 7, Call: &protocol.RpcCall_CmdHandleEvent{CmdHandleEvent: &protocol.CmdHandleEvent{InstanceId: id, EventName: "access"}}})
 	var o outcome
-	vars := []string{r.line, r.uri}
 	for {
 		method, err := p.read()
 		if err != nil {
@@ -129,8 +131,11 @@ func (p *peer) event(id int32, r request) outcome {
 		case "kong.request.get_headers":
 			p.write(r.headers)
 		case "kong.nginx.get_var":
-			p.send(&protocol.String{V: vars[0]})
-			vars = vars[1:]
+			var name protocol.String
+			if err := proto.Unmarshal(args, &name); err != nil {
+				p.t.Fatal(err)
+			}
+			p.send(&protocol.String{V: map[string]string{"request": r.line, "upstream_uri": r.uri, kong.JoinedVariable: r.joined}[name.GetV()]})
 		case "kong.client.get_forwarded_ip":
 			p.send(&protocol.String{V: "192.0.2.1"})
 		case "kong.router.get_route":

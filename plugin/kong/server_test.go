@@ -64,34 +64,75 @@ func forward(guard.Request) guard.Verdict {
 	return guard.Verdict{Forward: true, SetHeaders: map[string]string{"X-Gatehouse-Subject": "u1"}}
 }
 
-// Kong writes the id of the route into the configuration of a plugin that belongs to one; its name is asked for now and then.
-func TestAnAllowedRequestCostsFiveCallsAndItsConnectionGoesOn(t *testing.T) {
+// Kong writes the id of the route into the configuration of a plugin that belongs to one; its name is asked for now and then. So
+// is the variable that holds more than one answer, where it is not there.
+func TestAnAllowedRequestCostsFewCallsAndItsConnectionGoesOn(t *testing.T) {
 	t.Parallel()
-	var ahead atomic.Int64
-	began := time.Now()
+	for _, c := range []struct {
+		name, joined             string
+		first, then, after, last int // calls: of the first request, of the second, of the first after ten seconds, and of the next
+	}{
+		{"joined", "0af7651916cd43dd8448eb211c80319c 192.0.2.1 /orders GET /shop/orders?q=%20x HTTP/1.1", 7, 3, 4, 3},
+		{"apart", "", 7, 5, 7, 5},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			var ahead atomic.Int64
+			began := time.Now()
+			var got guard.Request
+			socket, _ := serveAt(t, func() time.Time { return began.Add(time.Duration(ahead.Load())) }, func(r guard.Request) guard.Verdict { got = r; return forward(r) })
+			p := dial(t, socket)
+			id := p.start(ofRoute)
+			r := request{headers: headers(t, map[string]any{"Host": "h", "accept": []any{"a", "b"}}), line: "GET /shop/orders?q=%20x HTTP/1.1", uri: "/orders", joined: c.joined}
+			requestID, _, _ := strings.Cut(c.joined, " ")
+			check := func(calls int, route string) {
+				t.Helper()
+				o := p.event(id, r)
+				if !o.ended || len(o.calls) != calls || o.set.GetFields()["X-Gatehouse-Subject"].GetStringValue() != "u1" {
+					t.Fatalf("outcome %+v, want %d calls", o, calls)
+				}
+				if got.Method != "GET" || got.Path != "/shop/orders" || got.Query != "q=%20x" || got.UpstreamPath != "/orders" || got.Route != route ||
+					got.Host != "h" || len(got.Header["accept"]) != 2 || got.Addr.String() != "192.0.2.1" || got.Malformed != "" || got.ID != requestID {
+					t.Errorf("request %+v", got)
+				}
+			}
+			check(c.first, "orders")
+			check(c.then, "orders")
+			r.route = &protocol.Route{Id: "r1", Name: "renamed"}
+			check(c.then, "orders")
+			ahead.Add(int64(10 * time.Second))
+			check(c.after, "renamed")
+			check(c.last, "renamed")
+		})
+	}
+}
+
+// Kong may be configured anew while the plugin runs: a variable that is gone costs one request a wake-up more, and nobody an error.
+func TestAVariableThatIsGoneIsAskedForInItsParts(t *testing.T) {
+	t.Parallel()
 	var got guard.Request
-	socket, _ := serveAt(t, func() time.Time { return began.Add(time.Duration(ahead.Load())) }, func(r guard.Request) guard.Verdict { got = r; return forward(r) })
+	socket, _ := serve(t, func(r guard.Request) guard.Verdict { got = r; return forward(r) })
 	p := dial(t, socket)
 	id := p.start(ofRoute)
-	r := request{headers: headers(t, map[string]any{"Host": "h", "accept": []any{"a", "b"}}), line: "GET /shop/orders?q=%20x HTTP/1.1", uri: "/orders"}
-	check := func(calls int, route string) {
-		t.Helper()
-		o := p.event(id, r)
-		if !o.ended || len(o.calls) != calls || o.set.GetFields()["X-Gatehouse-Subject"].GetStringValue() != "u1" {
-			t.Fatalf("outcome %+v, want %d calls", o, calls)
+	r := request{headers: headers(t, nil), line: "GET /a HTTP/1.1", uri: "/a", joined: "i1 192.0.2.1 /a GET /a HTTP/1.1"}
+	for i, calls := range []int{7, 3, 7, 5} {
+		if i == 2 {
+			r.joined = ""
 		}
-		if got.Method != "GET" || got.Path != "/shop/orders" || got.Query != "q=%20x" || got.UpstreamPath != "/orders" || got.Route != route ||
-			got.Host != "h" || len(got.Header["accept"]) != 2 || got.Addr.String() != "192.0.2.1" || got.Malformed != "" {
-			t.Errorf("request %+v", got)
+		o := p.event(id, r)
+		if !o.ended || len(o.calls) != calls || got.Malformed != "" || got.Path != "/a" || got.Route != "orders" || (got.ID == "i1") != (i < 2) {
+			t.Errorf("request %d: %+v %+v", i, o, got)
 		}
 	}
-	check(6, "orders")
-	check(5, "orders")
-	r.route = &protocol.Route{Id: "r1", Name: "renamed"}
-	check(5, "orders")
-	ahead.Add(int64(10 * time.Second))
-	check(6, "renamed")
-	check(5, "renamed")
+	r.joined = "i1 192.0.2.1"
+	for _, bad := range []string{"i1", "i1 192.0.2.1 /a", "i1 nobody /a GET /a HTTP/1.1", "i1 192.0.2.1  GET /a HTTP/1.1", " 192.0.2.1 /a GET /a HTTP/1.1", "i1 192.0.2.1 /a GET"} {
+		r.joined = bad
+		again, _ := serve(t, func(r guard.Request) guard.Verdict { got = r; return forward(r) })
+		p := dial(t, again)
+		if p.event(p.start(ofRoute), r); got.Malformed == "" {
+			t.Errorf("%q: %+v", bad, got)
+		}
+	}
 }
 
 // A plugin of a service, or of all, runs for several routes, and one that Kong says belongs to another route than it runs for
@@ -103,6 +144,7 @@ func TestTheRouteIsAskedForWhereItMayChange(t *testing.T) {
 	p := dial(t, socket)
 	for name, config := range map[string]string{"a service's": open, "another route's": strings.Replace(ofRoute, `"route_id":"r1"`, `"route_id":"r0"`, 1)} {
 		id := p.start(config)
+		p.event(id, request{headers: headers(t, nil), line: "GET / HTTP/1.1", uri: "/"}) // asks for the variable as well
 		for _, route := range []string{"a", "b"} {
 			o := p.event(id, request{headers: headers(t, nil), line: "GET / HTTP/1.1", uri: "/", route: &protocol.Route{Id: "r1", Name: route}})
 			if !o.ended || len(o.calls) != 6 || got.Route != route {
@@ -122,9 +164,9 @@ func TestAnAllowedRequestMayCarryHeadersForTheClient(t *testing.T) {
 	})
 	p := dial(t, socket)
 	id := p.start(open)
-	for range 2 {
+	for _, calls := range []int{8, 7} {
 		o := p.event(id, request{headers: headers(t, nil), line: "GET / HTTP/1.1", uri: "/"})
-		if !o.ended || len(o.calls) != 7 || o.respond.GetFields()["RateLimit"].GetStringValue() != "a" || o.set.GetFields()["X-Gatehouse-Subject"].GetStringValue() != "u1" {
+		if !o.ended || len(o.calls) != calls || o.respond.GetFields()["RateLimit"].GetStringValue() != "a" || o.set.GetFields()["X-Gatehouse-Subject"].GetStringValue() != "u1" {
 			t.Fatalf("outcome %+v", o)
 		}
 	}
