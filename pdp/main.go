@@ -31,6 +31,7 @@ const usage = `usage: gatehouse-pdp serve [flags]
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
+	authorTools(ctx, os.Args[1:])
 	if err := run(ctx, os.Args[1:], os.Getenv, os.Stderr); err != nil && !errors.Is(err, flag.ErrHelp) {
 		fmt.Fprintln(os.Stderr, "gatehouse-pdp:", err)
 		os.Exit(1)

@@ -1,0 +1,240 @@
+package author
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"path"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/open-policy-agent/opa/v1/ast"
+	"go.yaml.in/yaml/v3"
+
+	"github.com/gatehouse-auth/gatehouse/pdp/authzen"
+	"github.com/gatehouse-auth/gatehouse/pdp/engine"
+)
+
+// Where cases lie in a policy folder. The engine takes nothing from there.
+const (
+	casesDir     = "cases"
+	matrixSuffix = ".matrix.yaml"
+)
+
+// Who asks.
+type Who struct {
+	ID, Type, Tenant, Department string
+	Roles, Groups                []string
+	Attributes                   map[string]any // beside the department
+}
+
+// Case is a decision as a person writes it down.
+type Case struct {
+	Title string `yaml:"-"`
+	File  string `yaml:"-"` // with the folder
+	Line  int    `yaml:"-"`
+
+	Who      Who
+	Asks     string         // METHOD /path
+	Type     string         // of the resource; default order
+	Known    map[string]any // what the API says of the object
+	At       time.Time      // default a Tuesday, 10:00 UTC
+	From     string         // address; default a private one
+	Context  map[string]any // what else is known of the request, such as risk or acr
+	Decision string         // allow or deny
+	Reasons  []string       // not looked at where there are none
+}
+
+// complete fills in what the head of policies/cases/orders.yaml promises, and refuses what says nothing.
+func (c *Case) complete() error {
+	if c.At.IsZero() {
+		c.At = time.Date(2026, 3, 3, 10, 0, 0, 0, time.UTC)
+	}
+	if c.From == "" {
+		c.From = "10.1.2.3"
+	}
+	if c.Who.Type == "" {
+		c.Who.Type = "user"
+	}
+	if c.Type == "" {
+		c.Type = "order"
+	}
+	if method, rest, ok := strings.Cut(c.Asks, " "); !ok || method == "" || !strings.HasPrefix(rest, "/") {
+		return fmt.Errorf("asks: %q is not METHOD /path", c.Asks)
+	}
+	if c.Decision != "allow" && c.Decision != "deny" {
+		return fmt.Errorf("decision: %q is neither allow nor deny", c.Decision)
+	}
+	return nil
+}
+
+// Request asks as the edge does: an object by its id, a collection by its path.
+func (c *Case) Request() authzen.Request {
+	method, target, _ := strings.Cut(c.Asks, " ")
+	segments := strings.Split(strings.Trim(target, "/"), "/")
+	id, params := target, map[string]any{}
+	if len(segments) > 1 {
+		id = segments[1]
+		params["id"] = id
+	}
+	attributes := map[string]any{}
+	for name, v := range c.Who.Attributes {
+		attributes[name] = v
+	}
+	if c.Who.Department != "" {
+		attributes["department"] = c.Who.Department
+	}
+	context := map[string]any{}
+	for name, v := range c.Context {
+		context[name] = v
+	}
+	context["ip"] = c.From
+	return authzen.Request{
+		Subject: authzen.Subject{Type: c.Who.Type, ID: c.Who.ID, Properties: map[string]any{
+			"roles": listOf(c.Who.Roles), "groups": listOf(c.Who.Groups), "tenant": c.Who.Tenant, "attributes": attributes,
+		}},
+		Action: authzen.Action{Name: method},
+		Resource: authzen.Resource{Type: c.Type, ID: id, Properties: map[string]any{
+			"path": target, "segments": segments, "params": params,
+		}},
+		Context: context,
+	}
+}
+
+func listOf(words []string) []string {
+	if words == nil {
+		return []string{}
+	}
+	return words
+}
+
+// input is what the policy sees: what a look-up would have found is what the case knows.
+func (c *Case) input() (ast.Value, error) {
+	known := c.Known
+	if known == nil {
+		known = map[string]any{}
+	}
+	v, err := engine.Input(c.Request(), known, c.At)
+	if err != nil {
+		return nil, fmt.Errorf("%s:%d: %s: %w", c.File, c.Line, c.Title, err)
+	}
+	return v, nil
+}
+
+// met answers "" where d is what the case wants, else what differs.
+func (c *Case) met(d Decision) string {
+	want := Decision{Allow: c.Decision == "allow", Reasons: c.Reasons}
+	if d.Err == nil && d.Allow == want.Allow && (len(c.Reasons) == 0 || slices.Equal(d.Reasons, c.Reasons)) {
+		return ""
+	}
+	return fmt.Sprintf("decided %s, want %s", d, want)
+}
+
+// ReadCases reads the cases and matrices of a policy folder.
+func ReadCases(files fs.FS) ([]Case, error) { return readCases(files, "") }
+
+func readCases(files fs.FS, dir string) ([]Case, error) {
+	names, err := fs.Glob(files, casesDir+"/*.yaml")
+	if err != nil {
+		return nil, err
+	}
+	var all []Case
+	var errs []error
+	titles := map[string]bool{}
+	for _, name := range names {
+		text, err := fs.ReadFile(files, name)
+		if err != nil {
+			return nil, err
+		}
+		some, err := ParseCases(path.Join(dir, name), text)
+		if err != nil {
+			errs = append(errs, err)
+		}
+		for _, c := range some {
+			if titles[c.Title] {
+				errs = append(errs, fmt.Errorf("%s:%d: a second case %q", c.File, c.Line, c.Title))
+			}
+			titles[c.Title] = true
+		}
+		all = append(all, some...)
+	}
+	return all, errors.Join(errs...)
+}
+
+// ParseCases reads one file of cases, or one matrix where file's name ends in .matrix.yaml. Errors are "file:line: what", one a line.
+func ParseCases(file string, text []byte) ([]Case, error) {
+	if strings.HasSuffix(file, matrixSuffix) {
+		return parseMatrix(file, text)
+	}
+	known := map[string]Case{}
+	entries, err := decode(file, text, &known)
+	if err != nil {
+		return nil, err
+	}
+	var errs []error
+	all := make([]Case, 0, len(entries))
+	for _, e := range entries {
+		c := known[e.key.Value]
+		c.Title, c.File, c.Line = e.key.Value, file, e.key.Line
+		if err := c.complete(); err != nil {
+			errs = append(errs, fmt.Errorf("%s:%d: %s: %w", file, c.Line, c.Title, err))
+			continue
+		}
+		all = append(all, c)
+	}
+	return all, errors.Join(errs...)
+}
+
+// entry is one of a mapping, in the order of the file.
+type entry struct{ key, value *yaml.Node }
+
+func entries(n *yaml.Node) []entry {
+	if n == nil || n.Kind != yaml.MappingNode {
+		return nil
+	}
+	all := make([]entry, 0, len(n.Content)/2)
+	for i := 0; i+1 < len(n.Content); i += 2 {
+		all = append(all, entry{n.Content[i], n.Content[i+1]})
+	}
+	return all
+}
+
+// decode reads text into v, in which a misspelt field is an error, and answers the entries of its outermost mapping.
+func decode(file string, text []byte, v any) ([]entry, error) {
+	dec := yaml.NewDecoder(bytes.NewReader(text))
+	dec.KnownFields(true)
+	if err := dec.Decode(v); err != nil && !errors.Is(err, io.EOF) {
+		return nil, yamlError(file, err)
+	}
+	var doc yaml.Node
+	if err := yaml.Unmarshal(text, &doc); err != nil {
+		return nil, yamlError(file, err)
+	}
+	if len(doc.Content) == 0 {
+		return nil, nil
+	}
+	return entries(doc.Content[0]), nil
+}
+
+// yamlError is "file:line: what" for each of the mistakes that err tells of.
+func yamlError(file string, err error) error {
+	texts := []string{strings.TrimPrefix(err.Error(), "yaml: ")}
+	var types *yaml.TypeError
+	if errors.As(err, &types) {
+		texts = types.Errors
+	}
+	all := make([]error, len(texts))
+	for i, text := range texts {
+		line, what, ok := strings.Cut(strings.TrimPrefix(text, "line "), ": ")
+		if !ok || !strings.HasPrefix(text, "line ") {
+			all[i] = fmt.Errorf("%s: %s", file, text)
+			continue
+		}
+		what, _, _ = strings.Cut(what, " in type ")
+		all[i] = fmt.Errorf("%s:%s: %s", file, line, what)
+	}
+	return errors.Join(all...)
+}

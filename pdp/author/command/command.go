@@ -1,0 +1,125 @@
+// Package command is the command line of those who write policies: gatehouse-pdp test, explain, diff, lint, fmt, …
+//
+// Every command takes --json and answers by its exit code: 0 is well, 1 found something, 2 could not be done. What it found goes
+// to stdout as "file:line: what", errors go to stderr.
+package command
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"strings"
+)
+
+// Exit codes.
+const (
+	OK       = 0
+	Findings = 1
+	Failure  = 2
+)
+
+// command is one of the table.
+type command struct {
+	name, args, what string
+	run              func(ctx context.Context, in *invocation) (code int, err error)
+}
+
+func table() []command {
+	return []command{
+		{"test", "[DIR]", "run the tests, cases and matrices of a policy; what they cover, and which mistakes they would miss", test},
+	}
+}
+
+// Usage lists the commands, one a line.
+func Usage() string {
+	var b strings.Builder
+	for _, c := range table() {
+		fmt.Fprintf(&b, "  %-8s%s\n", c.name, c.what)
+	}
+	return strings.TrimSuffix(b.String(), "\n")
+}
+
+// Streams are what a command reads and writes.
+type Streams struct {
+	In       io.Reader
+	Out, Err io.Writer
+}
+
+// Run runs the command that args begin with. It answers false where there is none of that name.
+func Run(ctx context.Context, args []string, s Streams) (code int, known bool) {
+	if len(args) == 0 {
+		return Failure, false
+	}
+	for _, c := range table() {
+		if c.name != args[0] {
+			continue
+		}
+		in := &invocation{Streams: s, args: args[1:], flags: flag.NewFlagSet(c.name, flag.ContinueOnError)}
+		in.flags.SetOutput(s.Err)
+		in.flags.Usage = func() {
+			fmt.Fprintf(s.Err, "usage: gatehouse-pdp %s [flags] %s\n\n%s\n\n", c.name, c.args, c.what)
+			in.flags.PrintDefaults()
+		}
+		in.flags.BoolVar(&in.json, "json", false, "write one JSON document")
+		code, err := c.run(ctx, in)
+		switch {
+		case errors.Is(err, flag.ErrHelp):
+			return OK, true
+		case err != nil:
+			fmt.Fprintln(s.Err, err)
+			return Failure, true
+		}
+		return code, true
+	}
+	return Failure, false
+}
+
+// invocation is one run of a command.
+type invocation struct {
+	Streams
+	args  []string
+	flags *flag.FlagSet
+	json  bool
+}
+
+// parse reads flags wherever they stand, and answers the other arguments.
+func (in *invocation) parse() ([]string, error) {
+	var rest []string
+	for args := in.args; ; {
+		if err := in.flags.Parse(args); err != nil {
+			return nil, err
+		}
+		args = in.flags.Args()
+		if len(args) == 0 {
+			return rest, nil
+		}
+		rest, args = append(rest, args[0]), args[1:]
+	}
+}
+
+// dir is the one folder that a command takes, "policies" where none is named.
+func (in *invocation) dir() (string, error) {
+	rest, err := in.parse()
+	switch {
+	case err != nil:
+		return "", err
+	case len(rest) > 1:
+		return "", fmt.Errorf("%s takes one folder", in.flags.Name())
+	case len(rest) == 1:
+		return rest[0], nil
+	}
+	return "policies", nil
+}
+
+func (in *invocation) printf(format string, args ...any) { fmt.Fprintf(in.Out, format, args...) }
+
+// document writes v as JSON.
+func (in *invocation) document(v any) error {
+	enc := json.NewEncoder(in.Out)
+	enc.SetIndent("", "  ")
+	enc.SetEscapeHTML(false)
+	return enc.Encode(v)
+}

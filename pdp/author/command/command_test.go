@@ -1,0 +1,123 @@
+package command_test
+
+import (
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"go.uber.org/goleak"
+
+	"github.com/gatehouse-auth/gatehouse/pdp/author/command"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+const policies = "../../../policies"
+
+// on runs a command line.
+func on(t *testing.T, stdin string, args ...string) (code int, stdout, stderr string) {
+	t.Helper()
+	var out, errs strings.Builder
+	code, known := command.Run(t.Context(), args, command.Streams{In: strings.NewReader(stdin), Out: &out, Err: &errs})
+	if !known {
+		t.Fatalf("%q is not known", args)
+	}
+	return code, out.String(), errs.String()
+}
+
+// document reads what --json wrote.
+func document(t *testing.T, text string) map[string]any {
+	t.Helper()
+	var v map[string]any
+	if err := json.Unmarshal([]byte(text), &v); err != nil {
+		t.Fatalf("%v: %s", err, text)
+	}
+	return v
+}
+
+// broken is the policies with something in authz.rego, or another file, replaced.
+func broken(t *testing.T, file, old, new string) string {
+	t.Helper()
+	dir := t.TempDir()
+	if err := os.CopyFS(dir, os.DirFS(policies)); err != nil {
+		t.Fatal(err)
+	}
+	name := filepath.Join(dir, file)
+	text, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	changed := strings.Replace(string(text), old, new, 1)
+	if changed == string(text) {
+		t.Fatalf("%q is not in %s", old, file)
+	}
+	if err := os.WriteFile(name, []byte(changed), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+func TestUnknownCommandsAreLeftToOthers(t *testing.T) {
+	t.Parallel()
+	for _, args := range [][]string{nil, {"serve"}, {"-h"}} {
+		if _, known := command.Run(t.Context(), args, command.Streams{}); known {
+			t.Errorf("%q is known", args)
+		}
+	}
+}
+
+func TestMisuseIsAFailure(t *testing.T) {
+	t.Parallel()
+	for _, args := range [][]string{
+		{"test", "a", "b"}, {"test", "-nonsense"}, {"test", "nowhere"}, {"test", "command.go"}, {"test", t.TempDir()},
+		{"test", policies, "--run", "("}, {"test", policies, "--run", "x", "--mutate"},
+	} {
+		code, out, errs := on(t, "", args...)
+		if code != command.Failure || out != "" || errs == "" {
+			t.Errorf("%q: %d, %q, %q", args, code, out, errs)
+		}
+	}
+	if code, _, errs := on(t, "", "test", "-h"); code != command.OK || !strings.Contains(errs, "-min-coverage") {
+		t.Errorf("help: %d, %s", code, errs)
+	}
+}
+
+func TestTestPasses(t *testing.T) {
+	t.Parallel()
+	code, out, errs := on(t, "", "test", policies, "--coverage", "-v")
+	if code != command.OK || errs != "" || !strings.Contains(out, "PASS: ") || !strings.Contains(out, "coverage 100.0 %") ||
+		!strings.Contains(out, "a customer lists orders: pass") {
+		t.Errorf("%d, %s%s", code, out, errs)
+	}
+}
+
+func TestTestFindsWhatABrokenPolicyDecides(t *testing.T) {
+	t.Parallel()
+	dir := broken(t, "gatehouse/roles.yaml", "clerk: [department]", "clerk: []")
+	code, out, _ := on(t, "", "test", "--mutate", dir)
+	want := "cases/orders.yaml:60: support does not read the orders of another department: decided allow granted_to_clerk, want deny not_in_department not_owner\n"
+	if code != command.Findings || !strings.Contains(out, filepath.Join(dir, want)) || !strings.Contains(out, "FAIL: ") ||
+		!strings.Contains(out, "no mutations") {
+		t.Errorf("%d, %s", code, out)
+	}
+	code, out, _ = on(t, "", "test", dir, "--json")
+	if failed := strings.Count(out, `"outcome": "fail"`); code != command.Findings || failed < 3 || document(t, out)["results"] == nil {
+		t.Errorf("%d, %s", code, out)
+	}
+}
+
+func TestTestFailsBelowItsThresholds(t *testing.T) {
+	t.Parallel()
+	dir := broken(t, "gatehouse/authz.rego", `misses contains "other_tenant" if`, "never if input.never\n\nmisses contains \"other_tenant\" if")
+	code, out, _ := on(t, "", "test", dir, "--min-coverage", "100")
+	if code != command.Findings || !strings.Contains(out, "gatehouse.authz.never: no test evaluates line") || !strings.Contains(out, "less than 100 %") {
+		t.Errorf("%d, %s", code, out)
+	}
+	code, out, _ = on(t, "", "test", dir, "--min-mutation", "100", "--json")
+	m, _ := document(t, out)["mutation"].(map[string]any)
+	if code != command.Findings || len(m["survived"].([]any)) == 0 {
+		t.Errorf("%d, %s", code, out)
+	}
+}

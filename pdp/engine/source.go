@@ -1,0 +1,45 @@
+package engine
+
+import (
+	"io/fs"
+	"time"
+
+	"github.com/open-policy-agent/opa/v1/ast"
+	"github.com/open-policy-agent/opa/v1/rego"
+
+	"github.com/gatehouse-auth/gatehouse/pdp/authzen"
+)
+
+// Source is one reading of a policy folder, for the tools of those who write policies. The modules are as parsed: the compiler
+// rewrites what it is given, so hand it copies.
+type Source struct {
+	Revision string
+	Files    map[string][]byte
+	Modules  map[string]*ast.Module // rules
+	Tests    map[string]*ast.Module // *_test.rego
+	Data     map[string]any
+}
+
+// ReadSource reads a folder exactly as an Engine does.
+func ReadSource(dir fs.FS) (Source, error) {
+	files, err := read(dir)
+	if err != nil {
+		return Source{}, err
+	}
+	src, err := parse(files)
+	return Source{Revision: src.revision, Files: files, Modules: src.modules, Tests: src.tests, Data: src.data}, err
+}
+
+// Input is what policies see of a request: known is what is known of the resource, nil for what the request itself says of it.
+func Input(r authzen.Request, known map[string]any, now time.Time) (ast.Value, error) {
+	if known == nil {
+		known = others(r.Resource.Properties, resourceMembers)
+	}
+	return inputOf(r, known, clockOf(now))
+}
+
+// Decision reads the result of the entry point as strictly as Evaluate does.
+func Decision(results rego.ResultSet) (allow bool, about authzen.ResponseContext, err error) {
+	allow, err = decisionOf(results, &about)
+	return allow, about, err
+}
