@@ -7,12 +7,14 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/open-policy-agent/opa/v1/ast"
 	"github.com/open-policy-agent/opa/v1/format"
 	"github.com/open-policy-agent/opa/v1/storage"
 	"github.com/open-policy-agent/opa/v1/tester"
 
+	"github.com/gatehouse-auth/gatehouse/pdp/author"
 	"github.com/gatehouse-auth/gatehouse/pdp/engine"
 )
 
@@ -80,5 +82,36 @@ func TestPoliciesPassTheirTests(t *testing.T) {
 	}
 	if ran < 20 {
 		t.Errorf("%d tests ran; some were not found", ran)
+	}
+}
+
+// S53, S59, S62: each rule is evaluated by a test, a case or a cell of a matrix, and hardly a mistake in one would go unnoticed.
+func TestPoliciesAreTestedThoroughly(t *testing.T) {
+	t.Parallel()
+	p, err := author.Open(".")
+	if err != nil {
+		t.Fatal(err)
+	}
+	report, err := p.Test(t.Context(), nil, true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, r := range report.Failed() {
+		t.Errorf("%s:%d: %s: %s", r.File, r.Line, r.Name, r.Why)
+	}
+	for _, r := range report.Coverage.Rules {
+		if len(r.Missing) > 0 {
+			t.Errorf("%s: %s: no test evaluates lines %v", r.File, r.ID, r.Missing)
+		}
+	}
+	m, err := p.Mutate(t.Context(), time.Minute)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range m.Survived {
+		t.Logf("%s:%d: %s: %s, and no test notices: %s  →  %s", s.File, s.Line, s.Rule, s.Kind, s.Before, s.After)
+	}
+	if m.Score < 95 || m.TimedOut > 0 || m.Noticed < 150 {
+		t.Errorf("mutation score %.1f %%: %d noticed, %d by running out of time", m.Score, m.Noticed, m.TimedOut)
 	}
 }

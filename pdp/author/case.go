@@ -192,6 +192,9 @@ func ParseCases(file string, text []byte) ([]Case, error) {
 type entry struct{ key, value *yaml.Node }
 
 func entries(n *yaml.Node) []entry {
+	if n != nil && n.Kind == yaml.AliasNode {
+		n = n.Alias
+	}
 	if n == nil || n.Kind != yaml.MappingNode {
 		return nil
 	}

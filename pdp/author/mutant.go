@@ -134,7 +134,9 @@ func ofExpr(e *ast.Expr) (all []change[*ast.Expr]) {
 		all = lift(ofTerm(terms), func(to *ast.Term) *ast.Expr { return with(func(c *ast.Expr) { c.Terms = to }) })
 	case []*ast.Term:
 		if to, ok := swaps[terms[0].Value.String()]; ok {
-			swapped := with(func(c *ast.Expr) { c.Terms.([]*ast.Term)[0] = ast.NewTerm(ast.Ref{ast.VarTerm(to)}).SetLocation(terms[0].Location) })
+			swapped := with(func(c *ast.Expr) {
+				c.Terms.([]*ast.Term)[0] = ast.NewTerm(ast.Ref{ast.VarTerm(to)}).SetLocation(terms[0].Location)
+			})
 			all = append(all, change[*ast.Expr]{swapped, compare, e.Location, source(e), signs[to]})
 		}
 		for i, t := range terms[1:] {

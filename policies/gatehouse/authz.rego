@@ -15,8 +15,6 @@ decision := {"allow": false, "reasons": sort(misses)} if {
 	count(misses) > 0
 }
 
-default permitted := false
-
 permitted if {
 	count(satisfied) > 0
 	not other_tenant

@@ -174,3 +174,14 @@ test_without_data_all_is_denied if {
 	authz.decision.allow == false with input as request(["admin"], "GET", "17") with data.gatehouse.grants as {}
 	authz.decision.allow == false with input as request(["admin"], "GET", "17") with data.gatehouse.inherits as {}
 }
+
+# A grant for what is not there says nothing of what is, and gives no reason that a caller could do something about.
+test_no_rule_is_the_last_word if {
+	authz.decision == {"allow": false, "reasons": ["no_rule"]} with input as request(["clerk"], "GET", "17")
+		with data.gatehouse.grants as {"order": {"read": {"clerk": ["missing"]}}}
+}
+
+test_a_role_without_this_grant_is_missing if {
+	authz.decision == {"allow": false, "reasons": ["role_missing"]} with input as request(["customer"], "GET", "17")
+		with data.gatehouse.grants as {"order": {"read": {"admin": []}}}
+}

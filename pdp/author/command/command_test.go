@@ -59,6 +59,26 @@ func broken(t *testing.T, file, old, new string) string {
 	return dir
 }
 
+// small is a policy of one rule, tested by one case.
+func small(t *testing.T) string {
+	t.Helper()
+	dir := t.TempDir()
+	for name, text := range map[string]string{
+		"authz.rego": "package gatehouse.authz\n\ndefault decision := {\"allow\": false}\n\ndecision := {\"allow\": true} if {\n" +
+			"\tinput.subject.id == \"alice\"\n\tinput.action.name == \"GET\"\n}\n",
+		"cases/c.yaml": "alice may:\n  who: {id: alice}\n  asks: GET /orders/17\n  decision: allow\n",
+	} {
+		name = filepath.Join(dir, name)
+		if err := os.MkdirAll(filepath.Dir(name), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(name, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return dir
+}
+
 func TestUnknownCommandsAreLeftToOthers(t *testing.T) {
 	t.Parallel()
 	for _, args := range [][]string{nil, {"serve"}, {"-h"}} {
@@ -115,7 +135,7 @@ func TestTestFailsBelowItsThresholds(t *testing.T) {
 	if code != command.Findings || !strings.Contains(out, "gatehouse.authz.never: no test evaluates line") || !strings.Contains(out, "less than 100 %") {
 		t.Errorf("%d, %s", code, out)
 	}
-	code, out, _ = on(t, "", "test", dir, "--min-mutation", "100", "--json")
+	code, out, _ = on(t, "", "test", small(t), "--min-mutation", "100", "--json")
 	m, _ := document(t, out)["mutation"].(map[string]any)
 	if code != command.Findings || len(m["survived"].([]any)) == 0 {
 		t.Errorf("%d, %s", code, out)
