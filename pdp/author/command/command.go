@@ -30,6 +30,7 @@ type command struct {
 func table() []command {
 	return []command{
 		{"test", "[DIR]", "run the tests, cases and matrices of a policy; what they cover, and which mistakes they would miss", test},
+		{"explain", "FILE", "say why a case or a request is allowed or denied, and what is nearest to the opposite", explain},
 	}
 }
 

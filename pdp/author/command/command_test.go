@@ -141,3 +141,29 @@ func TestTestFailsBelowItsThresholds(t *testing.T) {
 		t.Errorf("%d, %s", code, out)
 	}
 }
+
+func TestExplainSaysWhy(t *testing.T) {
+	t.Parallel()
+	cases := filepath.Join(policies, "cases", "orders.yaml")
+	code, out, errs := on(t, "", "explain", "--policies", policies, cases, "--case", "support does not read the orders of another")
+	for _, want := range []string{
+		"denied: GET order 17 by sam (support)  [not_in_department, not_owner]",
+		`holding["department"]`, "failed on input.resource.properties.department == input.subject.attributes.department",
+		`subject.attributes.department were "sales", as resource.properties.department is, not "support"  [granted_to_clerk]`,
+	} {
+		if code != command.OK || !strings.Contains(out, want) {
+			t.Errorf("%q is not in %d, %s%s", want, code, out, errs)
+		}
+	}
+	request := `{"subject": {"type": "user", "id": "alice", "properties": {"roles": ["customer"]}}, "action": {"name": "GET"},
+		"resource": {"type": "order", "id": "/orders"}}`
+	code, out, errs = on(t, request, "explain", "--policies", policies, "-", "--json")
+	if code != command.OK || !strings.Contains(out, `"allow": true`) {
+		t.Errorf("%d, %s%s", code, out, errs)
+	}
+	for _, args := range [][]string{{"explain"}, {"explain", "-"}, {"explain", cases, "--case", "nothing like it"}, {"explain", "-", "--case", "x"}, {"explain", "no.json"}} {
+		if code, out, errs := on(t, "{", args...); code != command.Failure || out != "" || errs == "" {
+			t.Errorf("%q: %d, %s", args, code, out)
+		}
+	}
+}

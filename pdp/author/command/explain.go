@@ -1,0 +1,174 @@
+package command
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/gatehouse-auth/gatehouse/pdp/author"
+)
+
+// mostInput is how large a request, or a file of them, may be, in bytes.
+const mostInput = 64 << 20
+
+func explain(ctx context.Context, in *invocation) (int, error) {
+	dir := in.flags.String("policies", "policies", "the folder of the policy")
+	title := in.flags.String("case", "", "of a file of cases or a matrix, those whose titles hold this text")
+	verbose := in.flags.Bool("v", false, "tell of every rule that did not hold")
+	rest, err := in.parse()
+	if err != nil {
+		return Failure, err
+	}
+	if len(rest) != 1 {
+		return Failure, errors.New("explain takes a file of cases (*.yaml), a request (*.json), or - for a request from stdin")
+	}
+	questions, err := in.questions(rest[0], *title)
+	if err != nil {
+		return Failure, err
+	}
+	p, err := author.Open(*dir)
+	if err != nil {
+		return Failure, err
+	}
+	all := make([]author.Explanation, len(questions))
+	for i, q := range questions {
+		if all[i], err = p.Explain(ctx, q); err != nil {
+			return Failure, err
+		}
+	}
+	if in.json {
+		return OK, in.document(all)
+	}
+	for i, e := range all {
+		if i > 0 {
+			in.printf("\n")
+		}
+		in.explanation(e, *verbose)
+	}
+	return OK, nil
+}
+
+// questions reads a request or the cases of a file that hold title.
+func (in *invocation) questions(name, title string) ([]author.Question, error) {
+	text, err := in.read(name)
+	if err != nil {
+		return nil, err
+	}
+	if ext := filepath.Ext(name); ext != ".yaml" && ext != ".yml" {
+		if title != "" {
+			return nil, errors.New("--case is for files of cases (*.yaml)")
+		}
+		q, err := author.ParseQuestion(name, text, time.Now())
+		return []author.Question{q}, err
+	}
+	cases, err := author.ParseCases(name, text)
+	if err != nil {
+		return nil, err
+	}
+	var all []author.Question
+	for _, c := range cases {
+		if !strings.Contains(c.Title, title) {
+			continue
+		}
+		q, err := c.Question()
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, q)
+	}
+	if len(all) == 0 {
+		return nil, fmt.Errorf("%s: no case %q", name, title)
+	}
+	return all, nil
+}
+
+// read reads a file, or stdin where its name is -.
+func (in *invocation) read(name string) ([]byte, error) {
+	from := in.In
+	if name != "-" {
+		f, err := os.Open(name) //nolint:gosec // the file that the user named
+		if err != nil {
+			return nil, err
+		}
+		defer f.Close()
+		from = f
+	}
+	text, err := io.ReadAll(io.LimitReader(from, mostInput+1))
+	if err == nil && len(text) > mostInput {
+		err = fmt.Errorf("%s is larger than %d bytes", name, mostInput)
+	}
+	return text, err
+}
+
+func (in *invocation) explanation(e author.Explanation, verbose bool) {
+	word := "denied"
+	switch {
+	case e.Error != "":
+		word = "not decided"
+	case e.Allow:
+		word = "allowed"
+	}
+	in.printf("%s\n%s: %s", e.Title, word, e.Asked)
+	if len(e.Reasons) > 0 {
+		in.printf("  [%s]", strings.Join(e.Reasons, ", "))
+	}
+	if e.Error != "" {
+		in.printf("\n  %s", e.Error)
+	}
+	in.printf("\n\nthese rules held\n")
+	for _, h := range e.Held {
+		in.printf("  %s:%d: %s%s%s\n", h.File, h.Line, h.ID, with(h.With), titled(h.Title))
+	}
+	shown := 0
+	for _, h := range e.Failed {
+		if !verbose && !h.Near {
+			continue
+		}
+		if shown++; shown == 1 {
+			in.printf("\nthese did not")
+			if !verbose {
+				in.printf(", and would by the first of the changes below")
+			}
+			in.printf("\n")
+		}
+		in.printf("  %s:%d: %s%s\n      failed on %s%s\n", h.File, h.Line, h.ID, titled(h.Title), h.Failed, with(h.With))
+	}
+	turn := "allowed"
+	if e.Allow {
+		turn = "denied"
+	}
+	if len(e.Near) == 0 {
+		in.printf("\nno one or two changes of who asks, when, whence and of what is known were found by which it would be %s (%d tried)\n", turn, e.Searched)
+		return
+	}
+	in.printf("\nit would be %s, if\n", turn)
+	for _, n := range e.Near {
+		in.printf("  %s", strings.Join(n.Changes, " and "))
+		if len(n.Reasons) > 0 {
+			in.printf("  [%s]", strings.Join(n.Reasons, ", "))
+		}
+		in.printf("\n")
+	}
+	if len(e.Could) > 0 {
+		in.printf("\nso it is open to\n  %s\n", strings.Join(e.Could, "\n  "))
+	}
+}
+
+func with(values []string) string {
+	if len(values) == 0 {
+		return ""
+	}
+	return "  (" + strings.Join(values, ", ") + ")"
+}
+
+func titled(title string) string {
+	if title == "" {
+		return ""
+	}
+	return "  " + title
+}
