@@ -167,3 +167,43 @@ func TestExplainSaysWhy(t *testing.T) {
 		}
 	}
 }
+
+func TestDiffFailsOnWideningIfAsked(t *testing.T) {
+	t.Parallel()
+	wider := broken(t, "gatehouse/roles.yaml", "clerk: [department]", "clerk: []")
+	code, out, errs := on(t, "", "diff", policies, wider)
+	if code != command.OK || !strings.Contains(out, "gains  clerk") || !strings.Contains(out, "deny not_in_department not_owner  →  allow granted_to_clerk") {
+		t.Errorf("%d, %s%s", code, out, errs)
+	}
+	if code, _, _ = on(t, "", "diff", policies, wider, "--fail-on-widening"); code != command.Findings {
+		t.Errorf("wider: %d", code)
+	}
+	if code, out, _ = on(t, "", "diff", wider, policies, "--fail-on-widening", "--markdown"); code != command.OK || !strings.Contains(out, "| 🔻 loses | clerk | GET order |") {
+		t.Errorf("narrower: %d, %s", code, out)
+	}
+	if code, out, _ = on(t, "", "diff", policies, wider, "--json"); code != command.OK || len(document(t, out)["changes"].([]any)) == 0 {
+		t.Errorf("JSON: %d, %s", code, out)
+	}
+	if code, out, _ = on(t, "", "diff", policies, policies, "--markdown"); code != command.OK || !strings.HasPrefix(out, "Nobody gains or loses access") {
+		t.Errorf("the same: %d, %s", code, out)
+	}
+	for _, args := range [][]string{{"diff", policies}, {"diff", policies, "nowhere"}, {"diff", "nowhere", policies}, {"diff", policies, policies, "--log", "none"}} {
+		if code, _, errs := on(t, "", args...); code != command.Failure || errs == "" {
+			t.Errorf("%q: %d", args, code)
+		}
+	}
+}
+
+func TestDiffReplaysALog(t *testing.T) {
+	t.Parallel()
+	log := filepath.Join(t.TempDir(), "decisions.jsonl")
+	line := `{"decision_id": "1", "input": {"subject": {"type": "user", "id": "x", "properties": {"roles": ["clerk"]}}, "action": {"name": "GET"},` +
+		` "resource": {"type": "order", "id": "4711", "properties": {"owner": "mallory", "department": "mars"}}}}`
+	if err := os.WriteFile(log, []byte(line+"\n{\"msg\": \"started\"}\n\n"+line+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	code, out, errs := on(t, "", "diff", policies, broken(t, "gatehouse/roles.yaml", "clerk: [department]", "clerk: []"), "--log", log)
+	if code != command.OK || !strings.Contains(out, "(2 times in the log)") || !strings.Contains(errs, log+":2: ") || !strings.Contains(errs, "1 of 4 lines") {
+		t.Errorf("%d, %s%s", code, out, errs)
+	}
+}
