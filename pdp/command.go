@@ -13,3 +13,6 @@ func authorTools(ctx context.Context, args []string) {
 		os.Exit(code)
 	}
 }
+
+// authorUsage lists the policy author's tools.
+func authorUsage() string { return command.Usage() }

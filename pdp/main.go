@@ -40,7 +40,7 @@ func main() {
 
 func run(ctx context.Context, args []string, getenv func(string) string, stderr io.Writer) error {
 	if len(args) == 0 || args[0] != "serve" {
-		return errors.New("no such command\n" + usage)
+		return errors.New("no such command\n" + usage + "\n" + authorUsage())
 	}
 	c, err := readConfig(args[1:], getenv, stderr)
 	if err != nil {

@@ -107,15 +107,11 @@ type program struct {
 	query    rego.PreparedEvalQuery
 }
 
-// compile compiles copies of the rules. Strict is for what people wrote; a mutant may leave a variable unused.
+// compile compiles the rules, which it leaves as they are. Strict is for what people wrote; a mutant may leave a variable unused.
 func compile(ctx context.Context, modules map[string]*ast.Module, data map[string]any, strict bool) (*program, error) {
-	fresh := make(map[string]*ast.Module, len(modules))
-	for name, m := range modules {
-		fresh[name] = m.Copy()
-	}
 	p := &program{store: inmem.NewFromObjectWithOpts(data, inmem.OptRoundTripOnWrite(false))}
 	p.compiler = ast.NewCompiler().WithCapabilities(engine.Capabilities()).WithStrict(strict)
-	if p.compiler.Compile(fresh); p.compiler.Failed() {
+	if p.compiler.Compile(modules); p.compiler.Failed() {
 		return nil, p.compiler.Errors
 	}
 	if len(p.compiler.GetRulesExact(ast.MustParseRef(engine.Entrypoint))) == 0 {
@@ -169,6 +165,9 @@ func placed(dir string, err error) error {
 }
 
 func flatten(err error) []error {
+	if err == nil {
+		return nil
+	}
 	var all []error
 	switch e := err.(type) { //nolint:errorlint // lists are taken apart one layer at a time
 	case ast.Errors:

@@ -134,14 +134,10 @@ func (c *Case) kind() string {
 
 // rego runs the *_test.rego until yield answers false. The error is that of compiling them, or ctx's.
 func (s *suite) rego(ctx context.Context, modules map[string]*ast.Module, store storage.Store, yield func(Result) bool) error {
-	fresh := make(map[string]*ast.Module, len(modules))
-	for name, m := range modules {
-		fresh[name] = m.Copy()
-	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	runner := tester.NewRunner().SetCompiler(ast.NewCompiler().WithCapabilities(engine.Capabilities())).SetParallel(1).
-		SetStore(store).SetModules(fresh).SetTimeout(time.Minute).RaiseBuiltinErrors(false)
+		SetStore(store).SetModules(modules).SetTimeout(time.Minute).RaiseBuiltinErrors(false)
 	if s.cover != nil {
 		runner.SetCoverageQueryTracer(s.cover)
 	}

@@ -10,8 +10,7 @@ import (
 	"github.com/gatehouse-auth/gatehouse/pdp/authzen"
 )
 
-// Source is one reading of a policy folder, for the tools of those who write policies. The modules are as parsed: the compiler
-// rewrites what it is given, so hand it copies.
+// Source is one reading of a policy folder, for the tools of those who write policies. The modules are as parsed.
 type Source struct {
 	Revision string
 	Files    map[string][]byte

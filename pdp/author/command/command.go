@@ -32,6 +32,8 @@ func table() []command {
 		{"test", "[DIR]", "run the tests, cases and matrices of a policy; what they cover, and which mistakes they would miss", test},
 		{"explain", "FILE", "say why a case or a request is allowed or denied, and what is nearest to the opposite", explain},
 		{"diff", "OLD NEW", "say who gains and who loses what from one policy to another", diff},
+		{"lint", "[DIR]", "find what should not be in a policy", lint},
+		{"fmt", "[DIR]", "write the Rego of a folder as opa fmt does", formatting},
 	}
 }
 

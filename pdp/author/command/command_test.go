@@ -207,3 +207,39 @@ func TestDiffReplaysALog(t *testing.T) {
 		t.Errorf("%d, %s%s", code, out, errs)
 	}
 }
+
+func TestLintAndFmt(t *testing.T) {
+	t.Parallel()
+	for _, args := range [][]string{{"lint", policies}, {"lint", policies, "--json"}, {"fmt", "--check", policies}} {
+		if code, out, errs := on(t, "", args...); code != command.OK || errs != "" {
+			t.Errorf("%q: %d, %s%s", args, code, out, errs)
+		}
+	}
+	dir := small(t)
+	code, out, _ := on(t, "", "lint", dir)
+	if code != command.Findings || !strings.Contains(out, dir+"/authz.rego:5: metadata: gatehouse.authz.decision has no METADATA") {
+		t.Errorf("%d, %s", code, out)
+	}
+	name := filepath.Join(dir, "authz.rego")
+	text, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(name, append(text, "\n\n\n"...), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if code, out, _ = on(t, "", "fmt", dir, "--check"); code != command.Findings || !strings.HasPrefix(out, name+":") {
+		t.Errorf("%d, %s", code, out)
+	}
+	if code, out, _ = on(t, "", "fmt", dir); code != command.OK || out != name+"\n" {
+		t.Errorf("%d, %s", code, out)
+	}
+	if code, out, _ = on(t, "", "fmt", dir, "--check"); code != command.OK || out != "" {
+		t.Errorf("%d, %s", code, out)
+	}
+	for _, args := range [][]string{{"lint", "nowhere"}, {"lint", name}, {"fmt", "nowhere"}, {"lint", "a", "b"}} {
+		if code, _, errs := on(t, "", args...); code != command.Failure || errs == "" {
+			t.Errorf("%q: %d", args, code)
+		}
+	}
+}

@@ -1,0 +1,277 @@
+package author
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/open-policy-agent/opa/v1/ast"
+
+	"github.com/gatehouse-auth/gatehouse/pdp/engine"
+)
+
+// What lint looks for.
+const (
+	lintParse    = "parse"            // files that cannot be read: rules, data, cases
+	lintStrict   = "strict"           // what opa check --strict refuses
+	lintDefault  = "default-deny"     // the decision has a default, and it denies
+	lintMetadata = "metadata"         // every rule says in METADATA what it is for
+	lintBuiltin  = "nondeterministic" // built-ins that answer differently twice, or reach outside
+	lintScan     = "scan"             // no search through data that grows
+)
+
+// mostScanned is how many members data may have to be searched through at each decision.
+const mostScanned = 100
+
+// Finding is something that should not be in a policy.
+type Finding struct {
+	File    string `json:"file"`
+	Line    int    `json:"line,omitempty"`
+	Rule    string `json:"rule"`
+	Message string `json:"message"`
+}
+
+// Lint looks at the folder dir. The error is that it could not.
+func Lint(dir string) ([]Finding, error) {
+	if info, err := os.Stat(dir); err != nil {
+		return nil, err
+	} else if !info.IsDir() {
+		return nil, fmt.Errorf("%s is not a folder of policies", dir)
+	}
+	return LintFS(os.DirFS(dir), dir)
+}
+
+// LintFS looks at a folder; dir is what its files are shown under.
+func LintFS(files fs.FS, dir string) ([]Finding, error) {
+	l := &linter{dir: dir}
+	src, err := engine.ReadSource(files)
+	var path *fs.PathError
+	if errors.As(err, &path) {
+		return nil, err
+	}
+	if err == nil {
+		err = annotate(src)
+	}
+	_, casesErr := readCases(files, dir)
+	l.errors(lintParse, errors.Join(placed(dir, err), casesErr))
+	if err == nil {
+		l.policy(&Policy{Source: src, Dir: dir})
+	}
+	slices.SortFunc(l.found, func(a, b Finding) int {
+		return cmp.Or(cmp.Compare(a.File, b.File), cmp.Compare(a.Line, b.Line), cmp.Compare(a.Rule, b.Rule), cmp.Compare(a.Message, b.Message))
+	})
+	return slices.Compact(l.found), nil
+}
+
+type linter struct {
+	dir   string
+	found []Finding
+}
+
+// inPlace is an error that says where.
+var inPlace = regexp.MustCompile(`^(.+?):(\d+): (.*)$`)
+
+func (l *linter) errors(rule string, err error) {
+	if err == nil {
+		return
+	}
+	for _, e := range flatten(err) {
+		f := Finding{File: l.dir, Rule: rule, Message: oneLine(e)}
+		if m := inPlace.FindStringSubmatch(f.Message); m != nil {
+			f.File, f.Message = m[1], m[3]
+			f.Line, _ = strconv.Atoi(m[2]) // digits
+		}
+		l.found = append(l.found, f)
+	}
+}
+
+func (l *linter) policy(p *Policy) {
+	find := func(at *ast.Location, rule, format string, args ...any) {
+		l.found = append(l.found, Finding{File: p.place(at.File), Line: at.Row, Rule: rule, Message: fmt.Sprintf(format, args...)})
+	}
+	outside := map[string]bool{}
+	for _, b := range ast.CapabilitiesForThisVersion().Builtins {
+		outside[b.Name] = true
+	}
+	for _, b := range engine.Capabilities().Builtins {
+		delete(outside, b.Name)
+	}
+	calls := map[position]bool{}
+	all := p.allModules()
+	for _, name := range sorted(all) {
+		ast.WalkRefs(all[name], func(r ast.Ref) bool {
+			if outside[r.String()] && r[0].Location != nil {
+				find(r[0].Location, lintBuiltin, "%s answers differently each time or reaches outside; what a policy needs to know is in its input", r)
+				calls[position{file: r[0].Location.File, row: r[0].Location.Row}] = true
+			}
+			return false
+		})
+	}
+	c := ast.NewCompiler().WithCapabilities(engine.Capabilities()).WithStrict(true)
+	c.Compile(all)
+	for _, e := range c.Errors {
+		if e.Location == nil || !calls[position{file: e.Location.File, row: e.Location.Row}] {
+			l.errors(lintStrict, placed(p.Dir, e))
+		}
+	}
+	l.defaultDeny(p)
+	for _, name := range sorted(p.Modules) {
+		ids := ruleIDs(p.Modules[name])
+		for i, r := range p.Modules[name].Rules {
+			if !slices.ContainsFunc(r.Annotations, func(a *ast.Annotations) bool { return a.Title != "" || a.Description != "" }) {
+				find(r.Location, lintMetadata, "%s has no METADATA with a title", ids[i])
+			}
+		}
+	}
+	if !c.Failed() {
+		for _, name := range sorted(p.Modules) {
+			s := scanner{compiler: c, data: p.Data, find: find}
+			ast.WalkRules(c.Modules[name], func(r *ast.Rule) bool { s.rule(r); return false })
+		}
+	}
+}
+
+// defaultDeny looks for the default of the entry point (S62).
+func (l *linter) defaultDeny(p *Policy) {
+	const wanted = `default decision := {"allow": false, …}`
+	entry := ast.MustParseRef(engine.Entrypoint)
+	at := Finding{File: p.Dir, Rule: lintDefault}
+	for _, name := range sorted(p.Modules) {
+		m := p.Modules[name]
+		for _, r := range m.Rules {
+			if !m.Package.Path.Extend(r.Head.Ref().GroundPrefix()).Equal(entry) {
+				continue
+			}
+			if at.Line == 0 {
+				at.File, at.Line = p.place(name), r.Location.Row
+			}
+			if !r.Default {
+				continue
+			}
+			decision, ok := r.Head.Value.Value.(ast.Object)
+			if ok {
+				allow := decision.Get(ast.StringTerm("allow"))
+				ok = allow != nil && ast.Boolean(false).Equal(allow.Value)
+			}
+			if !ok {
+				at.Line, at.Message = r.Location.Row, "the default of "+engine.Entrypoint+" does not deny; write "+wanted
+				l.found = append(l.found, at)
+			}
+			return
+		}
+	}
+	at.Message = engine.Entrypoint + " has no default: what no rule covers is undecided; write " + wanted
+	l.found = append(l.found, at)
+}
+
+// scanner finds rules that search through data.
+type scanner struct {
+	compiler *ast.Compiler
+	data     map[string]any
+	find     func(at *ast.Location, rule, format string, args ...any)
+}
+
+func (s scanner) rule(r *ast.Rule) {
+	safe := ast.NewVarSet(ast.DefaultRootDocument.Value.(ast.Var), ast.InputRootDocument.Value.(ast.Var))
+	for _, arg := range r.Head.Args {
+		safe.Update(arg.Vars())
+	}
+	s.body(r.Body, safe)
+}
+
+// body looks at what each expression has to find out: a variable that is bound by looking through data is a search.
+func (s scanner) body(b ast.Body, outer ast.VarSet) {
+	all := ast.NewVarSet() // what is bound by the end, and so within comprehensions
+	all.Update(outer)
+	outputs := make([]ast.VarSet, len(b))
+	for i, e := range b { // the compiler has put them into the order of evaluation
+		outputs[i] = ast.NewVarSet()
+		if _, every := e.Terms.(*ast.Every); !every {
+			outputs[i] = ast.OutputVarsFromExpr(s.compiler, e, all).Diff(all)
+		}
+		all.Update(outputs[i])
+	}
+	for i, e := range b {
+		ast.NewGenericVisitor(func(x any) bool {
+			switch x := x.(type) {
+			case *ast.ArrayComprehension:
+				s.body(x.Body, all)
+				return true
+			case *ast.SetComprehension:
+				s.body(x.Body, all)
+				return true
+			case *ast.ObjectComprehension:
+				s.body(x.Body, all)
+				return true
+			case *ast.Every:
+				inner := ast.NewVarSet()
+				inner.Update(all)
+				inner.Update(x.KeyValueVars())
+				s.body(x.Body, inner)
+				return true
+			case *ast.Term:
+				if r, ok := x.Value.(ast.Ref); ok {
+					s.ref(r, outputs[i], e.Location)
+				}
+			}
+			return false
+		}).Walk(e)
+	}
+}
+
+// ref looks at one reference: whether a variable in it is looked for, or all that is there is read.
+func (s scanner) ref(r ast.Ref, outputs ast.VarSet, at *ast.Location) {
+	if !r.HasPrefix(ast.DefaultRootRef) || at == nil {
+		return
+	}
+	prefix := r.GroundPrefix()
+	if len(prefix) < 2 || len(s.compiler.GetRulesForVirtualDocument(prefix)) > 0 || len(s.compiler.GetRulesWithPrefix(prefix)) > 0 {
+		return
+	}
+	n, there := s.size(prefix)
+	what := "is read whole"
+	if len(prefix) < len(r) {
+		v, ok := r[len(prefix)].Value.(ast.Var)
+		if !ok || !outputs.Contains(v) {
+			return // a look-up by key
+		}
+		if what = "is searched through"; !there {
+			s.find(at, lintScan, "%s %s at each decision, and may be of any size, for it is not in this folder; look it up by key", prefix, what)
+		}
+	}
+	if n > mostScanned {
+		s.find(at, lintScan, "%s %s at each decision, and has %d members; look it up by key", prefix, what, n)
+	}
+}
+
+func (s scanner) size(prefix ast.Ref) (members int, there bool) {
+	var v any = s.data
+	for _, t := range prefix[1:] {
+		name, ok := t.Value.(ast.String)
+		m, isMap := v.(map[string]any)
+		if !ok || !isMap {
+			return 0, false
+		}
+		if v, ok = m[string(name)]; !ok {
+			return 0, false
+		}
+	}
+	switch v := v.(type) {
+	case map[string]any:
+		return len(v), true
+	case []any:
+		return len(v), true
+	}
+	return 0, true
+}
+
+// Describe lists what lint looks for.
+func Describe() string {
+	return strings.Join([]string{lintParse, lintStrict, lintDefault, lintMetadata, lintBuiltin, lintScan}, ", ")
+}
