@@ -29,7 +29,7 @@ type Change struct {
 	Who       string   `json:"who"`       // roles
 	Action    string   `json:"action"`
 	Resource  string   `json:"resource"`         // its type, or its path where that is all it has
-	When      []string `json:"when,omitempty"`   // conditions, in words; without them and Unless: always
+	When      []string `json:"when,omitempty"`   // conditions, in words; without them and Unless: all that it could be
 	Unless    []string `json:"unless,omitempty"` // the conditions of no change, where they are fewer
 	Before    string   `json:"before"`           // the old decision with its reasons
 	After     string   `json:"after"`            // the new
@@ -61,7 +61,7 @@ func Compare(ctx context.Context, before, after *Policy, logged []Question) (Dif
 	}
 	requests := append(u.requests, repeated(logged)...)
 	d := Diff{Requests: len(requests), Logged: len(logged), Changes: []Change{}}
-	groups, conditions := map[string]*Change{}, map[string]map[string]int{} // of each who and what: condition → requests
+	groups, could := map[string]*Change{}, map[string]map[string]int{} // of who and what: condition → requests that could change so
 	for _, a := range requests {
 		if err := ctx.Err(); err != nil {
 			return Diff{}, err
@@ -72,24 +72,23 @@ func Compare(ctx context.Context, before, after *Policy, logged []Question) (Dif
 		}
 		c := a.change()
 		subject := c.Who + "\x00" + c.Action + "\x00" + c.Resource
-		if conditions[subject] == nil {
-			conditions[subject] = map[string]int{}
-		}
-		conditions[subject][a.when]++
 		old, now := was.decide(ctx, input), is.decide(ctx, input)
 		c.Before, c.After = old.String(), now.String()
-		switch {
-		case old.allows() == now.allows():
+		if c.Direction = Gains; old.allows() {
+			c.Direction = Loses
+		}
+		subject = c.Direction + "\x00" + subject
+		if could[subject] == nil {
+			could[subject] = map[string]int{}
+		}
+		could[subject][a.when]++
+		if old.allows() == now.allows() {
 			if c.Before != c.After {
 				d.OtherReasons++
 			}
 			continue
-		case now.allows():
-			c.Direction = Gains
-		default:
-			c.Direction = Loses
 		}
-		key := strings.Join([]string{c.Direction, subject, c.Before, c.After}, "\x00")
+		key := strings.Join([]string{subject, c.Before, c.After}, "\x00")
 		if groups[key] == nil {
 			c.changed = map[string]int{}
 			groups[key] = &c
@@ -99,7 +98,7 @@ func Compare(ctx context.Context, before, after *Policy, logged []Question) (Dif
 		g.changed[a.when]++
 	}
 	for _, g := range groups {
-		g.say(conditions[g.Who+"\x00"+g.Action+"\x00"+g.Resource])
+		g.say(could[g.Direction+"\x00"+g.Who+"\x00"+g.Action+"\x00"+g.Resource])
 		d.Changes = append(d.Changes, *g)
 	}
 	slices.SortFunc(d.Changes, func(a, b Change) int {
@@ -127,6 +126,60 @@ func (c *Change) say(all map[string]int) {
 	} else {
 		c.When = nil
 	}
+	c.When = c.shorter(all)
+}
+
+// shorter leaves out conditions that say more than another: "owner {who.id}" stands for all that adds to it, but for those that it
+// names after "unless".
+func (c *Change) shorter(all map[string]int) (short []string) {
+	left := slices.Clone(c.When)
+	slices.SortStableFunc(left, func(a, b string) int { return cmp.Compare(len(facts(a)), len(facts(b))) })
+	for len(left) > 0 {
+		least, covered := left[0], []string(nil)
+		var except []string
+		partly := false
+		for _, condition := range sorted(all) {
+			more, ok := beyond(condition, least)
+			switch {
+			case !ok || condition == least || condition == "":
+			case c.changed[condition] == 0:
+				except = append(except, strings.Join(more, ", "))
+			case c.changed[condition] < all[condition]:
+				partly = true
+			case slices.Contains(left, condition):
+				covered = append(covered, condition)
+			}
+		}
+		left = left[1:]
+		if partly || len(covered) <= len(except) {
+			short = append(short, least)
+			continue
+		}
+		if len(except) > 0 {
+			least += ", unless " + strings.Join(except, " or ")
+		}
+		short = append(short, least)
+		left = slices.DeleteFunc(left, func(w string) bool { return slices.Contains(covered, w) })
+	}
+	return short
+}
+
+func facts(condition string) []string {
+	if condition == nothingElse {
+		return nil
+	}
+	return strings.Split(condition, ", ")
+}
+
+// beyond is what condition says beside all that least says; false where it does not say all of that.
+func beyond(condition, least string) (more []string, ok bool) {
+	have := facts(condition)
+	for _, f := range facts(least) {
+		if !slices.Contains(have, f) {
+			return nil, false
+		}
+	}
+	return slices.DeleteFunc(have, func(f string) bool { return slices.Contains(facts(least), f) }), true
 }
 
 // allows reports whether the caller gets in; no decision is a denial.

@@ -186,6 +186,8 @@ func (u *universe) roles(p *Policy) {
 	}
 }
 
+const nothingElse = "nothing else is known"
+
 // describe is a condition in words: what is known of the object, then when and whence.
 func describe(condition map[string]any) string {
 	var words []string
@@ -211,7 +213,7 @@ func describe(condition map[string]any) string {
 		}
 	}
 	if len(words) == 0 {
-		return "nothing else is known"
+		return nothingElse
 	}
 	return strings.Join(words, ", ")
 }

@@ -104,8 +104,10 @@ func conditions(c author.Change) []string {
 		lead, words = "unless ", c.Unless
 	case len(words) == 0 && c.Logged > 0:
 		return []string{"in the log"}
+	case len(words) == 0 && c.Direction == author.Gains:
+		return []string{"wherever it was denied"}
 	case len(words) == 0:
-		return []string{"always"}
+		return []string{"wherever it was allowed"}
 	}
 	lines := make([]string, 0, most+1)
 	for i, w := range words {
