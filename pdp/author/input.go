@@ -143,15 +143,17 @@ func put(m map[string]any, path []string, v any, drop bool) map[string]any {
 	for k, x := range m {
 		c[k] = x
 	}
-	if len(path) > 1 {
-		inner, _ := c[path[0]].(map[string]any)
-		c[path[0]] = put(inner, path[1:], v, drop)
+	if len(path) == 0 {
 		return c
 	}
-	if drop {
-		delete(c, path[0])
-	} else {
-		c[path[0]] = v
+	name, below := path[0], path[1:]
+	switch inner, _ := c[name].(map[string]any); {
+	case len(below) > 0:
+		c[name] = put(inner, below, v, drop)
+	case drop:
+		delete(c, name)
+	default:
+		c[name] = v
 	}
 	return c
 }
