@@ -34,6 +34,7 @@ func table() []command {
 		{"diff", "OLD NEW", "say who gains and who loses what from one policy to another", diff},
 		{"lint", "[DIR]", "find what should not be in a policy", lint},
 		{"fmt", "[DIR]", "write the Rego of a folder as opa fmt does", formatting},
+		{"price", "[DIR]", "measure what each rule costs, and whether OPA indexes it", price},
 	}
 }
 

@@ -243,3 +243,21 @@ func TestLintAndFmt(t *testing.T) {
 		}
 	}
 }
+
+func TestPrice(t *testing.T) {
+	t.Parallel()
+	dir := small(t)
+	code, out, errs := on(t, "", "price", dir, "--time", "1ms")
+	if code != command.OK || !strings.Contains(out, "a decision") || !strings.Contains(out, "gatehouse.authz.decision") {
+		t.Errorf("%d, %s%s", code, out, errs)
+	}
+	if code, out, _ = on(t, "", "price", dir, "--time", "1ms", "--max-p99", "0.001"); code != command.Findings || !strings.Contains(out, "dearer than 0.001 µs") {
+		t.Errorf("%d, %s", code, out)
+	}
+	if code, out, _ = on(t, "", "price", dir, "--time", "1ms", "--json"); code != command.OK || document(t, out)["decision"] == nil {
+		t.Errorf("%d, %s", code, out)
+	}
+	if code, _, errs = on(t, "", "price", "nowhere"); code != command.Failure || errs == "" {
+		t.Errorf("%d, %s", code, errs)
+	}
+}
