@@ -37,15 +37,16 @@ type Case struct {
 	File  string `yaml:"-"` // with the folder
 	Line  int    `yaml:"-"`
 
-	Who      Who
-	Asks     string         // METHOD /path
-	Type     string         // of the resource; default order
-	Known    map[string]any // what the API says of the object
-	At       time.Time      // default a Tuesday, 10:00 UTC
-	From     string         // address; default a private one
-	Context  map[string]any // what else is known of the request, such as risk or acr
-	Decision string         // allow or deny
-	Reasons  []string       // not looked at where there are none
+	Who        Who
+	Asks       string         // METHOD /path; {id=17} in the path is 17, where the pattern of the gateway has {id}
+	Collection bool           // the path names a collection, though it has two segments or more and no {id}
+	Type       string         // of the resource; default order
+	Known      map[string]any // what the API says of the object
+	At         time.Time      // default a Tuesday, 10:00 UTC
+	From       string         // address; default a private one
+	Context    map[string]any // what else is known of the request, such as risk or acr
+	Decision   string         // allow or deny
+	Reasons    []string       // not looked at where there are none
 }
 
 // complete fills in what the head of policies/cases/orders.yaml promises, and refuses what says nothing.
@@ -65,21 +66,56 @@ func (c *Case) complete() error {
 	if method, rest, ok := strings.Cut(c.Asks, " "); !ok || method == "" || !strings.HasPrefix(rest, "/") {
 		return fmt.Errorf("asks: %q is not METHOD /path", c.Asks)
 	}
+	for segment := range strings.SplitSeq(c.Asks, "/") {
+		if _, _, ok := parameter(segment); !ok && strings.ContainsAny(segment, "{}") {
+			return fmt.Errorf("asks: %q is not {name=value}", segment)
+		}
+	}
 	if c.Decision != "allow" && c.Decision != "deny" {
 		return fmt.Errorf("decision: %q is neither allow nor deny", c.Decision)
 	}
 	return nil
 }
 
-// Request asks as the edge does: an object by its id, a collection by its path.
-func (c *Case) Request() authzen.Request {
-	method, target, _ := strings.Cut(c.Asks, " ")
-	segments := strings.Split(strings.Trim(target, "/"), "/")
-	id, params := target, map[string]any{}
-	if len(segments) > 1 {
-		id = segments[1]
-		params["id"] = id
+// parameter is {id=17}.
+func parameter(segment string) (name, value string, ok bool) {
+	inner, ok := strings.CutPrefix(segment, "{")
+	if !ok || !strings.HasSuffix(inner, "}") {
+		return "", "", false
 	}
+	name, value, ok = strings.Cut(strings.TrimSuffix(inner, "}"), "=")
+	return name, value, ok && name != "" && value != ""
+}
+
+// target is the path that is asked for, with the id and the parameters that the edge would find in it: an object is what its
+// pattern has {id} for, all else is named by the pattern. A path that says nothing of its pattern is /collection/id.
+func (c *Case) target() (path, id string, segments []string, params map[string]any) {
+	_, text, _ := strings.Cut(c.Asks, " ")
+	params = map[string]any{}
+	segments = strings.Split(strings.Trim(text, "/"), "/")
+	if !strings.ContainsAny(text, "{}") {
+		if len(segments) < 2 || c.Collection {
+			return text, text, segments, params
+		}
+		params["id"] = segments[1]
+		return text, segments[1], segments, params
+	}
+	pattern := slices.Clone(segments)
+	for i, s := range segments {
+		if name, value, ok := parameter(s); ok {
+			segments[i], pattern[i], params[name] = value, "{"+name+"}", value
+		}
+	}
+	if id, _ = params["id"].(string); id == "" {
+		id = "/" + strings.Join(pattern, "/")
+	}
+	return "/" + strings.Join(segments, "/"), id, segments, params
+}
+
+// Request asks as the edge does.
+func (c *Case) Request() authzen.Request {
+	method, _, _ := strings.Cut(c.Asks, " ")
+	target, id, segments, params := c.target()
 	attributes := map[string]any{}
 	for name, v := range c.Who.Attributes {
 		attributes[name] = v

@@ -28,10 +28,11 @@ import (
 // A cell is the decision and, where they matter, its reasons in order; "-" is a combination that says nothing. Every who has a
 // line under every route, and every line a cell for every condition: what nobody thought of is seen.
 type matrix struct {
-	Type      string
-	Who       map[string]Who
-	When      map[string]condition
-	Decisions map[string]map[string][]string // route → who → cells in the order of when
+	Type       string
+	Collection bool // see Case
+	Who        map[string]Who
+	When       map[string]condition
+	Decisions  map[string]map[string][]string // route → who → cells in the order of when
 }
 
 // condition is what a column assumes. {who.id}, {who.department} and {who.tenant} in known stand for the row's own.
@@ -116,7 +117,7 @@ func (m matrix) expand(file string, table entry) (all []Case, err error) {
 
 func (m matrix) cell(who Who, when condition, text string) Case {
 	words := append(strings.Fields(text), "")
-	c := Case{Type: m.Type, Who: who, At: when.At, From: when.From, Context: maps.Clone(when.Context), Decision: words[0]}
+	c := Case{Type: m.Type, Collection: m.Collection, Who: who, At: when.At, From: when.From, Context: maps.Clone(when.Context), Decision: words[0]}
 	c.Reasons = words[1 : len(words)-1]
 	if len(c.Reasons) == 0 {
 		c.Reasons = nil
