@@ -197,6 +197,17 @@ func TestAMatrixIsACasePerCell(t *testing.T) {
 	}
 }
 
+// Rows and cells that are alike may be written once.
+func TestAMatrixMayUseAliases(t *testing.T) {
+	t.Parallel()
+	text := strings.Replace(table, `nobody: [deny, "-"]`, `nobody: [&no deny no_rule, *no]`, 1) + "    GET /orders/18: &same\n      alice: [allow, deny]\n      nobody: &denied [deny, deny]\n" +
+		"    GET /orders/19:\n      alice: [allow, deny]\n      nobody: *denied\n    GET /orders/20: *same\n"
+	all, err := author.ParseCases("m.matrix.yaml", []byte(text))
+	if err != nil || len(all) != 16 {
+		t.Errorf("%d cells, %v", len(all), err)
+	}
+}
+
 func TestMistakesInCasesHaveTheirPlace(t *testing.T) {
 	t.Parallel()
 	swap := func(old, new string) string { return strings.Replace(table, old, new, 1) }

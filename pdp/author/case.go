@@ -228,10 +228,7 @@ func ParseCases(file string, text []byte) ([]Case, error) {
 type entry struct{ key, value *yaml.Node }
 
 func entries(n *yaml.Node) []entry {
-	if n != nil && n.Kind == yaml.AliasNode {
-		n = n.Alias
-	}
-	if n == nil || n.Kind != yaml.MappingNode {
+	if n = meant(n); n == nil || n.Kind != yaml.MappingNode {
 		return nil
 	}
 	all := make([]entry, 0, len(n.Content)/2)
@@ -239,6 +236,14 @@ func entries(n *yaml.Node) []entry {
 		all = append(all, entry{n.Content[i], n.Content[i+1]})
 	}
 	return all
+}
+
+// meant is what an alias stands for.
+func meant(n *yaml.Node) *yaml.Node {
+	if n != nil && n.Kind == yaml.AliasNode {
+		return n.Alias
+	}
+	return n
 }
 
 // decode reads text into v, in which a misspelt field is an error, and answers the entries of its outermost mapping.

@@ -92,12 +92,13 @@ func (m matrix) expand(file string, table entry) (all []Case, err error) {
 				fail(route.key, "%s says nothing of %s", route.key.Value, who.key.Value)
 				continue
 			}
-			if len(row.value.Content) != len(columns) {
-				fail(row.key, "%d decisions for the %d conditions of when", len(row.value.Content), len(columns))
+			cells := meant(row.value).Content
+			if len(cells) != len(columns) {
+				fail(row.key, "%d decisions for the %d conditions of when", len(cells), len(columns))
 				continue
 			}
-			for i, cell := range row.value.Content {
-				if cell.Value == "-" {
+			for i, cell := range cells {
+				if cell = meant(cell); cell.Value == "-" {
 					continue
 				}
 				when := columns[i].key.Value
@@ -116,11 +117,10 @@ func (m matrix) expand(file string, table entry) (all []Case, err error) {
 }
 
 func (m matrix) cell(who Who, when condition, text string) Case {
-	words := append(strings.Fields(text), "")
-	c := Case{Type: m.Type, Collection: m.Collection, Who: who, At: when.At, From: when.From, Context: maps.Clone(when.Context), Decision: words[0]}
-	c.Reasons = words[1 : len(words)-1]
-	if len(c.Reasons) == 0 {
-		c.Reasons = nil
+	c := Case{Type: m.Type, Collection: m.Collection, Who: who, At: when.At, From: when.From, Context: maps.Clone(when.Context)}
+	if words := strings.Fields(text); len(words) > 0 { // else complete says that there is no decision
+		c.Decision = words[0]
+		c.Reasons = append(c.Reasons, words[1:]...)
 	}
 	if when.Known == nil {
 		return c
