@@ -4,9 +4,15 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"runtime"
 	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
+
+	"github.com/open-policy-agent/opa/v1/ast"
 )
 
 // Directions of a Change.
@@ -62,17 +68,14 @@ func Compare(ctx context.Context, before, after *Policy, logged []Question) (Dif
 	requests := append(u.requests, repeated(logged)...)
 	d := Diff{Requests: len(requests), Logged: len(logged), Changes: []Change{}}
 	groups, could := map[string]*Change{}, map[string]map[string]int{} // of who and what: condition → requests that could change so
-	for _, a := range requests {
-		if err := ctx.Err(); err != nil {
-			return Diff{}, err
-		}
-		input, err := a.value()
-		if err != nil {
-			return Diff{}, err
-		}
+	decided, err := twice(ctx, requests, was, is)
+	if err != nil {
+		return Diff{}, err
+	}
+	for i, a := range requests {
 		c := a.change()
 		subject := c.Who + "\x00" + c.Action + "\x00" + c.Resource
-		old, now := was.decide(ctx, input), is.decide(ctx, input)
+		old, now := decided[i][0], decided[i][1]
 		c.Before, c.After = old.String(), now.String()
 		if c.Direction = Gains; old.allows() {
 			c.Direction = Loses
@@ -106,6 +109,35 @@ func Compare(ctx context.Context, before, after *Policy, logged []Question) (Dif
 			cmp.Compare(a.Action, b.Action), cmp.Compare(a.Before, b.Before), cmp.Compare(a.After, b.After))
 	})
 	return d, nil
+}
+
+// twice decides each request by both policies, as many at a time as there are processors.
+func twice(ctx context.Context, requests []asked, policies ...*program) ([][2]Decision, error) {
+	decided, errs := make([][2]Decision, len(requests)), make([]error, len(requests))
+	parallel(ctx, len(requests), func(i int) {
+		var input ast.Value
+		if input, errs[i] = requests[i].value(); errs[i] != nil {
+			return
+		}
+		for j, p := range policies {
+			decided[i][j] = p.decide(ctx, input)
+		}
+	})
+	return decided, errors.Join(append(errs, ctx.Err())...)
+}
+
+// parallel does things 0 to n-1 until ctx ends.
+func parallel(ctx context.Context, n int, do func(int)) {
+	var next atomic.Int64
+	var workers sync.WaitGroup
+	for range min(runtime.GOMAXPROCS(0), n) {
+		workers.Go(func() {
+			for i := int(next.Add(1)) - 1; i < n && ctx.Err() == nil; i = int(next.Add(1)) - 1 {
+				do(i)
+			}
+		})
+	}
+	workers.Wait()
 }
 
 // say puts the conditions of a change into words: all that are there, or all but those.

@@ -72,7 +72,8 @@ func TestARoleThatWouldDoIsNamed(t *testing.T) {
 
 func TestTwoChangesAreFoundWhereOneIsNotEnough(t *testing.T) {
 	t.Parallel()
-	e := explain(t, shipped(t), `{"input": `+asking("eve", ``, "DELETE", `"owner": "bob", "tenant": "acme"`)+`}`)
+	e := explain(t, read(t, folder()), `{"subject": {"type": "user", "id": "eve", "attributes": {"level": 1}}, "action": {"name": "GET"},
+		"resource": {"type": "order", "id": "17", "properties": {"owner": "bob"}}}`)
 	if e.Allow || len(e.Near) == 0 || len(e.Near[0].Changes) != 2 {
 		t.Fatalf("near %+v", e.Near)
 	}

@@ -4,10 +4,7 @@ import (
 	"context"
 	"errors"
 	"maps"
-	"runtime"
 	"slices"
-	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/open-policy-agent/opa/v1/ast"
@@ -62,16 +59,7 @@ func (p *Policy) Mutate(ctx context.Context, deadline time.Duration) (Mutation, 
 	}
 	outcomes := make([]string, len(all))
 	errs := make([]error, len(all))
-	var next atomic.Int64
-	var workers sync.WaitGroup
-	for range min(runtime.GOMAXPROCS(0), len(all)) {
-		workers.Go(func() {
-			for i := int(next.Add(1)) - 1; i < len(all) && ctx.Err() == nil; i = int(next.Add(1)) - 1 {
-				outcomes[i], errs[i] = p.try(ctx, all[i], deadline)
-			}
-		})
-	}
-	workers.Wait()
+	parallel(ctx, len(all), func(i int) { outcomes[i], errs[i] = p.try(ctx, all[i], deadline) })
 	if err := errors.Join(append(errs, ctx.Err())...); err != nil {
 		return Mutation{}, err
 	}

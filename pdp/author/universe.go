@@ -46,7 +46,7 @@ func universeOf(policies ...*Policy) (*universe, error) {
 			if err != nil {
 				return nil, err
 			}
-			u.dissect(q)
+			u.add(q, u.dissect(q))
 		}
 	}
 	for _, p := range policies {
@@ -81,14 +81,14 @@ func (u *universe) add(q Question, condition map[string]any) {
 	}
 }
 
-// dissect takes a request apart into who, what and condition.
-func (u *universe) dissect(q Question) {
+// dissect takes a request apart into who, what and condition, and answers the last.
+func (u *universe) dissect(q Question) (condition map[string]any) {
 	subject, _ := q.input["subject"].(map[string]any)
 	resource, _ := q.input["resource"].(map[string]any)
 	what := map[string]any{"action": q.input["action"], "resource": put(resource, []string{"properties"}, nil, true)}
 	properties, _ := resource["properties"].(map[string]any)
-	condition := map[string]any{"properties": symbolic(q, properties), "context": q.input["context"]}
-	if u.once("subject", subject) {
+	condition = map[string]any{"properties": symbolic(q, properties), "context": q.input["context"]}
+	if u.once("subject", put(subject, []string{"id"}, nil, true)) { // conditions go by the subject's id, whatever that is
 		u.subjects = append(u.subjects, subject)
 	}
 	if u.once("what", what) {
@@ -97,6 +97,7 @@ func (u *universe) dissect(q Question) {
 	if u.once("condition", condition) {
 		u.conditions = append(u.conditions, condition)
 	}
+	return condition
 }
 
 // known reports whether something is known of the object in a condition; of a collection nothing ever is.
