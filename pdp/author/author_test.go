@@ -236,6 +236,7 @@ func TestMistakesInPoliciesHaveTheirPlace(t *testing.T) {
 		"data":     {"gatehouse/x.yaml", "a: 1\nb: [", "p/gatehouse/x.yaml:2: "},
 		"cases":    {"cases/x.yaml", "a: {decision: deny, asks: GET /}\na: {}", "p/cases/x.yaml:2: "},
 		"a title":  {"cases/x.yaml", "another may not: {decision: deny, asks: GET /}", `p/cases/x.yaml:1: a second case "another may not"`},
+		"no cases": {"cases/more/x.yml", "a: {decision: deny, asks: GET /}", "p/cases/more/x.yml: is no file of cases"},
 		"metadata": {"gatehouse/x.rego", "package x\n\n# METADATA\n# titel: x\n# scope: nowhere\na := 1\n", "p/gatehouse/x.rego:"},
 	} {
 		_, err := author.Read(folder(c.file, c.text), "p")

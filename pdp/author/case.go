@@ -173,8 +173,22 @@ func (c *Case) met(d Decision) string {
 func ReadCases(files fs.FS) ([]Case, error) { return readCases(files, "") }
 
 func readCases(files fs.FS, dir string) ([]Case, error) {
-	names, err := fs.Glob(files, casesDir+"/*.yaml")
-	if err != nil {
+	var names []string
+	err := fs.WalkDir(files, casesDir, func(name string, d fs.DirEntry, err error) error {
+		switch hidden := err == nil && strings.HasPrefix(d.Name(), "."); {
+		case err != nil:
+			return err
+		case d.IsDir() && hidden:
+			return fs.SkipDir
+		case d.IsDir() || hidden || path.Ext(name) == ".md":
+		case path.Ext(name) != ".yaml":
+			return fmt.Errorf("%s: is no file of cases; they end in .yaml", path.Join(dir, name))
+		default:
+			names = append(names, name)
+		}
+		return nil
+	})
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
 	}
 	var all []Case

@@ -170,7 +170,16 @@ func TestExplainSaysWhy(t *testing.T) {
 	if code != command.OK || !strings.Contains(out, `"allow": true`) {
 		t.Errorf("%d, %s%s", code, out, errs)
 	}
-	for _, args := range [][]string{{"explain"}, {"explain", "-"}, {"explain", cases, "--case", "nothing like it"}, {"explain", "-", "--case", "x"}, {"explain", "no.json"}} {
+	log := `{"decision_id": "1", "msg": "denied"}` + "\n" + `{"decision_id": "2", "input": ` + strings.Join(strings.Fields(request), " ") + "}\n"
+	if code, out, errs = on(t, log, "explain", "--policies", policies, "-", "--id", "2"); code != command.OK || !strings.Contains(out, "allowed: GET order /orders by alice") {
+		t.Errorf("%d, %s%s", code, out, errs)
+	}
+	for _, id := range []string{"1", "3"} { // one that holds no request, and one that is not there
+		if code, out, errs = on(t, log, "explain", "--policies", policies, "-", "--id", id); code != command.Failure || out != "" || errs == "" {
+			t.Errorf("%d, %s%s", code, out, errs)
+		}
+	}
+	for _, args := range [][]string{{"explain"}, {"explain", cases, "--id", "2"}, {"explain", "-"}, {"explain", cases, "--case", "nothing like it"}, {"explain", "-", "--case", "x"}, {"explain", "no.json"}} {
 		if code, out, errs := on(t, "{", args...); code != command.Failure || out != "" || errs == "" {
 			t.Errorf("%q: %d, %s", args, code, out)
 		}

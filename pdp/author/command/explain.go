@@ -1,7 +1,9 @@
 package command
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -19,15 +21,16 @@ const mostInput = 64 << 20
 func explain(ctx context.Context, in *invocation) (int, error) {
 	dir := in.flags.String("policies", "policies", "the folder of the policy")
 	title := in.flags.String("case", "", "of a file of cases or a matrix, those whose titles hold this text")
+	id := in.flags.String("id", "", "of a decision log, one JSON document a line, the decision of this id")
 	verbose := in.flags.Bool("v", false, "tell of every rule that did not hold")
 	rest, err := in.parse()
 	if err != nil {
 		return Failure, err
 	}
 	if len(rest) != 1 {
-		return Failure, errors.New("explain takes a file of cases (*.yaml), a request (*.json), or - for a request from stdin")
+		return Failure, errors.New("explain takes a file of cases (*.yaml), a request (*.json), a decision log with --id, or - for stdin")
 	}
-	questions, err := in.questions(rest[0], *title)
+	questions, err := in.questions(rest[0], *title, *id)
 	if err != nil {
 		return Failure, err
 	}
@@ -53,16 +56,25 @@ func explain(ctx context.Context, in *invocation) (int, error) {
 	return OK, nil
 }
 
-// questions reads a request or the cases of a file that hold title.
-func (in *invocation) questions(name, title string) ([]author.Question, error) {
+// questions reads a request, the decision id of a log, or the cases of a file that hold title.
+func (in *invocation) questions(name, title, id string) ([]author.Question, error) {
 	text, err := in.read(name)
 	if err != nil {
 		return nil, err
 	}
-	if ext := filepath.Ext(name); ext != ".yaml" && ext != ".yml" {
-		if title != "" {
-			return nil, errors.New("--case is for files of cases (*.yaml)")
+	ext := filepath.Ext(name)
+	switch cases := ext == ".yaml" || ext == ".yml"; {
+	case cases && id != "":
+		return nil, errors.New("--id is for decision logs")
+	case !cases && title != "":
+		return nil, errors.New("--case is for files of cases (*.yaml)")
+	case !cases && id != "":
+		if text, err = entry(text, id); err != nil {
+			return nil, fmt.Errorf("%s: %w", name, err)
 		}
+		name += " " + id
+		fallthrough
+	case !cases:
 		q, err := author.ParseQuestion(name, text, time.Now())
 		return []author.Question{q}, err
 	}
@@ -85,6 +97,19 @@ func (in *invocation) questions(name, title string) ([]author.Question, error) {
 		return nil, fmt.Errorf("%s: no case %q", name, title)
 	}
 	return all, nil
+}
+
+// entry is the line of a decision log that has a decision's id.
+func entry(log []byte, id string) ([]byte, error) {
+	for line := range bytes.Lines(log) {
+		var e struct {
+			ID string `json:"decision_id"`
+		}
+		if json.Unmarshal(line, &e) == nil && e.ID == id {
+			return line, nil
+		}
+	}
+	return nil, fmt.Errorf("no decision %s", id)
 }
 
 // read reads a file, or stdin where its name is -.
