@@ -66,12 +66,39 @@ func Compare(ctx context.Context, before, after *Policy, logged []Question) (Dif
 		return Diff{}, err
 	}
 	requests := append(u.requests, repeated(logged)...)
-	d := Diff{Requests: len(requests), Logged: len(logged), Changes: []Change{}}
-	groups, could := map[string]*Change{}, map[string]map[string]int{} // of who and what: condition → requests that could change so
 	decided, err := twice(ctx, requests, was, is)
 	if err != nil {
 		return Diff{}, err
 	}
+	d := gather(requests, decided)
+	d.Logged = len(logged)
+	return d, nil
+}
+
+// Access is who may do what: the difference from a policy that denies all.
+func (p *Policy) Access(ctx context.Context) (Diff, error) {
+	is, err := p.program(ctx)
+	if err != nil {
+		return Diff{}, err
+	}
+	u, err := universeOf(p)
+	if err != nil {
+		return Diff{}, err
+	}
+	decided, err := twice(ctx, u.requests, nil, is)
+	if err != nil {
+		return Diff{}, err
+	}
+	for i := range decided {
+		decided[i][1].Reasons = nil // one way in is as good as another
+	}
+	return gather(u.requests, decided), nil
+}
+
+// gather puts decisions that differ alike together.
+func gather(requests []asked, decided [][2]Decision) Diff {
+	d := Diff{Requests: len(requests), Changes: []Change{}}
+	groups, could := map[string]*Change{}, map[string]map[string]int{} // of who and what: condition → requests that could change so
 	for i, a := range requests {
 		c := a.change()
 		subject := c.Who + "\x00" + c.Action + "\x00" + c.Resource
@@ -108,10 +135,10 @@ func Compare(ctx context.Context, before, after *Policy, logged []Question) (Dif
 		return cmp.Or(cmp.Compare(a.Direction, b.Direction), cmp.Compare(a.Who, b.Who), cmp.Compare(a.Resource, b.Resource),
 			cmp.Compare(a.Action, b.Action), cmp.Compare(a.Before, b.Before), cmp.Compare(a.After, b.After))
 	})
-	return d, nil
+	return d
 }
 
-// twice decides each request by both policies, as many at a time as there are processors.
+// twice decides each request by both policies, as many at a time as there are processors. No policy denies all.
 func twice(ctx context.Context, requests []asked, policies ...*program) ([][2]Decision, error) {
 	decided, errs := make([][2]Decision, len(requests)), make([]error, len(requests))
 	parallel(ctx, len(requests), func(i int) {
@@ -120,7 +147,9 @@ func twice(ctx context.Context, requests []asked, policies ...*program) ([][2]De
 			return
 		}
 		for j, p := range policies {
-			decided[i][j] = p.decide(ctx, input)
+			if p != nil {
+				decided[i][j] = p.decide(ctx, input)
+			}
 		}
 	})
 	return decided, errors.Join(append(errs, ctx.Err())...)
@@ -142,58 +171,118 @@ func parallel(ctx context.Context, n int, do func(int)) {
 
 // say puts the conditions of a change into words: all that are there, or all but those.
 func (c *Change) say(all map[string]int) {
-	partly := false
+	partly, not := false, 0
 	for _, condition := range sorted(all) {
 		switch n := c.changed[condition]; {
 		case condition == "": // of a log
 		case n == 0:
-			c.Unless = append(c.Unless, condition)
+			not++
 		default:
 			c.When = append(c.When, condition)
 			partly = partly || n < all[condition]
 		}
 	}
-	if partly || len(c.Unless) >= len(c.When) {
-		c.Unless = nil
-	} else {
-		c.When = nil
+	if except, ok := c.except(all, nothingElse); ok && !partly && not < len(c.When) {
+		c.When, c.Unless = nil, except
+		return
 	}
 	c.When = c.shorter(all)
 }
 
 // shorter leaves out conditions that say more than another: "owner {who.id}" stands for all that adds to it, but for those that it
-// names after "unless".
+// names after "unless". One that stands for nothing but itself, where others add to it, is "just" that.
 func (c *Change) shorter(all map[string]int) (short []string) {
 	left := slices.Clone(c.When)
 	slices.SortStableFunc(left, func(a, b string) int { return cmp.Compare(len(facts(a)), len(facts(b))) })
 	for len(left) > 0 {
 		least, covered := left[0], []string(nil)
-		var except []string
 		partly := false
-		for _, condition := range sorted(all) {
-			more, ok := beyond(condition, least)
-			switch {
-			case !ok || condition == least || condition == "":
-			case c.changed[condition] == 0:
-				except = append(except, strings.Join(more, ", "))
-			case c.changed[condition] < all[condition]:
-				partly = true
-			case slices.Contains(left, condition):
-				covered = append(covered, condition)
+		for condition, n := range all {
+			if _, ok := beyond(condition, least); ok && condition != "" && c.changed[condition] > 0 {
+				partly = partly || c.changed[condition] < n
+				if slices.Contains(left, condition) {
+					covered = append(covered, condition)
+				}
 			}
 		}
-		left = left[1:]
-		if partly || len(covered) <= len(except) {
-			short = append(short, least)
-			continue
+		except, ok := c.except(all, least)
+		words := least
+		if least == nothingElse {
+			words = "whatever is known"
 		}
-		if len(except) > 0 {
-			least += ", unless " + strings.Join(except, " or ")
+		switch {
+		case ok && !partly && len(except) == 0: // so it is, whatever is added
+		case ok && !partly && len(covered) > len(except):
+			words += ", unless " + strings.Join(except, " or ")
+		default:
+			words, covered = "just "+least, left[:1]
+			if least == nothingElse {
+				words = least
+			}
+			if c.changed[least] < all[least] {
+				words += " (for some)"
+			}
 		}
-		short = append(short, least)
-		left = slices.DeleteFunc(left, func(w string) bool { return slices.Contains(covered, w) })
+		short = append(short, words)
+		left = slices.DeleteFunc(slices.Clone(left), func(w string) bool { return slices.Contains(covered, w) })
 	}
 	return short
+}
+
+// except is what conditions that change nothing say beside least; a fact stands for all conditions that it is in. It answers false
+// where that cannot be said, because one that does change says all of it and more.
+func (c *Change) except(all map[string]int, least string) (short []string, ok bool) {
+	excluded := map[string][]string{} // what they say → facts
+	var changing [][]string
+	for condition := range all {
+		more, ok := beyond(condition, least)
+		switch {
+		case !ok || condition == "":
+		case c.changed[condition] == 0:
+			excluded[strings.Join(more, ", ")] = more
+		default:
+			changing = append(changing, more)
+		}
+	}
+	for _, more := range excluded {
+		if slices.ContainsFunc(changing, func(have []string) bool { return holds(have, more) }) {
+			return nil, false
+		}
+	}
+	for len(excluded) > 0 {
+		best, most := "", 1
+		for _, text := range sorted(excluded) {
+			for _, fact := range excluded[text] {
+				if slices.ContainsFunc(changing, func(have []string) bool { return slices.Contains(have, fact) }) {
+					continue
+				}
+				n := 0
+				for _, other := range excluded {
+					if slices.Contains(other, fact) {
+						n++
+					}
+				}
+				if n > most {
+					best, most = fact, n
+				}
+			}
+		}
+		if best == "" {
+			return append(short, sorted(excluded)...), true
+		}
+		short = append(short, best)
+		for text, have := range excluded {
+			if slices.Contains(have, best) {
+				delete(excluded, text)
+			}
+		}
+	}
+	return short, true
+}
+
+// holds reports whether all of some are among have.
+func holds(have, some []string) bool {
+	return !slices.ContainsFunc(some, func(f string) bool { return !slices.Contains(have, f) })
 }
 
 func facts(condition string) []string {
@@ -206,10 +295,8 @@ func facts(condition string) []string {
 // beyond is what condition says beside all that least says; false where it does not say all of that.
 func beyond(condition, least string) (more []string, ok bool) {
 	have := facts(condition)
-	for _, f := range facts(least) {
-		if !slices.Contains(have, f) {
-			return nil, false
-		}
+	if !holds(have, facts(least)) {
+		return nil, false
 	}
 	return slices.DeleteFunc(have, func(f string) bool { return slices.Contains(facts(least), f) }), true
 }

@@ -135,3 +135,30 @@ func TestLoggedRequestsAreCounted(t *testing.T) {
 		t.Errorf("%+v", d)
 	}
 }
+
+func TestWhoMayDoWhat(t *testing.T) {
+	t.Parallel()
+	d, err := few(t).Access(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	find := func(who, action, resource string) author.Change {
+		i := slices.IndexFunc(d.Changes, func(c author.Change) bool { return c.Who == who && c.Action == action && c.Resource == resource })
+		if i < 0 {
+			return author.Change{}
+		}
+		return d.Changes[i]
+	}
+	if c := find("customer", "GET", "/orders"); c.Requests == 0 || c.When != nil || c.Unless != nil {
+		t.Errorf("lists %+v", c)
+	}
+	if c := find("customer", "GET", "order"); len(c.When) != 1 || !strings.HasPrefix(c.When[0], "owner {who.id}") {
+		t.Errorf("reads %+v", c)
+	}
+	if c := find("customer", "PATCH", "order"); c.Requests != 0 {
+		t.Errorf("changes %+v", c)
+	}
+	if c := find("anonymous", "GET", "/orders"); c.Requests != 0 {
+		t.Errorf("anonymous lists %+v", c)
+	}
+}

@@ -46,7 +46,8 @@ func universeOf(policies ...*Policy) (*universe, error) {
 			if err != nil {
 				return nil, err
 			}
-			u.add(q, u.dissect(q))
+			u.dissect(q)
+			u.add(q)
 		}
 	}
 	for _, p := range policies {
@@ -75,19 +76,25 @@ func (u *universe) once(set string, v any) bool {
 	return true
 }
 
-func (u *universe) add(q Question, condition map[string]any) {
+func (u *universe) add(q Question) {
 	if len(u.requests) < mostRequests && u.once("request", q.input) {
-		u.requests = append(u.requests, asked{Question: q, when: describe(condition)})
+		u.requests = append(u.requests, asked{Question: q, when: describe(conditionOf(q))})
 	}
 }
 
-// dissect takes a request apart into who, what and condition, and answers the last.
-func (u *universe) dissect(q Question) (condition map[string]any) {
+// conditionOf is what a request says beside who asks what.
+func conditionOf(q Question) map[string]any {
+	properties, _ := q.at([]string{"resource", "properties"})
+	plain, _ := properties.(map[string]any)
+	return map[string]any{"properties": symbolic(q, plain), "context": q.input["context"]}
+}
+
+// dissect takes a request apart into who, what and condition.
+func (u *universe) dissect(q Question) {
 	subject, _ := q.input["subject"].(map[string]any)
 	resource, _ := q.input["resource"].(map[string]any)
 	what := map[string]any{"action": q.input["action"], "resource": put(resource, []string{"properties"}, nil, true)}
-	properties, _ := resource["properties"].(map[string]any)
-	condition = map[string]any{"properties": symbolic(q, properties), "context": q.input["context"]}
+	condition := conditionOf(q)
 	if u.once("subject", put(subject, []string{"id"}, nil, true)) { // conditions go by the subject's id, whatever that is
 		u.subjects = append(u.subjects, subject)
 	}
@@ -97,7 +104,6 @@ func (u *universe) dissect(q Question) (condition map[string]any) {
 	if u.once("condition", condition) {
 		u.conditions = append(u.conditions, condition)
 	}
-	return condition
 }
 
 // known reports whether something is known of the object in a condition; of a collection nothing ever is.
@@ -127,7 +133,7 @@ func symbolic(q Question, properties map[string]any) map[string]any {
 }
 
 // assemble is the opposite of dissect. What a subject does not have, its objects do not have either.
-func assemble(subject, what, condition map[string]any) (Question, map[string]any) {
+func assemble(subject, what, condition map[string]any) Question {
 	q := Question{input: map[string]any{"subject": subject, "action": what["action"], "context": condition["context"]}}
 	symbols, _ := condition["properties"].(map[string]any)
 	properties := make(map[string]any, len(symbols))
@@ -143,7 +149,7 @@ func assemble(subject, what, condition map[string]any) (Question, map[string]any
 	}
 	resource, _ := what["resource"].(map[string]any)
 	q.input["resource"] = put(resource, []string{"properties"}, properties, false)
-	return q, condition
+	return q
 }
 
 // roles adds what the tables of roles.yaml speak of and no case does: a subject for each role, and each action of each resource.

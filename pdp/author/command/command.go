@@ -32,6 +32,8 @@ func table() []command {
 		{"test", "[DIR]", "run the tests, cases and matrices of a policy; what they cover, and which mistakes they would miss", test},
 		{"explain", "FILE", "say why a case or a request is allowed or denied, and what is nearest to the opposite", explain},
 		{"diff", "OLD NEW", "say who gains and who loses what from one policy to another", diff},
+		{"who-can", "ACTION RESOURCE", "say who may do something, and under which conditions", whoCan},
+		{"what-can", "ROLE", "say what a role may do, and under which conditions", whatCan},
 		{"lint", "[DIR]", "find what should not be in a policy", lint},
 		{"fmt", "[DIR]", "write the Rego of a folder as opa fmt does", formatting},
 		{"price", "[DIR]", "measure what each rule costs, and whether OPA indexes it", price},
@@ -43,7 +45,7 @@ func table() []command {
 func Usage() string {
 	var b strings.Builder
 	for _, c := range table() {
-		fmt.Fprintf(&b, "  %-8s%s\n", c.name, c.what)
+		fmt.Fprintf(&b, "  %-9s%s\n", c.name, c.what)
 	}
 	return strings.TrimSuffix(b.String(), "\n")
 }

@@ -302,3 +302,27 @@ func TestInit(t *testing.T) {
 		}
 	}
 }
+
+func TestWhoCanAndWhatCan(t *testing.T) {
+	t.Parallel()
+	dir := lean(t, broken(t, "cases/orders.yaml", "# Left out:", "# Left out,"))
+	code, out, errs := on(t, "", "who-can", "GET", "/orders", "--policies", dir)
+	if code != command.OK || !strings.Contains(out, "customer  GET /orders  always\n") || strings.Contains(out, "POST") {
+		t.Errorf("%d, %s%s", code, out, errs)
+	}
+	code, out, errs = on(t, "", "what-can", "customer", "--policies", dir)
+	if code != command.OK || !strings.Contains(out, "DELETE order  when owner {who.id}") || strings.Contains(out, "admin") {
+		t.Errorf("%d, %s%s", code, out, errs)
+	}
+	if code, out, errs = on(t, "", "what-can", "anonymous", "--policies", dir); code != command.OK || !strings.HasPrefix(out, "nobody, and nothing\n") {
+		t.Errorf("%d, %s%s", code, out, errs)
+	}
+	if code, out, errs = on(t, "", "what-can", "customer", "--policies", dir, "--json"); code != command.OK || document(t, out)["changes"] == nil {
+		t.Errorf("%d, %s%s", code, out, errs)
+	}
+	for _, args := range [][]string{{"who-can", "GET"}, {"what-can"}, {"what-can", "x", "--policies", "nowhere"}} {
+		if code, out, errs := on(t, "", args...); code != command.Failure || out != "" || errs == "" {
+			t.Errorf("%q: %d, %s", args, code, out)
+		}
+	}
+}
