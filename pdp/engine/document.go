@@ -37,7 +37,11 @@ type documents struct {
 // policies' revision also when there is an error.
 func (e *Engine) Document(ctx context.Context, q dataapi.Question) (doc dataapi.Document, err error) {
 	snap := e.current.Load()
-	doc = dataapi.Document{Revision: snap.revision, DecisionID: e.opts.NewID()}
+	doc = dataapi.Document{DecisionID: e.opts.NewID()}
+	if snap == nil {
+		return doc, errNotLoaded
+	}
+	doc.Revision = snap.revision
 	defer func() {
 		if p := recover(); p != nil {
 			err = errFailed.Because(fmt.Errorf("panic: %v", p))
@@ -47,6 +51,9 @@ func (e *Engine) Document(ctx context.Context, q dataapi.Question) (doc dataapi.
 		}
 	}()
 	now := e.opts.Now()
+	if _, deny := e.stale(now); deny {
+		return doc, errStale
+	}
 	opts := []rego.EvalOption{rego.EvalTime(now), rego.EvalMetrics(metrics.NoOp()), rego.EvalParsedInput(nil)}
 	if q.HasInput {
 		input, err := ast.InterfaceToValue(q.Input)

@@ -2,7 +2,8 @@
 //
 // All that a decision depends on (rules, data, declared look-ups) is one immutable snapshot, built aside and swapped in whole.
 // A snapshot that does not parse, compile under strict checks, keep its own tests and deny by default never replaces one that
-// does; Ready then says so while the old one goes on deciding. Policies see only their input and data: every builtin that
+// does; Ready then says so while the old one goes on deciding. Its parts come from a folder, from sources that Put them, or both,
+// each within roots of its own. Policies see only their input and data: every builtin that
 // could reach outside or answer differently twice (http.send, net.lookup_ip_addr, opa.runtime, time.now_ns, …) is taken away
 // (S62), and the clock is input.context.time. So a decision is made once for all inputs that are alike in what the rules can
 // look at, and remembered for as long as its snapshot decides.
@@ -42,10 +43,13 @@ const (
 	DefaultPoll     = 250 * time.Millisecond
 )
 
-// Options is what an Engine is made of. Either Policies or Dir must be given.
+// Options is what an Engine is made of. Policies, Dir or Sources must be given.
 type Options struct {
 	Policies fs.FS               // the policy folder
 	Dir      string              // the policy folder on disk
+	Roots    []string            // what the folder may define beside Sources; nil is everything
+	Sources  []Source            // who else may Put policies; nothing is decided before all have
+	OnLoad   func(Load)          // told of every attempt to load, for metrics; must not call the engine
 	Services map[string][]string // service name of a look-up's URL → base URLs, tried in turn
 	Memory   int                 // bytes that remembered decisions may take; default 32 MiB, negative for none
 	Deadline time.Duration       // for one evaluation, look-ups not counted; default 100 ms
@@ -67,14 +71,30 @@ type Engine struct {
 	keys         sync.Pool
 	hits, misses atomic.Uint64
 
-	loading sync.Mutex
-	seen    string // fingerprint of the files that were last tried
+	sources map[string]*state // by name; the map itself never changes
+	bounded []*state          // those with a MaxStaleness
 
-	telling  sync.Mutex // of what follows; never held while policies are built
-	failure  error      // why the newest files do not decide; nil when they do
-	since    time.Time
+	loading sync.Mutex // held while a snapshot is built
+	seen    string     // fingerprint of the files that were last tried
+
+	mu      sync.Mutex // never held for long; taken after loading
+	offered parts      // the newest of each source; changes under both
+	active  parts      // those that decide; changes under both
+
+	since    time.Time // when what decides began to
 	loads    uint64
 	failures uint64
+}
+
+// state is how a source is.
+type state struct {
+	Source
+	confirmed atomic.Pointer[time.Time] // when what decides was last known to be its newest
+
+	// Under Engine.mu.
+	failure error // why its newest does not decide; nil when it does
+	refused bool  // the failure is of something that was never offered
+	away    error // why it could not be asked
 }
 
 // Open loads the policies. It fails when they do not load: an engine always has something to decide by.
@@ -97,13 +117,29 @@ func Open(ctx context.Context, opts Options) (*Engine, error) {
 	if opts.Log == nil {
 		opts.Log = slog.Default()
 	}
-	e := &Engine{opts: opts, files: opts.Policies, http: lookup.NewClient(), slots: make(chan struct{}, runtime.GOMAXPROCS(0))}
-	if e.files == nil {
-		if opts.Dir == "" {
-			return nil, errors.New("engine: neither policies nor a folder of them")
-		}
+	if opts.OnLoad == nil {
+		opts.OnLoad = func(Load) {}
+	}
+	e := &Engine{opts: opts, files: opts.Policies, http: lookup.NewClient(), sources: map[string]*state{}, offered: parts{}, active: parts{}, slots: make(chan struct{}, runtime.GOMAXPROCS(0))}
+	if e.files == nil && opts.Dir != "" {
 		e.files = os.DirFS(opts.Dir)
 	}
+	for _, s := range opts.Sources {
+		if s.Name == Folder || e.sources[s.Name] != nil {
+			return nil, fmt.Errorf("engine: source %q has no name of its own", s.Name)
+		}
+		e.sources[s.Name] = &state{Source: s}
+		if s.MaxStaleness > 0 {
+			e.bounded = append(e.bounded, e.sources[s.Name])
+		}
+	}
+	if e.files == nil {
+		if len(opts.Sources) == 0 {
+			return nil, errors.New("engine: neither policies nor a folder of them")
+		}
+		return e, nil
+	}
+	e.sources[Folder] = &state{}
 	if err := e.Reload(ctx); err != nil {
 		return nil, fmt.Errorf("engine: %w", err)
 	}
@@ -127,8 +163,20 @@ func (e *Engine) Remembered() (hits, misses uint64) { return e.hits.Load(), e.mi
 // Close drops idle connections to the services of look-ups. Run does so when it ends.
 func (e *Engine) Close() { e.http.CloseIdleConnections() }
 
-// Revision names the policies that decide now: 16 hexadecimal digits of the SHA-256 of their files.
-func (e *Engine) Revision() string { return e.current.Load().revision }
+// Revision names the policies that decide now: 16 hexadecimal digits of the SHA-256 of their files. It is empty before there
+// are any.
+func (e *Engine) Revision() string {
+	if snap := e.current.Load(); snap != nil {
+		return snap.revision
+	}
+	return ""
+}
+
+// errNotLoaded is the failure to decide before every source has sent policies.
+var errNotLoaded = fault.New(fault.Unavailable, "There are no policies to decide by.").Named("not_loaded")
+
+// errStale is the failure to answer by policies that their operator calls too old.
+var errStale = fault.New(fault.Unavailable, "The policies are too old to decide by.").Named(Stale)
 
 // errFailed is every failure to decide; what failed stands in the log alone.
 var errFailed = fault.New(fault.Unavailable, "No decision could be made.").Named("policy_failed")
@@ -162,7 +210,10 @@ func (e *Engine) eval(ctx context.Context, query rego.PreparedEvalQuery, opts ..
 // the policies' revision also when there is an error.
 func (e *Engine) Evaluate(ctx context.Context, r authzen.Request) (res authzen.Response, err error) {
 	snap := e.current.Load()
-	about := &authzen.ResponseContext{Revision: snap.revision, DecisionID: e.opts.NewID()}
+	about := &authzen.ResponseContext{DecisionID: e.opts.NewID()}
+	if snap != nil {
+		about.Revision = snap.revision
+	}
 	defer func() {
 		if p := recover(); p != nil {
 			err = errFailed.Because(fmt.Errorf("panic: %v", p))
@@ -173,6 +224,13 @@ func (e *Engine) Evaluate(ctx context.Context, r authzen.Request) (res authzen.R
 		}
 	}()
 	now := e.opts.Now()
+	if snap == nil {
+		return res, errNotLoaded
+	}
+	if _, deny := e.stale(now); deny {
+		about.Outcome, about.Reasons = authzen.Indeterminate, []string{Stale}
+		return authzen.Response{Context: about}, nil
+	}
 	properties, err := snap.properties(ctx, r.Resource)
 	if err != nil {
 		e.opts.Log.WarnContext(ctx, "look-up failed; denied", "decision_id", about.DecisionID, "resource_type", r.Resource.Type, "error", err)
@@ -231,23 +289,11 @@ func (e *Engine) decide(ctx context.Context, snap *snapshot, r authzen.Request, 
 	return allow, nil
 }
 
-// Ready answers nil when the newest policies decide, and a fault named "degraded" that says what is wrong with them when older
-// ones do.
-func (e *Engine) Ready() error {
-	e.telling.Lock()
-	defer e.telling.Unlock()
-	if e.failure == nil {
-		return nil
-	}
-	return fault.New(fault.Unavailable, "The policies have changed but do not load; revision "+e.Revision()+
-		" goes on deciding. "+oneLine(e.failure)).Named("degraded")
-}
-
 // Stats is how an engine is at one moment.
 type Stats struct {
 	Revision string
 	Since    time.Time // when these policies began to decide
-	Newest   bool      // whether they are the newest; false while newer ones do not load
+	Newest   bool      // whether they are the newest of each source; false while newer ones do not load
 	Loads    uint64    // policies that came into force
 	Failures uint64    // policies that did not, each counted once
 	Lookups  map[lookup.Count]uint64
@@ -257,12 +303,16 @@ type Stats struct {
 
 // Stats tells how the engine is.
 func (e *Engine) Stats() Stats {
-	e.telling.Lock()
-	defer e.telling.Unlock()
-	return Stats{
-		Revision: e.Revision(), Since: e.since, Newest: e.failure == nil, Loads: e.loads, Failures: e.failures, Lookups: e.lookups.All(),
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	s := Stats{
+		Revision: e.Revision(), Since: e.since, Newest: e.current.Load() != nil, Loads: e.loads, Failures: e.failures, Lookups: e.lookups.All(),
 		Hits: e.hits.Load(), Misses: e.misses.Load(),
 	}
+	for _, source := range e.sources {
+		s.Newest = s.Newest && source.failure == nil
+	}
+	return s
 }
 
 // properties is what the policy may believe of the object: the answer of a declared look-up, or else what the enforcement

@@ -53,12 +53,65 @@ type source struct {
 	data     map[string]any
 }
 
-// build makes a snapshot of files or says why it cannot be one.
-func (e *Engine) build(ctx context.Context, files map[string][]byte) (*snapshot, error) {
-	src, err := parse(files)
+// The steps of loading, in their order. Nothing is parsed before its signature holds; a test never runs what did not compile.
+const (
+	StepSignature = "signature" // done by whoever calls Put
+	StepRoots     = "roots"
+	StepParse     = "parse"
+	StepLookups   = "lookups"
+	StepCompile   = "compile"
+	StepTests     = "tests"
+	StepPrepare   = "prepare"
+	StepProbe     = "probe"
+)
+
+// Refused says at which step policies were refused.
+type Refused struct {
+	Step string
+	Err  error
+}
+
+func (r *Refused) Error() string { return r.Step + ": " + r.Err.Error() }
+
+func (r *Refused) Unwrap() error { return r.Err }
+
+// Load is one attempt to put policies in force.
+type Load struct {
+	Source   string // whose new part it was; "" is the folder
+	Revision string
+	Step     string // the one that failed, if any
+	Err      error
+	Took     time.Duration
+}
+
+func stepOf(err error) string {
+	var r *Refused
+	if errors.As(err, &r) {
+		return r.Step
+	}
+	return ""
+}
+
+// build makes a snapshot of parts or says why it cannot be one, as a *Refused.
+func (e *Engine) build(ctx context.Context, ps parts) (*snapshot, error) {
+	step := StepRoots
+	s, err := e.steps(ctx, ps, &step)
+	if err != nil {
+		return nil, &Refused{Step: step, Err: err}
+	}
+	return s, nil
+}
+
+func (e *Engine) steps(ctx context.Context, ps parts, step *string) (*snapshot, error) {
+	if err := ps.conflict(); err != nil {
+		return nil, err
+	}
+	*step = StepParse
+	src, err := ps.parse()
 	if err != nil {
 		return nil, err
 	}
+	*step = StepLookups
 	var declared any
 	if gatehouse, ok := src.data["gatehouse"].(map[string]any); ok {
 		declared = gatehouse["lookups"]
@@ -68,6 +121,7 @@ func (e *Engine) build(ctx context.Context, files map[string][]byte) (*snapshot,
 		return nil, err
 	}
 	lookups.CountIn(&e.lookups)
+	*step = StepCompile
 	store := inmem.NewFromObjectWithOpts(src.data, inmem.OptRoundTripOnWrite(false))
 	compiler, err := compile(ctx, store, src.modules)
 	if err != nil {
@@ -80,14 +134,17 @@ func (e *Engine) build(ctx context.Context, files map[string][]byte) (*snapshot,
 	if err != nil {
 		return nil, err
 	}
+	*step = StepTests
 	if err := runTests(ctx, store, src); err != nil {
 		return nil, err
 	}
+	*step = StepPrepare
 	query, err := rego.New(rego.Query(Entrypoint), rego.Compiler(compiler), rego.Store(store),
 		rego.StrictBuiltinErrors(true)).PrepareForEval(ctx)
 	if err != nil {
-		return nil, fmt.Errorf("prepare: %w", err)
+		return nil, err
 	}
+	*step = StepProbe
 	s := &snapshot{
 		revision: src.revision, query: query, lookups: lookups, looksAt: deps, answers: newAnswers(e.opts.Memory, &e.hits, &e.misses),
 		documents: documents{compiler: compiler, store: store, queries: map[string]*rego.PreparedEvalQuery{}},
@@ -103,17 +160,17 @@ func (s *snapshot) deniesByDefault(ctx context.Context, deadline time.Duration) 
 	}
 	input, err := inputOf(nobody, nil, clockOf(time.Unix(0, 0)))
 	if err != nil {
-		return fmt.Errorf("probe: %w", err)
+		return err
 	}
 	ctx, cancel := context.WithTimeout(ctx, max(deadline, time.Second)) // the first evaluation of a cold snapshot
 	defer cancel()
 	results, err := s.query.Eval(ctx, rego.EvalParsedInput(input))
 	if err != nil {
-		return fmt.Errorf("probe: %w", err)
+		return err
 	}
 	allow, err := decisionOf(results, &authzen.ResponseContext{})
 	if err != nil {
-		return fmt.Errorf("probe: %w", err)
+		return err
 	}
 	if allow {
 		return errors.New("the policies allow an unknown subject an unknown action on an unknown resource; they must deny by default")
@@ -168,7 +225,7 @@ func runTests(ctx context.Context, store storage.Store, src source) error {
 		results, err := tester.NewRunner().SetCompiler(ast.NewCompiler().WithCapabilities(Capabilities())).
 			SetStore(store).SetModules(all).SetTimeout(testsLimit).RunTests(ctx, txn)
 		if err != nil {
-			return fmt.Errorf("tests: %w", err)
+			return err
 		}
 		var failed []string
 		for r := range results {
@@ -178,19 +235,20 @@ func runTests(ctx context.Context, store storage.Store, src source) error {
 		}
 		if len(failed) > 0 {
 			slices.Sort(failed)
-			return fmt.Errorf("tests fail: %s", strings.Join(failed, ", "))
+			return fmt.Errorf("these fail: %s", strings.Join(failed, ", "))
 		}
 		return ctx.Err()
 	})
 }
 
 // parse reads modules and data as `opa test <folder>` does: a data file's place in the folder is its path in data.
-func parse(files map[string][]byte) (source, error) {
-	src := source{revision: revisionOf(files), modules: map[string]*ast.Module{}, tests: map[string]*ast.Module{}, data: map[string]any{}}
+func parse(p Part) (source, error) {
+	src := source{modules: map[string]*ast.Module{}, tests: map[string]*ast.Module{}, data: map[string]any{}}
 	var errs []error
-	for _, name := range slices.Sorted(maps.Keys(files)) {
+	for _, file := range slices.Sorted(maps.Keys(p.Files)) {
+		name := p.at(file)
 		if strings.HasSuffix(name, ".rego") {
-			m, err := ast.ParseModuleWithOpts(name, string(files[name]), ast.ParserOptions{RegoVersion: ast.RegoV1, Capabilities: Capabilities()})
+			m, err := ast.ParseModuleWithOpts(name, string(p.Files[file]), ast.ParserOptions{RegoVersion: ast.RegoV1, Capabilities: Capabilities()})
 			switch {
 			case err != nil:
 				errs = append(errs, err)
@@ -204,7 +262,7 @@ func parse(files map[string][]byte) (source, error) {
 			continue
 		}
 		var v any
-		if err := util.Unmarshal(files[name], &v); err != nil {
+		if err := util.Unmarshal(p.Files[file], &v); err != nil {
 			errs = append(errs, fmt.Errorf("%s: %w", name, err))
 			continue
 		}
@@ -213,7 +271,7 @@ func parse(files map[string][]byte) (source, error) {
 			errs = append(errs, fmt.Errorf("%s: data must be an object", name))
 			continue
 		}
-		if dir := path.Dir(name); dir != "." {
+		if dir := path.Dir(file); dir != "." {
 			parts := strings.Split(dir, "/")
 			for _, p := range slices.Backward(parts) {
 				object = map[string]any{p: object}

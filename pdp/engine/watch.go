@@ -12,17 +12,25 @@ import (
 func (e *Engine) Reload(ctx context.Context) error {
 	e.loading.Lock()
 	defer e.loading.Unlock()
-	print, err := fingerprint(e.files)
-	if err == nil {
-		err = e.load(ctx, print)
+	if e.files == nil {
+		return nil
 	}
-	return e.settle(ctx, err)
+	print, err := fingerprint(e.files)
+	if err != nil {
+		e.settle(ctx, Folder, err)
+		return err
+	}
+	return e.load(ctx, print)
 }
 
 // Run looks for changed files until ctx ends. It polls (the sizes and times of a few files) because that also works on mounts
 // where change events do not, and reloads once two looks in a row agree, so that a file half written is not tried.
 func (e *Engine) Run(ctx context.Context) error {
 	defer e.Close()
+	if e.files == nil {
+		<-ctx.Done()
+		return nil
+	}
 	tick := time.NewTicker(e.opts.Poll)
 	defer tick.Stop()
 	last := ""
@@ -44,10 +52,10 @@ func (e *Engine) look(ctx context.Context, last string) string {
 	print, err := fingerprint(e.files)
 	switch {
 	case err != nil:
-		e.seen = ""            // look again even if they come back as they were
-		_ = e.settle(ctx, err) // told by Ready and the log
+		e.seen = "" // look again even if they come back as they were
+		e.settle(ctx, Folder, err)
 	case print != e.seen && print == last:
-		_ = e.settle(ctx, e.load(ctx, print)) // as above
+		_ = e.load(ctx, print) // told by Ready and the log
 	}
 	return print
 }
@@ -57,40 +65,10 @@ func (e *Engine) load(ctx context.Context, print string) error {
 	files, err := read(e.files)
 	if err != nil {
 		e.seen = ""
+		e.settle(ctx, Folder, err)
 		return err
 	}
-	if now := e.current.Load(); now != nil && now.revision == revisionOf(files) {
-		return nil
-	}
-	snap, err := e.build(ctx, files)
-	if err != nil {
-		return err
-	}
-	now := e.opts.Now()
-	e.telling.Lock()
-	e.current.Store(snap)
-	e.since = now
-	e.loads++
-	e.telling.Unlock()
-	e.opts.Log.InfoContext(ctx, "policies loaded", "revision", snap.revision)
-	return nil
-}
-
-// settle remembers how loading went, and logs a failure once.
-func (e *Engine) settle(ctx context.Context, err error) error {
-	e.telling.Lock()
-	defer e.telling.Unlock()
-	if err != nil && (e.failure == nil || e.failure.Error() != err.Error()) && e.current.Load() != nil {
-		e.opts.Log.ErrorContext(ctx, "policies not loaded; the old ones go on deciding", "revision", e.Revision(), "error", err)
-	}
-	if err != nil && e.failure != nil && e.failure.Error() == err.Error() {
-		return err
-	}
-	if err != nil {
-		e.failures++
-	}
-	e.failure = err
-	return err
+	return e.offer(ctx, Part{Source: Folder, Roots: e.opts.Roots, Files: files})
 }
 
 // fingerprint changes when a policy file does: names, sizes and times.

@@ -1,0 +1,392 @@
+package engine
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/open-policy-agent/opa/v1/ast"
+	"github.com/open-policy-agent/opa/v1/bundle"
+
+	"github.com/gatehouse-auth/gatehouse/internal/fault"
+)
+
+// Folder is the Part.Source of Options.Policies and Options.Dir.
+const Folder = ""
+
+// Part is what one source of policies contributes to a snapshot.
+type Part struct {
+	Source    string            // one of Options.Sources
+	Revision  string            // what the source calls it, for people
+	Roots     []string          // paths below data that this source alone defines, as in an OPA manifest; nil is everything
+	Files     map[string][]byte // as in a policy folder
+	Confirmed time.Time         // when the source last said that there is nothing newer; default now
+	Decides   func()            // called once, when this part begins to decide; may be nil
+}
+
+// print names the contents of a part.
+func (p Part) print() string {
+	h := sha256.New()
+	fmt.Fprintf(h, "%q %q %s", p.Source, p.Roots, revisionOf(p.Files))
+	return hex.EncodeToString(h.Sum(nil)[:8])
+}
+
+// roots are those of the part; one root is everything if it names none.
+func (p Part) roots() []string {
+	if p.Roots == nil {
+		return []string{""}
+	}
+	return p.Roots
+}
+
+// at is where a file of the part is, in words that an operator knows.
+func (p Part) at(name string) string {
+	if p.Source == Folder {
+		return name
+	}
+	return p.Source + ":" + name
+}
+
+// parts is one Part by source.
+type parts map[string]Part
+
+// revision is that of the folder if there is nothing else.
+func (ps parts) revision() string {
+	if folder, ok := ps[Folder]; ok && len(ps) == 1 {
+		return revisionOf(folder.Files)
+	}
+	h := sha256.New()
+	for _, name := range slices.Sorted(maps.Keys(ps)) {
+		fmt.Fprintln(h, ps[name].print())
+	}
+	return hex.EncodeToString(h.Sum(nil)[:8])
+}
+
+// conflict says which roots of which sources overlap.
+func (ps parts) conflict() error {
+	var errs []error
+	names := slices.Sorted(maps.Keys(ps))
+	for i, a := range names {
+		for _, b := range names[i+1:] {
+			for _, ra := range ps[a].roots() {
+				for _, rb := range ps[b].roots() {
+					if bundle.RootPathsOverlap(ra, rb) {
+						errs = append(errs, fmt.Errorf("root %q of %s overlaps root %q of %s", ra, called(a), rb, called(b)))
+					}
+				}
+			}
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func called(source string) string {
+	if source == Folder {
+		return "the policy folder"
+	}
+	return "source " + source
+}
+
+// parse reads all parts into one; each keeps within its roots.
+func (ps parts) parse() (source, error) {
+	all := source{revision: ps.revision(), modules: map[string]*ast.Module{}, tests: map[string]*ast.Module{}, data: map[string]any{}}
+	var errs []error
+	for _, name := range slices.Sorted(maps.Keys(ps)) {
+		p := ps[name]
+		src, err := parse(p)
+		if err == nil {
+			err = src.within(p.roots())
+		}
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		maps.Copy(all.modules, src.modules)
+		maps.Copy(all.tests, src.tests)
+		if at := merge(all.data, src.data, ""); at != "" { // roots that do not overlap leave nothing to collide
+			errs = append(errs, fmt.Errorf("%s: %s is also defined by another source", called(name), at))
+		}
+	}
+	return all, errors.Join(errs...)
+}
+
+// within checks that rules, tests and data lie below the roots.
+func (s source) within(roots []string) error {
+	var errs []error
+	for _, modules := range []map[string]*ast.Module{s.modules, s.tests} {
+		for _, name := range slices.Sorted(maps.Keys(modules)) {
+			if at := packagePath(modules[name].Package.Path); !bundle.RootPathsContain(roots, at) {
+				errs = append(errs, fmt.Errorf("%s: package %s is outside the roots %q", name, strings.ReplaceAll(at, "/", "."), roots))
+			}
+		}
+	}
+	if at := outside(s.data, "", roots); at != "" {
+		errs = append(errs, fmt.Errorf("data: %s is outside the roots %q", at, roots))
+	}
+	return errors.Join(errs...)
+}
+
+// packagePath is data.a.b as a/b. A package's terms are strings.
+func packagePath(r ast.Ref) string {
+	var names []string
+	for _, t := range r[1:] {
+		s, _ := t.Value.(ast.String)
+		names = append(names, string(s))
+	}
+	return strings.Join(names, "/")
+}
+
+// outside answers the first path of data that no root contains. Objects on the way to a root are not outside.
+func outside(data map[string]any, at string, roots []string) string {
+	for _, k := range slices.Sorted(maps.Keys(data)) {
+		here := strings.TrimPrefix(at+"/"+k, "/")
+		if bundle.RootPathsContain(roots, here) {
+			continue
+		}
+		leads := slices.ContainsFunc(roots, func(r string) bool { return strings.HasPrefix(r, here+"/") })
+		below, ok := data[k].(map[string]any)
+		if !leads || !ok {
+			return here
+		}
+		if found := outside(below, here, roots); found != "" {
+			return found
+		}
+	}
+	return ""
+}
+
+// Put offers the newest part of a source. It decides, together with the newest of all other sources, once each source has
+// offered one; if that fails, together with those parts of the others that decide now. Else what decided goes on deciding,
+// and Put answers why. A part that failed is tried again when another source offers something.
+func (e *Engine) Put(ctx context.Context, p Part) error {
+	e.loading.Lock()
+	defer e.loading.Unlock()
+	if e.sources[p.Source] == nil {
+		return fmt.Errorf("engine: no source is called %q", p.Source)
+	}
+	return e.offer(ctx, p)
+}
+
+// offer is Put for those who hold the lock.
+func (e *Engine) offer(ctx context.Context, p Part) error {
+	if p.Confirmed.IsZero() {
+		p.Confirmed = e.opts.Now()
+	}
+	e.mu.Lock()
+	e.offered[p.Source] = p
+	e.sources[p.Source].away, e.sources[p.Source].refused = nil, false
+	e.mu.Unlock()
+	if len(e.offered) < len(e.sources) {
+		e.opts.Log.InfoContext(ctx, "waiting for policies", "have", called(p.Source), "of", len(e.sources), "so_far", len(e.offered))
+		return nil
+	}
+	newest := maps.Clone(e.offered)
+	err := e.activate(ctx, newest, p)
+	if err == nil {
+		for name := range newest {
+			if !e.sources[name].refused { // what was refused is newer than what it offered
+				e.settle(ctx, name, nil)
+			}
+		}
+		return nil
+	}
+	beside := maps.Clone(e.active)
+	beside[p.Source] = p
+	if len(e.active) > 0 && beside.revision() != newest.revision() {
+		if alone := e.activate(ctx, beside, p); alone != nil {
+			err = alone // it fails beside what decides; what it lacks or clashes with stands there
+		} else {
+			err = nil
+		}
+	}
+	e.settle(ctx, p.Source, err)
+	return err
+}
+
+// activate builds a snapshot and puts it in force.
+func (e *Engine) activate(ctx context.Context, ps parts, newest Part) error {
+	began := time.Now()
+	revision := ps.revision()
+	if now := e.current.Load(); now == nil || now.revision != revision {
+		snap, err := e.build(ctx, ps)
+		e.opts.OnLoad(Load{Source: newest.Source, Revision: revision, Step: stepOf(err), Err: err, Took: time.Since(began)})
+		if err != nil {
+			return err
+		}
+		e.mu.Lock()
+		e.current.Store(snap)
+		e.since = e.opts.Now()
+		e.loads++
+		e.mu.Unlock()
+		e.opts.Log.InfoContext(ctx, "policies loaded", "revision", revision, "sources", ps.names())
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for name, p := range ps {
+		before, was := e.active[name]
+		if !was || before.print() != p.print() {
+			if p.Decides != nil {
+				p.Decides()
+			}
+		}
+		s := e.sources[name]
+		if confirmed := s.confirmed.Load(); confirmed == nil || confirmed.Before(p.Confirmed) {
+			s.confirmed.Store(&p.Confirmed)
+		}
+	}
+	e.active = ps
+	return nil
+}
+
+// names are the sources and what they call their parts, for the log.
+func (ps parts) names() []string {
+	var out []string
+	for _, name := range slices.Sorted(maps.Keys(ps)) {
+		if name == Folder {
+			name = "folder"
+		} else if r := ps[name].Revision; r != "" {
+			name += "@" + r
+		}
+		out = append(out, name)
+	}
+	return out
+}
+
+// settle remembers how loading a source's part went, and logs a failure once. Who opens an engine on a folder is told the
+// first by Open.
+func (e *Engine) settle(ctx context.Context, name string, err error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	s := e.sources[name]
+	if err != nil && (s.failure == nil || s.failure.Error() != err.Error()) {
+		e.failures++
+		switch {
+		case e.current.Load() != nil:
+			e.opts.Log.ErrorContext(ctx, "policies not loaded; the old ones go on deciding", "revision", e.Revision(), "source", called(name), "error", err)
+		case name != Folder:
+			e.opts.Log.ErrorContext(ctx, "policies not loaded; there are none to decide by", "source", called(name), "error", err)
+		}
+	}
+	s.failure = err
+}
+
+// Refuse records that a source sent what cannot be offered, because of its signature for instance.
+func (e *Engine) Refuse(ctx context.Context, source string, err error) {
+	if e.sources[source] == nil {
+		return
+	}
+	e.opts.OnLoad(Load{Source: source, Step: stepOf(err), Err: err})
+	e.settle(ctx, source, err)
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.sources[source].away, e.sources[source].refused = nil, true
+}
+
+// Away records that a source could not be reached.
+func (e *Engine) Away(ctx context.Context, source string, err error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if s := e.sources[source]; s != nil {
+		if s.away == nil {
+			e.opts.Log.WarnContext(ctx, "source of policies is away", "source", called(source), "error", err)
+		}
+		s.away = err
+	}
+}
+
+// Confirm records that a source has nothing newer than what it offered last. If that decides, its age starts anew.
+func (e *Engine) Confirm(source string, at time.Time) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	s := e.sources[source]
+	if s == nil {
+		return
+	}
+	s.away = nil
+	now, decides := e.active[source]
+	if offered, ok := e.offered[source]; ok && decides && s.failure == nil && offered.print() == now.print() {
+		s.confirmed.Store(&at)
+	}
+}
+
+// Source is a place that policies come from by Put.
+type Source struct {
+	Name string
+	// MaxStaleness is how long its policies may decide after it last said that there is nothing newer; 0 is for ever. Past
+	// it, Ready fails.
+	MaxStaleness time.Duration
+	// DenyWhenStale denies every request then, with the reason "policies_stale".
+	DenyWhenStale bool
+}
+
+// Stale is the reason of denials by DenyWhenStale.
+const Stale = "policies_stale"
+
+// stale answers those sources which have not confirmed their policies for too long.
+func (e *Engine) stale(now time.Time) (names []string, deny bool) {
+	for _, s := range e.bounded {
+		confirmed := s.confirmed.Load()
+		if confirmed == nil {
+			continue // not loaded yet, so that there is nothing to be stale
+		}
+		// A clock that was set back must not keep old policies alive for long.
+		if age := now.Sub(*confirmed); age > s.MaxStaleness || age < -s.MaxStaleness {
+			names = append(names, s.Name)
+			deny = deny || s.DenyWhenStale
+		}
+	}
+	return names, deny
+}
+
+// Ready answers nil when the newest policies decide; a fault named "degraded" that says what is wrong with them when older ones
+// do; and any other fault when there are none, or when they are older than their source's MaxStaleness.
+func (e *Engine) Ready() error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	var troubles []string
+	for _, name := range slices.Sorted(maps.Keys(e.sources)) {
+		s := e.sources[name]
+		prefix := ""
+		if name != Folder {
+			prefix = "Source " + name + ": "
+		}
+		if s.failure != nil {
+			troubles = append(troubles, prefix+oneLine(s.failure))
+		}
+		if s.away != nil {
+			troubles = append(troubles, prefix+"away: "+oneLine(s.away))
+		}
+	}
+	why := strings.Join(troubles, " ")
+	if e.current.Load() == nil {
+		missing := ""
+		for _, name := range slices.Sorted(maps.Keys(e.sources)) {
+			if _, ok := e.offered[name]; !ok {
+				missing += " Nothing yet from " + called(name) + "."
+			}
+		}
+		return fault.New(fault.Unavailable, strings.TrimSpace("There are no policies to decide by."+missing+" "+why)).Named("not_loaded")
+	}
+	if names, deny := e.stale(e.opts.Now()); len(names) > 0 {
+		then := "go on deciding"
+		if deny {
+			then = "deny everything"
+		}
+		return fault.New(fault.Unavailable, strings.TrimSpace(fmt.Sprintf("The policies of revision %s are too old and %s: nothing heard from %s. %s",
+			e.Revision(), then, strings.Join(names, ", "), why))).Named("stale")
+	}
+	switch {
+	case why == "":
+		return nil
+	case slices.ContainsFunc(slices.Collect(maps.Values(e.sources)), func(s *state) bool { return s.failure != nil }):
+		return fault.New(fault.Unavailable, "The policies have changed but do not load; revision "+e.Revision()+" goes on deciding. "+why).Named("degraded")
+	default:
+		return fault.New(fault.Unavailable, "Policies cannot be renewed; revision "+e.Revision()+" goes on deciding. "+why).Named("degraded")
+	}
+}

@@ -1,0 +1,320 @@
+package engine_test
+
+import (
+	"errors"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/fstest"
+	"time"
+
+	"github.com/gatehouse-auth/gatehouse/internal/fault"
+	"github.com/gatehouse-auth/gatehouse/pdp/engine"
+)
+
+const deciding = `package gatehouse.authz
+
+default decision := {"allow": false}
+
+decision := {"allow": true} if input.resource.type in data.kinds.allowed
+`
+
+// clock is a time that tests set.
+type clock struct {
+	mu  sync.Mutex
+	now time.Time
+}
+
+func (c *clock) Now() time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.now
+}
+
+func (c *clock) advance(d time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.now = c.now.Add(d)
+}
+
+// rules and kinds are two sources' parts that decide together.
+func rules(more string) engine.Part {
+	return engine.Part{Source: "rules", Revision: "r1", Roots: []string{"gatehouse"}, Files: map[string][]byte{"authz.rego": []byte(deciding + more)}}
+}
+
+func kinds(allowed string) engine.Part {
+	return engine.Part{Source: "kinds", Roots: []string{"kinds"}, Files: map[string][]byte{"data.json": []byte(`{"kinds":{"allowed":["` + allowed + `"]}}`)}}
+}
+
+func two(t *testing.T, opts engine.Options) *engine.Engine {
+	t.Helper()
+	if opts.Sources == nil {
+		opts.Sources = []engine.Source{{Name: "rules"}, {Name: "kinds"}}
+	}
+	return open(t, opts)
+}
+
+func allows(t *testing.T, e *engine.Engine, kind string) bool {
+	t.Helper()
+	res, err := e.Evaluate(t.Context(), ask(kind, "1"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return res.Decision
+}
+
+func put(t *testing.T, e *engine.Engine, parts ...engine.Part) {
+	t.Helper()
+	for _, p := range parts {
+		if err := e.Put(t.Context(), p); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func wantReady(t *testing.T, e *engine.Engine, reason string, words ...string) {
+	t.Helper()
+	err := e.Ready()
+	if reason == "" {
+		if err != nil {
+			t.Errorf("not ready: %v", err)
+		}
+		return
+	}
+	f, ok := fault.As(err)
+	if !ok || f.Reason != reason {
+		t.Errorf("Ready = %v, want %s", err, reason)
+		return
+	}
+	for _, w := range words {
+		if !strings.Contains(f.Detail, w) {
+			t.Errorf("Ready says %q, without %q", f.Detail, w)
+		}
+	}
+}
+
+// S56: nothing is decided by half of the policies.
+func TestNothingIsDecidedBeforeEverySourceHasSentPolicies(t *testing.T) {
+	t.Parallel()
+	e := two(t, engine.Options{})
+	for range 2 {
+		wantReady(t, e, "not_loaded", "kinds")
+		res, err := e.Evaluate(t.Context(), ask("order", "1"))
+		if f, ok := fault.As(err); !ok || f.Reason != "not_loaded" || res.Decision || res.Context.DecisionID == "" {
+			t.Fatalf("%+v, %v", res, err)
+		}
+		put(t, e, rules(""))
+	}
+	put(t, e, kinds("order"))
+	wantReady(t, e, "")
+	if !allows(t, e, "order") || allows(t, e, "invoice") {
+		t.Error("the two do not decide together")
+	}
+	if err := e.Put(t.Context(), engine.Part{Source: "else"}); err == nil {
+		t.Error("a source that nobody named is taken")
+	}
+}
+
+// S56: overlapping roots keep the old policies, and the error says which.
+func TestOverlappingRootsKeepTheOldPolicies(t *testing.T) {
+	t.Parallel()
+	for name, roots := range map[string][]string{"same": {"gatehouse"}, "below": {"kinds", "gatehouse/authz"}, "everything": nil, "all": {""}} {
+		e := two(t, engine.Options{})
+		put(t, e, rules(""), kinds("order"))
+		revision := e.Revision()
+		bad := kinds("invoice")
+		bad.Roots = roots
+		err := e.Put(t.Context(), bad)
+		var refused *engine.Refused
+		if !errors.As(err, &refused) || refused.Step != engine.StepRoots || !strings.Contains(err.Error(), `root "gatehouse" of source rules`) || !strings.Contains(err.Error(), "of source kinds") {
+			t.Errorf("%s: %v", name, err)
+		}
+		wantReady(t, e, "degraded", "kinds", "overlaps", revision)
+		if !allows(t, e, "order") || e.Revision() != revision {
+			t.Errorf("%s: the old policies do not decide", name)
+		}
+		put(t, e, kinds("invoice"))
+		wantReady(t, e, "")
+		if !allows(t, e, "invoice") {
+			t.Errorf("%s: the next does not decide", name)
+		}
+	}
+}
+
+func TestAPartKeepsWithinItsRoots(t *testing.T) {
+	t.Parallel()
+	for name, files := range map[string]map[string][]byte{
+		"data":   {"data.json": []byte(`{"kinds":{"allowed":["x"]},"gatehouse":{"x":1}}`)},
+		"deeper": {"gatehouse/data.json": []byte(`{"x":1}`)},
+		"rules":  {"x.rego": []byte("package gatehouse.authz\n\ndecision := {\"allow\": true}\n")},
+		"tests":  {"x_test.rego": []byte("package other\n\ntest_x if true\n")},
+		"prefix": {"x.rego": []byte("package kindsx\n\nx := 1\n")},
+	} {
+		e := two(t, engine.Options{})
+		put(t, e, rules(""), kinds("order"))
+		err := e.Put(t.Context(), engine.Part{Source: "kinds", Roots: []string{"kinds"}, Files: files})
+		if err == nil || !strings.Contains(err.Error(), `outside the roots ["kinds"]`) || !allows(t, e, "order") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	e := two(t, engine.Options{})
+	deep := engine.Part{Source: "kinds", Roots: []string{"kinds/allowed", "a/b"}, Files: map[string][]byte{"data.json": []byte(`{"kinds":{"allowed":["x"]},"a":{"b":{"c":1}}}`)}}
+	put(t, e, rules(""), deep)
+	if !allows(t, e, "x") {
+		t.Error("roots below the top do not decide")
+	}
+}
+
+// Two sources that must change together do, in whatever order they arrive.
+func TestAPartThatNeedsAnotherSourcesNextOneWaitsForIt(t *testing.T) {
+	t.Parallel()
+	e := two(t, engine.Options{})
+	put(t, e, rules(""), kinds("order"))
+	decided := make(chan string, 4)
+	moved := kinds("invoice")
+	moved.Roots, moved.Decides = []string{"gatehouse/kinds", "kinds"}, func() { decided <- "kinds" }
+	if err := e.Put(t.Context(), moved); err == nil {
+		t.Fatal("overlapping roots are taken")
+	}
+	// A third change that needs neither goes live meanwhile.
+	put(t, e, rules("\nx := 1\n"))
+	wantReady(t, e, "degraded", "kinds")
+	if !allows(t, e, "order") {
+		t.Error("the old kinds do not decide")
+	}
+	narrow := rules("\ny := 1\n")
+	narrow.Roots = []string{"gatehouse/authz"}
+	put(t, e, narrow)
+	wantReady(t, e, "")
+	if !allows(t, e, "invoice") || allows(t, e, "order") || len(decided) != 1 {
+		t.Errorf("the new kinds do not decide, or were told %d times", len(decided))
+	}
+}
+
+func TestWhatWasRefusedStaysToldUntilItsSourceSendsBetter(t *testing.T) {
+	t.Parallel()
+	var loads []engine.Load
+	e := two(t, engine.Options{OnLoad: func(l engine.Load) { loads = append(loads, l) }})
+	put(t, e, rules(""), kinds("order"))
+	e.Refuse(t.Context(), "kinds", &engine.Refused{Step: engine.StepSignature, Err: errors.New("not signed")})
+	wantReady(t, e, "degraded", "Source kinds: signature: not signed")
+	put(t, e, rules("\nx := 1\n"))
+	e.Confirm("kinds", time.Now())
+	wantReady(t, e, "degraded", "Source kinds: signature: not signed")
+	put(t, e, kinds("order"))
+	wantReady(t, e, "")
+	e.Away(t.Context(), "rules", errors.New("connection refused"))
+	wantReady(t, e, "degraded", "Source rules: away: connection refused")
+	e.Confirm("rules", time.Now())
+	wantReady(t, e, "")
+	var steps []string
+	for _, l := range loads {
+		steps = append(steps, l.Source+" "+l.Step)
+	}
+	if !slices.Equal(steps, []string{"kinds ", "kinds signature", "rules "}) {
+		t.Errorf("told of %q", steps)
+	}
+}
+
+// S56: past the age that its operator allows, a policy that nobody confirms is not ready and, by choice, denies.
+func TestPoliciesThatNobodyConfirmsGrowStale(t *testing.T) {
+	t.Parallel()
+	for _, deny := range []bool{false, true} {
+		c := &clock{now: time.Date(2026, 5, 1, 12, 0, 0, 0, time.UTC)}
+		e := two(t, engine.Options{Now: c.Now, Sources: []engine.Source{
+			{Name: "rules", MaxStaleness: time.Minute, DenyWhenStale: deny}, {Name: "kinds"},
+		}})
+		put(t, e, rules(""), kinds("order"))
+		c.advance(time.Minute)
+		wantReady(t, e, "")
+		c.advance(time.Second)
+		wantReady(t, e, "stale", "rules")
+		res, err := e.Evaluate(t.Context(), ask("order", "1"))
+		if err != nil || res.Decision == deny || deny && !slices.Equal(res.Context.Reasons, []string{engine.Stale}) {
+			t.Errorf("deny %v: %+v, %v", deny, res, err)
+		}
+		put(t, e, kinds("invoice")) // which says nothing of the rules
+		wantReady(t, e, "stale")
+		e.Confirm("rules", c.Now())
+		wantReady(t, e, "")
+		if !allows(t, e, "invoice") {
+			t.Error("it goes on denying")
+		}
+		// A new part that does not load is no sign of life for the old.
+		c.advance(time.Minute + time.Second)
+		if err := e.Put(t.Context(), rules("\nbroken")); err == nil {
+			t.Fatal("a broken part is taken")
+		}
+		e.Confirm("rules", c.Now())
+		wantReady(t, e, "stale", "rules", "Source rules: parse:")
+		put(t, e, rules(""))
+		wantReady(t, e, "")
+		c.advance(-time.Hour)
+		wantReady(t, e, "stale")
+	}
+}
+
+func TestAnOldPartIsAsOldAsItWasConfirmed(t *testing.T) {
+	t.Parallel()
+	c := &clock{now: time.Date(2026, 5, 1, 12, 0, 0, 0, time.UTC)}
+	e := two(t, engine.Options{Now: c.Now, Sources: []engine.Source{{Name: "rules", MaxStaleness: time.Minute}, {Name: "kinds"}}})
+	saved := rules("")
+	saved.Confirmed = c.Now().Add(-time.Hour)
+	put(t, e, saved, kinds("order"))
+	wantReady(t, e, "stale", "rules")
+}
+
+// Each step is named, and keeps the old policies.
+func TestTheStepThatFailedIsNamed(t *testing.T) {
+	t.Parallel()
+	for step, p := range map[string]engine.Part{
+		engine.StepRoots:   {Source: "rules", Files: rules("").Files},
+		engine.StepParse:   rules("\nx := {"),
+		engine.StepCompile: rules("\nx := http.send({})"),
+		engine.StepTests:   rules("\ntest_x if false"),
+		engine.StepProbe:   {Source: "rules", Roots: []string{"gatehouse"}, Files: map[string][]byte{"a.rego": []byte("package gatehouse.authz\n\ndefault decision := {\"allow\": true}\n")}},
+		engine.StepLookups: {Source: "rules", Roots: []string{"gatehouse"}, Files: map[string][]byte{"a.rego": []byte(deciding), "gatehouse/data.yaml": []byte("lookups: 3")}},
+	} {
+		if step == engine.StepTests {
+			p.Files = map[string][]byte{"authz.rego": []byte(deciding), "authz_test.rego": []byte("package gatehouse.authz_test\n\ntest_x if false\n")}
+		}
+		var told engine.Load
+		e := two(t, engine.Options{OnLoad: func(l engine.Load) { told = l }})
+		put(t, e, rules(""), kinds("order"))
+		err := e.Put(t.Context(), p)
+		var refused *engine.Refused
+		if !errors.As(err, &refused) || refused.Step != step || told.Step != step || told.Err == nil || told.Source != "rules" {
+			t.Errorf("%s: %v, told %+v", step, err, told)
+		}
+		wantReady(t, e, "degraded", "Source rules: "+step+": ")
+		if !allows(t, e, "order") {
+			t.Errorf("%s: the old policies do not decide", step)
+		}
+	}
+}
+
+func TestAFolderDecidesBesideASourceWithinItsRoots(t *testing.T) {
+	t.Parallel()
+	folder := fstest.MapFS{"gatehouse/authz.rego": {Data: []byte(deciding)}}
+	e := open(t, engine.Options{Policies: folder, Roots: []string{"gatehouse"}, Sources: []engine.Source{{Name: "kinds"}}})
+	wantReady(t, e, "not_loaded", "source kinds")
+	put(t, e, kinds("order"))
+	if !allows(t, e, "order") {
+		t.Error("they do not decide together")
+	}
+	without := open(t, engine.Options{Policies: folder, Sources: []engine.Source{{Name: "kinds"}}})
+	if err := without.Put(t.Context(), kinds("order")); err == nil || !strings.Contains(err.Error(), `root "" of the policy folder`) {
+		t.Errorf("a folder that may define everything: %v", err)
+	}
+}
+
+func TestSourcesNeedNamesOfTheirOwn(t *testing.T) {
+	t.Parallel()
+	for _, sources := range [][]engine.Source{{{}}, {{Name: "a"}, {Name: "a"}}} {
+		if e, err := engine.Open(t.Context(), engine.Options{Sources: sources}); err == nil {
+			e.Close()
+			t.Errorf("opened with %v", sources)
+		}
+	}
+}
