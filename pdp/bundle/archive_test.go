@@ -104,7 +104,7 @@ func TestArchivesThatAreNoBundlesAreRefused(t *testing.T) {
 		`"a/./x.rego" is not one`:                   {{name: "a/./x.rego", body: rego}},
 		`"..\\x.rego" is not one`:                   {{name: `..\x.rego`, body: rego}},
 		`"a\nx.rego" is not one`:                    {{name: "a\nx.rego", body: rego}},
-		`"//etc/" is not one`:                        {good, {name: "//etc/", kind: tar.TypeDir}},
+		`"//etc/" is not one`:                       {good, {name: "//etc/", kind: tar.TypeDir}},
 		`"../" is not one`:                          {good, {name: "../", kind: tar.TypeDir}},
 		`"x.rego" is there twice`:                   {good, good},
 		`"data.json" is there twice`:                {{name: "/data.json", body: "{}"}, {name: "data.json", body: "{}"}},

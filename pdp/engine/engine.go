@@ -43,12 +43,12 @@ const (
 	DefaultPoll     = 250 * time.Millisecond
 )
 
-// Options is what an Engine is made of. Policies, Dir or Sources must be given.
+// Options is what an Engine is made of. Policies, Dir or Feeds must be given.
 type Options struct {
 	Policies fs.FS               // the policy folder
 	Dir      string              // the policy folder on disk
-	Roots    []string            // what the folder may define beside Sources; nil is everything
-	Sources  []Source            // who else may Put policies; nothing is decided before all have
+	Roots    []string            // what the folder may define beside Feeds; nil is everything
+	Feeds    []Feed              // who else may Put policies; nothing is decided before all have
 	OnLoad   func(Load)          // told of every attempt to load, for metrics; must not call the engine
 	Services map[string][]string // service name of a look-up's URL → base URLs, tried in turn
 	Memory   int                 // bytes that remembered decisions may take; default 32 MiB, negative for none
@@ -77,7 +77,7 @@ type Engine struct {
 	loading sync.Mutex // held while a snapshot is built
 	seen    string     // fingerprint of the files that were last tried
 
-	mu      sync.Mutex // never held for long; taken after loading
+	telling sync.Mutex // never held for long; taken after loading
 	offered parts      // the newest of each source; changes under both
 	active  parts      // those that decide; changes under both
 
@@ -88,10 +88,10 @@ type Engine struct {
 
 // state is how a source is.
 type state struct {
-	Source
+	Feed
 	confirmed atomic.Pointer[time.Time] // when what decides was last known to be its newest
 
-	// Under Engine.mu.
+	// Under Engine.telling.
 	failure error // why its newest does not decide; nil when it does
 	refused bool  // the failure is of something that was never offered
 	away    error // why it could not be asked
@@ -124,17 +124,17 @@ func Open(ctx context.Context, opts Options) (*Engine, error) {
 	if e.files == nil && opts.Dir != "" {
 		e.files = os.DirFS(opts.Dir)
 	}
-	for _, s := range opts.Sources {
+	for _, s := range opts.Feeds {
 		if s.Name == Folder || e.sources[s.Name] != nil {
 			return nil, fmt.Errorf("engine: source %q has no name of its own", s.Name)
 		}
-		e.sources[s.Name] = &state{Source: s}
+		e.sources[s.Name] = &state{Feed: s}
 		if s.MaxStaleness > 0 {
 			e.bounded = append(e.bounded, e.sources[s.Name])
 		}
 	}
 	if e.files == nil {
-		if len(opts.Sources) == 0 {
+		if len(opts.Feeds) == 0 {
 			return nil, errors.New("engine: neither policies nor a folder of them")
 		}
 		return e, nil
@@ -303,8 +303,8 @@ type Stats struct {
 
 // Stats tells how the engine is.
 func (e *Engine) Stats() Stats {
-	e.mu.Lock()
-	defer e.mu.Unlock()
+	e.telling.Lock()
+	defer e.telling.Unlock()
 	s := Stats{
 		Revision: e.Revision(), Since: e.since, Newest: e.current.Load() != nil, Loads: e.loads, Failures: e.failures, Lookups: e.lookups.All(),
 		Hits: e.hits.Load(), Misses: e.misses.Load(),

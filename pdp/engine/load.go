@@ -243,7 +243,7 @@ func runTests(ctx context.Context, store storage.Store, src source) error {
 
 // parse reads modules and data as `opa test <folder>` does: a data file's place in the folder is its path in data.
 func parse(p Part) (source, error) {
-	src := source{modules: map[string]*ast.Module{}, tests: map[string]*ast.Module{}, data: map[string]any{}}
+	src := source{revision: revisionOf(p.Files), modules: map[string]*ast.Module{}, tests: map[string]*ast.Module{}, data: map[string]any{}}
 	var errs []error
 	for _, file := range slices.Sorted(maps.Keys(p.Files)) {
 		name := p.at(file)

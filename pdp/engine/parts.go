@@ -22,7 +22,7 @@ const Folder = ""
 
 // Part is what one source of policies contributes to a snapshot.
 type Part struct {
-	Source    string            // one of Options.Sources
+	Source    string            // one of Options.Feeds
 	Revision  string            // what the source calls it, for people
 	Roots     []string          // paths below data that this source alone defines, as in an OPA manifest; nil is everything
 	Files     map[string][]byte // as in a policy folder
@@ -178,10 +178,10 @@ func (e *Engine) offer(ctx context.Context, p Part) error {
 	if p.Confirmed.IsZero() {
 		p.Confirmed = e.opts.Now()
 	}
-	e.mu.Lock()
+	e.telling.Lock()
 	e.offered[p.Source] = p
 	e.sources[p.Source].away, e.sources[p.Source].refused = nil, false
-	e.mu.Unlock()
+	e.telling.Unlock()
 	if len(e.offered) < len(e.sources) {
 		e.opts.Log.InfoContext(ctx, "waiting for policies", "have", called(p.Source), "of", len(e.sources), "so_far", len(e.offered))
 		return nil
@@ -219,15 +219,15 @@ func (e *Engine) activate(ctx context.Context, ps parts, newest Part) error {
 		if err != nil {
 			return err
 		}
-		e.mu.Lock()
+		e.telling.Lock()
 		e.current.Store(snap)
 		e.since = e.opts.Now()
 		e.loads++
-		e.mu.Unlock()
+		e.telling.Unlock()
 		e.opts.Log.InfoContext(ctx, "policies loaded", "revision", revision, "sources", ps.names())
 	}
-	e.mu.Lock()
-	defer e.mu.Unlock()
+	e.telling.Lock()
+	defer e.telling.Unlock()
 	for name, p := range ps {
 		before, was := e.active[name]
 		if !was || before.print() != p.print() {
@@ -261,8 +261,8 @@ func (ps parts) names() []string {
 // settle remembers how loading a source's part went, and logs a failure once. Who opens an engine on a folder is told the
 // first by Open.
 func (e *Engine) settle(ctx context.Context, name string, err error) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
+	e.telling.Lock()
+	defer e.telling.Unlock()
 	s := e.sources[name]
 	if err != nil && (s.failure == nil || s.failure.Error() != err.Error()) {
 		e.failures++
@@ -283,15 +283,15 @@ func (e *Engine) Refuse(ctx context.Context, source string, err error) {
 	}
 	e.opts.OnLoad(Load{Source: source, Step: stepOf(err), Err: err})
 	e.settle(ctx, source, err)
-	e.mu.Lock()
-	defer e.mu.Unlock()
+	e.telling.Lock()
+	defer e.telling.Unlock()
 	e.sources[source].away, e.sources[source].refused = nil, true
 }
 
 // Away records that a source could not be reached.
 func (e *Engine) Away(ctx context.Context, source string, err error) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
+	e.telling.Lock()
+	defer e.telling.Unlock()
 	if s := e.sources[source]; s != nil {
 		if s.away == nil {
 			e.opts.Log.WarnContext(ctx, "source of policies is away", "source", called(source), "error", err)
@@ -302,8 +302,8 @@ func (e *Engine) Away(ctx context.Context, source string, err error) {
 
 // Confirm records that a source has nothing newer than what it offered last. If that decides, its age starts anew.
 func (e *Engine) Confirm(source string, at time.Time) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
+	e.telling.Lock()
+	defer e.telling.Unlock()
 	s := e.sources[source]
 	if s == nil {
 		return
@@ -315,8 +315,8 @@ func (e *Engine) Confirm(source string, at time.Time) {
 	}
 }
 
-// Source is a place that policies come from by Put.
-type Source struct {
+// Feed is a source that Puts its policies.
+type Feed struct {
 	Name string
 	// MaxStaleness is how long its policies may decide after it last said that there is nothing newer; 0 is for ever. Past
 	// it, Ready fails.
@@ -347,8 +347,8 @@ func (e *Engine) stale(now time.Time) (names []string, deny bool) {
 // Ready answers nil when the newest policies decide; a fault named "degraded" that says what is wrong with them when older ones
 // do; and any other fault when there are none, or when they are older than their source's MaxStaleness.
 func (e *Engine) Ready() error {
-	e.mu.Lock()
-	defer e.mu.Unlock()
+	e.telling.Lock()
+	defer e.telling.Unlock()
 	var troubles []string
 	for _, name := range slices.Sorted(maps.Keys(e.sources)) {
 		s := e.sources[name]

@@ -49,8 +49,8 @@ func kinds(allowed string) engine.Part {
 
 func two(t *testing.T, opts engine.Options) *engine.Engine {
 	t.Helper()
-	if opts.Sources == nil {
-		opts.Sources = []engine.Source{{Name: "rules"}, {Name: "kinds"}}
+	if opts.Feeds == nil {
+		opts.Feeds = []engine.Feed{{Name: "rules"}, {Name: "kinds"}}
 	}
 	return open(t, opts)
 }
@@ -222,7 +222,7 @@ func TestPoliciesThatNobodyConfirmsGrowStale(t *testing.T) {
 	t.Parallel()
 	for _, deny := range []bool{false, true} {
 		c := &clock{now: time.Date(2026, 5, 1, 12, 0, 0, 0, time.UTC)}
-		e := two(t, engine.Options{Now: c.Now, Sources: []engine.Source{
+		e := two(t, engine.Options{Now: c.Now, Feeds: []engine.Feed{
 			{Name: "rules", MaxStaleness: time.Minute, DenyWhenStale: deny}, {Name: "kinds"},
 		}})
 		put(t, e, rules(""), kinds("order"))
@@ -258,7 +258,7 @@ func TestPoliciesThatNobodyConfirmsGrowStale(t *testing.T) {
 func TestAnOldPartIsAsOldAsItWasConfirmed(t *testing.T) {
 	t.Parallel()
 	c := &clock{now: time.Date(2026, 5, 1, 12, 0, 0, 0, time.UTC)}
-	e := two(t, engine.Options{Now: c.Now, Sources: []engine.Source{{Name: "rules", MaxStaleness: time.Minute}, {Name: "kinds"}}})
+	e := two(t, engine.Options{Now: c.Now, Feeds: []engine.Feed{{Name: "rules", MaxStaleness: time.Minute}, {Name: "kinds"}}})
 	saved := rules("")
 	saved.Confirmed = c.Now().Add(-time.Hour)
 	put(t, e, saved, kinds("order"))
@@ -297,13 +297,13 @@ func TestTheStepThatFailedIsNamed(t *testing.T) {
 func TestAFolderDecidesBesideASourceWithinItsRoots(t *testing.T) {
 	t.Parallel()
 	folder := fstest.MapFS{"gatehouse/authz.rego": {Data: []byte(deciding)}}
-	e := open(t, engine.Options{Policies: folder, Roots: []string{"gatehouse"}, Sources: []engine.Source{{Name: "kinds"}}})
+	e := open(t, engine.Options{Policies: folder, Roots: []string{"gatehouse"}, Feeds: []engine.Feed{{Name: "kinds"}}})
 	wantReady(t, e, "not_loaded", "source kinds")
 	put(t, e, kinds("order"))
 	if !allows(t, e, "order") {
 		t.Error("they do not decide together")
 	}
-	without := open(t, engine.Options{Policies: folder, Sources: []engine.Source{{Name: "kinds"}}})
+	without := open(t, engine.Options{Policies: folder, Feeds: []engine.Feed{{Name: "kinds"}}})
 	if err := without.Put(t.Context(), kinds("order")); err == nil || !strings.Contains(err.Error(), `root "" of the policy folder`) {
 		t.Errorf("a folder that may define everything: %v", err)
 	}
@@ -311,8 +311,8 @@ func TestAFolderDecidesBesideASourceWithinItsRoots(t *testing.T) {
 
 func TestSourcesNeedNamesOfTheirOwn(t *testing.T) {
 	t.Parallel()
-	for _, sources := range [][]engine.Source{{{}}, {{Name: "a"}, {Name: "a"}}} {
-		if e, err := engine.Open(t.Context(), engine.Options{Sources: sources}); err == nil {
+	for _, sources := range [][]engine.Feed{{{}}, {{Name: "a"}, {Name: "a"}}} {
+		if e, err := engine.Open(t.Context(), engine.Options{Feeds: sources}); err == nil {
 			e.Close()
 			t.Errorf("opened with %v", sources)
 		}
