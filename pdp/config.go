@@ -22,6 +22,7 @@ type config struct {
 	status     string
 	baseURL    string
 	policies   string
+	bundles    string
 	services   map[string][]string
 	level      slog.Level
 
@@ -48,6 +49,7 @@ func readConfig(args []string, getenv func(string) string, stderr io.Writer) (co
 	status := text("status", "PDP_STATUS", "127.0.0.1:8182", "private address of /healthz, /readyz and /metrics; none for none")
 	baseURL := text("base-url", "PDP_BASE_URL", "", "https://… under which enforcement points know this server, for its metadata")
 	policies := text("policies", "PDP_POLICIES", "", "folder of policies; without one, those built in")
+	bundles := text("bundles", "PDP_BUNDLES", "", "file that says where policy bundles come from")
 	services := text("services", "PDP_SERVICES", "", "where look-ups go: name=url|url,name=url")
 	tokens := text("tokens-file", "PDP_TOKENS_FILE", "", "file of callers that may ask, a name and a token per line")
 	cert := text("tls-cert-file", "PDP_TLS_CERT_FILE", "", "PEM file of the server's certificate")
@@ -65,7 +67,8 @@ func readConfig(args []string, getenv func(string) string, stderr io.Writer) (co
 	if flags.NArg() > 0 {
 		return c, errors.New("serve takes flags only")
 	}
-	c.listen, c.status, c.baseURL, c.policies, c.tokens = *listen, *status, *baseURL, *policies, *tokens
+	c.listen, c.status, c.baseURL, c.tokens = *listen, *status, *baseURL, *tokens
+	c.policies, c.bundles = *policies, *bundles
 	c.tls = caller.Files{Cert: *cert, Key: *key, ClientCA: *clientCA}
 	var errs []error
 	fail := func(name string, err error) {

@@ -25,8 +25,10 @@ import (
 )
 
 const usage = `usage: gatehouse-pdp serve [flags]
+       gatehouse-pdp bundle build|sign|verify [flags]
 
-  serve   decide by AuthZEN: POST /access/v1/evaluation and /access/v1/evaluations`
+  serve   decide by AuthZEN: POST /access/v1/evaluation and /access/v1/evaluations
+  bundle  make and check policy bundles`
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -39,6 +41,9 @@ func main() {
 }
 
 func run(ctx context.Context, args []string, getenv func(string) string, stderr io.Writer) error {
+	if len(args) > 0 && args[0] == "bundle" {
+		return bundleCommand(ctx, args[1:], os.Stdout, stderr)
+	}
 	if len(args) == 0 || args[0] != "serve" {
 		return errors.New("no such command\n" + usage + "\n" + authorUsage())
 	}
@@ -48,10 +53,18 @@ func run(ctx context.Context, args []string, getenv func(string) string, stderr 
 	}
 	log := telemetry.Logger(stderr, c.level)
 	opts := engine.Options{Dir: c.policies, Services: c.services, Log: log}
-	if c.policies == "" {
+	sources, err := feeds(c.bundles, &opts)
+	if err != nil {
+		return err
+	}
+	if c.policies == "" && c.bundles == "" {
 		opts.Policies = policies.FS
 	}
 	e, err := engine.Open(ctx, opts)
+	if err != nil {
+		return err
+	}
+	fetching, err := fetchers(sources, e, log)
 	if err != nil {
 		return err
 	}
@@ -65,6 +78,7 @@ func run(ctx context.Context, args []string, getenv func(string) string, stderr 
 		OPAVersion: engine.OPAVersion(), MaxBody: c.maxBody, MaxBatch: c.maxBatch, MaxConcurrent: c.maxConcurrent,
 	})
 	services := in.parts
+	services = append(services, fetching...)
 	services = append(services, e, lifecycle.Func(func(ctx context.Context) error {
 		// The decision log outlives the last request, so that no denial made while draining is lost.
 		writing, stop := context.WithCancel(context.WithoutCancel(ctx))

@@ -55,7 +55,8 @@ type source struct {
 
 // The steps of loading, in their order. Nothing is parsed before its signature holds; a test never runs what did not compile.
 const (
-	StepSignature = "signature" // done by whoever calls Put
+	StepRead      = "read" // what its limits allow; done by whoever calls Put, as is the next
+	StepSignature = "signature"
 	StepRoots     = "roots"
 	StepParse     = "parse"
 	StepLookups   = "lookups"

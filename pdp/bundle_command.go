@@ -1,0 +1,265 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/gatehouse-auth/gatehouse/pdp/bundle"
+	"github.com/gatehouse-auth/gatehouse/pdp/engine"
+)
+
+const bundleUsage = `usage: gatehouse-pdp bundle build [-o FILE] [-revision TEXT] [-root PATH]… [-key FILE -key-id ID] FOLDER
+       gatehouse-pdp bundle sign -key FILE -key-id ID [-o FILE] BUNDLE
+       gatehouse-pdp bundle verify -key FILE -key-id ID [-json] BUNDLE
+
+  build    check a policy folder as serve does and pack it
+  sign     sign a bundle, also one by opa build
+  verify   say whether serve would take a bundle, and what it holds`
+
+// bundleCommand makes and checks bundles.
+func bundleCommand(ctx context.Context, args []string, stdout, stderr io.Writer) error {
+	if len(args) == 0 {
+		return errors.New("bundle needs a command\n" + bundleUsage)
+	}
+	switch args[0] {
+	case "build":
+		return bundleBuild(ctx, args[1:], stdout, stderr)
+	case "sign":
+		return bundleSign(args[1:], stdout, stderr)
+	case "verify":
+		return bundleVerify(args[1:], stdout, stderr)
+	}
+	return errors.New("bundle has no such command\n" + bundleUsage)
+}
+
+// keyFlags are those of a key, private or public.
+type keyFlags struct{ file, id, algorithm, scope string }
+
+func (k *keyFlags) register(f *flag.FlagSet, kind string) {
+	f.StringVar(&k.file, "key", "", kind+" key, in PEM")
+	f.StringVar(&k.id, "key-id", "", "what the key is called where the bundle is used")
+	f.StringVar(&k.algorithm, "algorithm", "ES256", "ES256, ES384, ES512, RS256, RS384, RS512, PS256, PS384, PS512 or EdDSA")
+	f.StringVar(&k.scope, "scope", "", "what the bundle is for; the signature and whoever checks it must agree")
+}
+
+func (k *keyFlags) signing() (bundle.SigningKey, error) {
+	text, err := os.ReadFile(k.file)
+	return bundle.SigningKey{ID: k.id, Algorithm: k.algorithm, PEM: string(text), Scope: k.scope}, err
+}
+
+// list is a flag that may be given more than once.
+type list []string
+
+func (l *list) String() string { return strings.Join(*l, ",") }
+
+func (l *list) Set(v string) error { *l = append(*l, strings.Trim(v, "/")); return nil }
+
+func newFlags(name string, stderr io.Writer) *flag.FlagSet {
+	f := flag.NewFlagSet("gatehouse-pdp bundle "+name, flag.ContinueOnError)
+	f.SetOutput(stderr)
+	return f
+}
+
+// one parses flags that are followed by one name.
+func one(f *flag.FlagSet, args []string, what string) (string, error) {
+	if err := f.Parse(args); err != nil {
+		return "", err
+	}
+	if f.NArg() != 1 {
+		return "", fmt.Errorf("%s takes one %s after its flags", f.Name(), what)
+	}
+	return f.Arg(0), nil
+}
+
+func bundleBuild(ctx context.Context, args []string, stdout, stderr io.Writer) error {
+	f := newFlags("build", stderr)
+	out := f.String("o", "bundle.tar.gz", "where to write it")
+	revision := f.String("revision", "", "what to call it; else a digest of its files")
+	unchecked := f.Bool("unchecked", false, "pack it even if its rules need those of another bundle to compile")
+	var roots list
+	f.Var(&roots, "root", "path below data that it defines, such as gatehouse/authz; else the top names that it defines; repeatable")
+	var key keyFlags
+	key.register(f, "private")
+	dir, err := one(f, args, "folder")
+	if err != nil {
+		return err
+	}
+	part, err := engine.ReadFolder(os.DirFS(dir))
+	if err != nil {
+		return fmt.Errorf("%s: %w", dir, err)
+	}
+	packed, err := engine.Pack(part)
+	if err != nil {
+		return fmt.Errorf("%s: %w", dir, err)
+	}
+	if len(packed.Files) == 0 {
+		return fmt.Errorf("%s: no policies", dir)
+	}
+	if roots == nil {
+		roots = packed.Roots
+	}
+	slices.Sort(roots)
+	if err := bundle.CheckRoots(roots); err != nil {
+		return err
+	}
+	if *revision == "" {
+		*revision = packed.Revision
+	}
+	decides := false
+	if !*unchecked {
+		part.Roots = roots
+		if decides, err = engine.Check(ctx, part); err != nil {
+			return fmt.Errorf("%s: %w", dir, err)
+		}
+	}
+	manifest, err := json.Marshal(map[string]any{"revision": *revision, "roots": roots, "rego_version": 1})
+	if err != nil {
+		return err
+	}
+	packed.Files[".manifest"] = manifest
+	archive, err := bundle.Write(packed.Files)
+	if err != nil {
+		return err
+	}
+	if key.file != "" {
+		if archive, err = signed(archive, key); err != nil {
+			return err
+		}
+	}
+	// What serve would not take is not written.
+	b, err := bundle.Open(archive, bundle.Limits{}, nil)
+	if err != nil {
+		return err
+	}
+	if err := replace(*out, archive); err != nil {
+		return err
+	}
+	checked := "compiles and passes its tests"
+	switch {
+	case *unchecked:
+		checked = "not checked"
+	case decides:
+		checked += ", denies by default"
+	default:
+		checked += "; holds no entry point, so another bundle decides"
+	}
+	return tell(stdout, *out, b, "checked", checked, "signed", orNo(key.id, key.file))
+}
+
+func signed(archive []byte, key keyFlags) ([]byte, error) {
+	k, err := key.signing()
+	if err != nil {
+		return nil, err
+	}
+	return bundle.Sign(archive, bundle.Limits{}, k)
+}
+
+func bundleSign(args []string, stdout, stderr io.Writer) error {
+	f := newFlags("sign", stderr)
+	out := f.String("o", "", "where to write it; else in place")
+	var key keyFlags
+	key.register(f, "private")
+	name, err := one(f, args, "bundle")
+	if err != nil {
+		return err
+	}
+	archive, err := os.ReadFile(name) //nolint:gosec // the user says which
+	if err != nil {
+		return err
+	}
+	if archive, err = signed(archive, key); err != nil {
+		return fmt.Errorf("%s: %w", name, err)
+	}
+	b, err := bundle.Open(archive, bundle.Limits{}, nil)
+	if err != nil {
+		return fmt.Errorf("%s: %w", name, err)
+	}
+	if *out == "" {
+		*out = name
+	}
+	if err := replace(*out, archive); err != nil {
+		return err
+	}
+	return tell(stdout, *out, b, "signed", orNo(key.id, key.file))
+}
+
+func bundleVerify(args []string, stdout, stderr io.Writer) error {
+	f := newFlags("verify", stderr)
+	asJSON := f.Bool("json", false, "answer in JSON")
+	unsigned := f.Bool("unsigned", false, "do without a signature")
+	var key keyFlags
+	key.register(f, "public")
+	name, err := one(f, args, "bundle")
+	if err != nil {
+		return err
+	}
+	var v *bundle.Verifier
+	if !*unsigned {
+		text, err := os.ReadFile(key.file)
+		if err != nil {
+			return fmt.Errorf("a bundle is verified by -key FILE and -key-id ID: %w", err)
+		}
+		if v, err = bundle.NewVerifier(key.scope, bundle.Key{ID: key.id, Algorithm: key.algorithm, PEM: string(text)}); err != nil {
+			return err
+		}
+	}
+	archive, err := os.ReadFile(name) //nolint:gosec // the user says which
+	if err != nil {
+		return err
+	}
+	b, err := bundle.Open(archive, bundle.Limits{}, v)
+	if err != nil {
+		return fmt.Errorf("%s: refused: %w", name, err)
+	}
+	if *asJSON {
+		return json.NewEncoder(stdout).Encode(map[string]any{
+			"revision": b.Revision, "roots": b.Roots, "files": slices.Sorted(maps.Keys(b.Files)), "key_id": b.KeyID, "sha256": b.Digest,
+		})
+	}
+	return tell(stdout, name, b, "signed", orNo(b.KeyID, b.KeyID))
+}
+
+func orNo(id, given string) string {
+	if given == "" {
+		return "no"
+	}
+	return "by " + id
+}
+
+// tell describes a bundle.
+func tell(w io.Writer, name string, b *bundle.Bundle, more ...string) error {
+	lines := append([]string{"revision", b.Revision, "roots", strings.Join(b.Roots, ", "), "files", fmt.Sprint(len(b.Files)), "sha256", b.Digest}, more...)
+	text := name + "\n"
+	for i := 0; i < len(lines); i += 2 {
+		text += fmt.Sprintf("  %-9s %s\n", lines[i], lines[i+1])
+	}
+	_, err := io.WriteString(w, text)
+	return err
+}
+
+// replace writes a file at once or not at all.
+func replace(name string, b []byte) (err error) {
+	f, err := os.CreateTemp(filepath.Dir(name), ".bundle-*")
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			_ = os.Remove(f.Name()) // only room is lost
+		}
+	}()
+	_, err = f.Write(b)
+	if err = errors.Join(err, f.Chmod(0o644), f.Close()); err != nil { //nolint:gosec // a bundle is published
+		return err
+	}
+	return os.Rename(f.Name(), name)
+}
