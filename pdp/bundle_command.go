@@ -237,7 +237,11 @@ func orNo(id, given string) string {
 
 // tell describes a bundle.
 func tell(w io.Writer, name string, b *bundle.Bundle, more ...string) error {
-	lines := append([]string{"revision", b.Revision, "roots", strings.Join(b.Roots, ", "), "files", fmt.Sprint(len(b.Files)), "sha256", b.Digest}, more...)
+	roots := strings.Join(b.Roots, ", ")
+	if roots == "" {
+		roots = "everything"
+	}
+	lines := append([]string{"revision", b.Revision, "roots", roots, "files", fmt.Sprint(len(b.Files)), "sha256", b.Digest}, more...)
 	text := name + "\n"
 	for i := 0; i < len(lines); i += 2 {
 		text += fmt.Sprintf("  %-9s %s\n", lines[i], lines[i+1])
