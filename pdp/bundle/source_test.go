@@ -303,6 +303,7 @@ func TestASourceRefusesWhatIsNoGoodBundle(t *testing.T) {
 	}
 }
 
+// S64: redirects, endless waits and cut-off answers are failures. S67: none of them shows a URL's secret.
 func TestAServerInTroubleIsAwayAndAskedLessOften(t *testing.T) {
 	t.Parallel()
 	whole := signed(t, "1")
@@ -456,6 +457,7 @@ func TestABundleMayBePackedOnceMoreForTheWay(t *testing.T) {
 	r.want("refuse authz: ")
 }
 
+// S64, S67
 func TestTheTokenIsReadAnewAndStaysBetweenThem(t *testing.T) {
 	t.Parallel()
 	file := filepath.Join(t.TempDir(), "token")
@@ -491,6 +493,7 @@ func TestTheTokenIsReadAnewAndStaysBetweenThem(t *testing.T) {
 	}
 }
 
+// S64
 func TestOnlyTheNamedCertificatesAreBelieved(t *testing.T) {
 	t.Parallel()
 	b := signed(t, "1")

@@ -250,6 +250,12 @@ func TestPoliciesThatNobodyConfirmsGrowStale(t *testing.T) {
 		wantReady(t, e, "stale", "rules", "Source rules: parse:")
 		put(t, e, rules(""))
 		wantReady(t, e, "")
+		// Nor is one that was refused before it was offered.
+		c.advance(time.Minute + time.Second)
+		e.Refuse(t.Context(), "rules", &engine.Refused{Step: engine.StepSignature, Err: errors.New("not signed")})
+		e.Confirm("rules", c.Now())
+		wantReady(t, e, "stale", "not signed")
+		put(t, e, rules(""))
 		c.advance(-time.Hour)
 		wantReady(t, e, "stale")
 	}
