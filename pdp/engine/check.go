@@ -74,12 +74,12 @@ func Check(ctx context.Context, p Part) (decides bool, err error) {
 		return false, &Refused{Step: StepCompile, Err: err}
 	}
 	if len(compiler.GetRulesExact(ast.MustParseRef(Entrypoint))) == 0 {
-		if err := runTests(ctx, store, src); err != nil {
+		if err := runTests(ctx, store, src, DefaultTests); err != nil {
 			return false, &Refused{Step: StepTests, Err: err}
 		}
 		return false, nil
 	}
-	e := &Engine{opts: Options{Services: anyService(src.data), Deadline: DefaultDeadline, Now: time.Now}, http: lookup.NewClient()}
+	e := &Engine{opts: Options{Services: anyService(src.data), Deadline: DefaultDeadline, Tests: DefaultTests, Now: time.Now}, http: lookup.NewClient()}
 	defer e.Close()
 	_, err = e.build(ctx, ps)
 	return err == nil, err

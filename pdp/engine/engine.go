@@ -40,6 +40,7 @@ import (
 // Defaults of Options.
 const (
 	DefaultDeadline = 100 * time.Millisecond
+	DefaultTests    = 10 * time.Second
 	DefaultPoll     = 250 * time.Millisecond
 )
 
@@ -53,6 +54,7 @@ type Options struct {
 	Services map[string][]string // service name of a look-up's URL → base URLs, tried in turn
 	Memory   int                 // bytes that remembered decisions may take; default 32 MiB, negative for none
 	Deadline time.Duration       // for one evaluation, look-ups not counted; default 100 ms
+	Tests    time.Duration       // for all tests of the policies when they load; default 10 s
 	Poll     time.Duration       // how often Run looks for changed files; default 250 ms
 	Now      func() time.Time    // default time.Now
 	NewID    func() string       // decision ids; default UUIDv7
@@ -78,7 +80,7 @@ type Engine struct {
 	seen    string     // fingerprint of the files that were last tried
 
 	telling sync.Mutex // never held for long; taken after loading
-	offered parts      // the newest of each source; changes under both
+	offered parts      // the newest of each source
 	active  parts      // those that decide; changes under both
 
 	since    time.Time // when what decides began to
@@ -104,6 +106,9 @@ func Open(ctx context.Context, opts Options) (*Engine, error) {
 	}
 	if opts.Memory == 0 {
 		opts.Memory = DefaultMemory
+	}
+	if opts.Tests == 0 {
+		opts.Tests = DefaultTests
 	}
 	if opts.Poll == 0 {
 		opts.Poll = DefaultPoll

@@ -29,9 +29,8 @@ import (
 const Entrypoint = "data.gatehouse.authz.decision"
 
 const (
-	maxFiles   = 64 << 20 // bytes of all policy files together
-	testsLimit = 10 * time.Second
-	casesDir   = "cases" // decisions written down for people and tests; no data for rules
+	maxFiles = 64 << 20 // bytes of all policy files together
+	casesDir = "cases"  // decisions written down for people and tests; no data for rules
 )
 
 // snapshot is everything that a decision depends on. It never changes.
@@ -94,13 +93,17 @@ func stepOf(err error) string {
 }
 
 // build makes a snapshot of parts or says why it cannot be one, as a *Refused.
-func (e *Engine) build(ctx context.Context, ps parts) (*snapshot, error) {
+func (e *Engine) build(ctx context.Context, ps parts) (s *snapshot, err error) {
 	step := StepRoots
-	s, err := e.steps(ctx, ps, &step)
-	if err != nil {
-		return nil, &Refused{Step: step, Err: err}
-	}
-	return s, nil
+	defer func() {
+		if p := recover(); p != nil { // what breaks OPA's compiler must not end what decides
+			err = fmt.Errorf("panic: %v", p)
+		}
+		if err != nil {
+			s, err = nil, &Refused{Step: step, Err: err}
+		}
+	}()
+	return e.steps(ctx, ps, &step)
 }
 
 func (e *Engine) steps(ctx context.Context, ps parts, step *string) (*snapshot, error) {
@@ -136,7 +139,7 @@ func (e *Engine) steps(ctx context.Context, ps parts, step *string) (*snapshot, 
 		return nil, err
 	}
 	*step = StepTests
-	if err := runTests(ctx, store, src); err != nil {
+	if err := runTests(ctx, store, src, e.opts.Tests); err != nil {
 		return nil, err
 	}
 	*step = StepPrepare
@@ -210,7 +213,7 @@ func compile(ctx context.Context, store storage.Store, modules map[string]*ast.M
 }
 
 // runTests runs the *_test.rego beside the rules: policies that break their own tests do not go live.
-func runTests(ctx context.Context, store storage.Store, src source) error {
+func runTests(ctx context.Context, store storage.Store, src source, limit time.Duration) error {
 	if len(src.tests) == 0 {
 		return nil
 	}
@@ -220,11 +223,11 @@ func runTests(ctx context.Context, store storage.Store, src source) error {
 	for name, m := range all {
 		all[name] = m.Copy()
 	}
-	ctx, cancel := context.WithTimeout(ctx, testsLimit)
+	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	return storage.Txn(ctx, store, storage.TransactionParams{}, func(txn storage.Transaction) error {
 		results, err := tester.NewRunner().SetCompiler(ast.NewCompiler().WithCapabilities(Capabilities())).
-			SetStore(store).SetModules(all).SetTimeout(testsLimit).RunTests(ctx, txn)
+			SetStore(store).SetModules(all).SetTimeout(limit).RunTests(ctx, txn)
 		if err != nil {
 			return err
 		}

@@ -181,12 +181,12 @@ func (e *Engine) offer(ctx context.Context, p Part) error {
 	e.telling.Lock()
 	e.offered[p.Source] = p
 	e.sources[p.Source].away, e.sources[p.Source].refused = nil, false
+	newest := maps.Clone(e.offered)
 	e.telling.Unlock()
-	if len(e.offered) < len(e.sources) {
-		e.opts.Log.InfoContext(ctx, "waiting for policies", "have", called(p.Source), "of", len(e.sources), "so_far", len(e.offered))
+	if len(newest) < len(e.sources) {
+		e.opts.Log.InfoContext(ctx, "waiting for policies", "have", called(p.Source), "of", len(e.sources), "so_far", len(newest))
 		return nil
 	}
-	newest := maps.Clone(e.offered)
 	err := e.activate(ctx, newest, p)
 	if err == nil {
 		for name := range newest {
@@ -309,8 +309,13 @@ func (e *Engine) Confirm(source string, at time.Time) {
 		return
 	}
 	s.away = nil
-	now, decides := e.active[source]
-	if offered, ok := e.offered[source]; ok && decides && s.failure == nil && offered.print() == now.print() {
+	offered, ok := e.offered[source]
+	if !ok || s.refused {
+		return
+	}
+	offered.Confirmed = at // for when it begins to decide
+	e.offered[source] = offered
+	if now, decides := e.active[source]; decides && offered.print() == now.print() {
 		s.confirmed.Store(&at)
 	}
 }

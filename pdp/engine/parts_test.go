@@ -2,6 +2,7 @@ package engine_test
 
 import (
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"sync"
@@ -322,5 +323,84 @@ func TestSourcesNeedNamesOfTheirOwn(t *testing.T) {
 			e.Close()
 			t.Errorf("opened with %v", sources)
 		}
+	}
+}
+
+func TestAConfirmationOfWhatDoesNotDecideYetCountsFromThenOn(t *testing.T) {
+	t.Parallel()
+	c := &clock{now: time.Date(2026, 5, 1, 12, 0, 0, 0, time.UTC)}
+	e := two(t, engine.Options{Now: c.Now, Feeds: []engine.Feed{{Name: "rules", MaxStaleness: time.Minute}, {Name: "kinds"}}})
+	saved := rules("")
+	saved.Confirmed = c.Now().Add(-time.Hour)
+	put(t, e, saved)
+	e.Confirm("rules", c.Now())
+	put(t, e, kinds("order"))
+	wantReady(t, e, "")
+}
+
+// S62: what is written to stall or break the decision point is refused in time, and what decided goes on.
+func TestPoliciesThatAreMadeToBreakItAreRefused(t *testing.T) {
+	t.Parallel()
+	deep := func(open string, n int, end string) string { return strings.Repeat(open, n) + end }
+	for name, c := range map[string]struct {
+		step  string
+		files map[string]string
+	}{
+		"recursion":         {engine.StepCompile, map[string]string{"a.rego": deciding + "\nf(x) := f(x)\n\ny := f(1)\n"}},
+		"mutual recursion":  {engine.StepCompile, map[string]string{"a.rego": deciding + "\na := b\n\nb := a\n"}},
+		"endless test":      {engine.StepTests, map[string]string{"a.rego": deciding, "a_test.rego": "package gatehouse.authz_test\n\ntest_x if {\n\tsome i in numbers.range(1, 1000000)\n\tsome j in numbers.range(1, 1000000)\n\ti + j < 0\n}\n"}},
+		"endless rule":      {engine.StepProbe, map[string]string{"a.rego": deciding + "\ndecision := {\"allow\": true} if {\n\tsome i in numbers.range(1, 1000000)\n\tsome j in numbers.range(1, 1000000)\n\ti + j < 0\n}\n"}},
+		"nested array":      {engine.StepParse, map[string]string{"a.rego": deciding + "\nx := " + deep("[", 200_000, "")}},
+		"nested parens":     {engine.StepParse, map[string]string{"a.rego": deciding + "\nx := " + deep("(", 200_000, "1")}},
+		"nested negation":   {engine.StepParse, map[string]string{"a.rego": deciding + "\nx if " + deep("not ", 200_000, "true")}},
+		"deep JSON":         {engine.StepParse, map[string]string{"a.rego": deciding, "gatehouse/data.json": `{"x":` + deep("[", 200_000, "")}},
+		"deep YAML":         {engine.StepParse, map[string]string{"a.rego": deciding, "gatehouse/data.yaml": "x: " + deep("[", 200_000, "")}},
+		"YAML of aliases":   {engine.StepParse, map[string]string{"a.rego": deciding, "gatehouse/data.yaml": aliases()}},
+		"not UTF-8":         {engine.StepParse, map[string]string{"a.rego": deciding + "\nx := \"\xff\xfe\"\n"}},
+		"NUL":               {engine.StepParse, map[string]string{"a.rego": deciding + "\nx := 1\x00\n"}},
+		"data is an array":  {engine.StepParse, map[string]string{"a.rego": deciding, "gatehouse/data.json": "[]"}},
+		"rule against data": {engine.StepCompile, map[string]string{"a.rego": deciding + "\nx := 1\n", "gatehouse/authz/data.json": `{"x":2}`}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			e := two(t, engine.Options{Tests: 200 * time.Millisecond})
+			put(t, e, rules(""), kinds("order"))
+			p := engine.Part{Source: "rules", Roots: []string{"gatehouse"}, Files: map[string][]byte{}}
+			for name, text := range c.files {
+				p.Files[name] = []byte(text)
+			}
+			var refused *engine.Refused
+			if err := e.Put(t.Context(), p); !errors.As(err, &refused) || refused.Step != c.step {
+				t.Errorf("%.300v", err)
+			}
+			if !allows(t, e, "order") {
+				t.Error("the old policies do not decide")
+			}
+		})
+	}
+}
+
+// aliases is a few lines of YAML that stand for a billion values.
+func aliases() string {
+	text := "a0: &a0 [x, x, x, x, x, x, x, x, x]\n"
+	for i := 1; i < 10; i++ {
+		text += fmt.Sprintf("a%d: &a%d [", i, i) + strings.Repeat(fmt.Sprintf("*a%d, ", i-1), 9) + "]\n"
+	}
+	return text
+}
+
+func TestTenThousandRulesLoad(t *testing.T) {
+	if testing.Short() {
+		t.Skip("compiles for seconds")
+	}
+	t.Parallel()
+	var b strings.Builder
+	for i := range 10_000 {
+		fmt.Fprintf(&b, "\ndecision := {\"allow\": true} if {\n\tinput.resource.type == \"t%d\"\n\tinput.subject.id == \"alice\"\n}\n", i)
+	}
+	e := two(t, engine.Options{})
+	put(t, e, rules(b.String()), kinds("order"))
+	if !allows(t, e, "t9999") || allows(t, e, "t10000") {
+		t.Error("they do not decide")
 	}
 }

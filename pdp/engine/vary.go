@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/open-policy-agent/opa/v1/ast"
-	"github.com/open-policy-agent/opa/v1/dependencies"
 
 	"github.com/gatehouse-auth/gatehouse/pdp/authzen"
 )
@@ -26,7 +25,7 @@ type looksAt struct {
 
 // dependenciesOf reads the rules behind the entry point.
 func dependenciesOf(c *ast.Compiler) (looksAt, error) {
-	refs, err := dependencies.Base(c, ast.MustParseBody("decision = "+Entrypoint))
+	refs, err := baseOf(c, ast.MustParseBody("decision = "+Entrypoint))
 	if err != nil {
 		return looksAt{}, fmt.Errorf("dependencies: %w", err)
 	}
