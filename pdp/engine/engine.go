@@ -19,10 +19,12 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"maps"
 	"math/rand/v2"
 	"net/http"
 	"os"
 	"runtime"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -97,6 +99,8 @@ type state struct {
 	failure error // why its newest does not decide; nil when it does
 	refused bool  // the failure is of something that was never offered
 	away    error // why it could not be asked
+
+	failures map[string]uint64 // by step
 }
 
 // Open loads the policies. It fails when they do not load: an engine always has something to decide by.
@@ -133,7 +137,7 @@ func Open(ctx context.Context, opts Options) (*Engine, error) {
 		if s.Name == Folder || e.sources[s.Name] != nil {
 			return nil, fmt.Errorf("engine: source %q has no name of its own", s.Name)
 		}
-		e.sources[s.Name] = &state{Feed: s}
+		e.sources[s.Name] = &state{Feed: s, failures: map[string]uint64{}}
 		if s.MaxStaleness > 0 {
 			e.bounded = append(e.bounded, e.sources[s.Name])
 		}
@@ -144,7 +148,7 @@ func Open(ctx context.Context, opts Options) (*Engine, error) {
 		}
 		return e, nil
 	}
-	e.sources[Folder] = &state{}
+	e.sources[Folder] = &state{failures: map[string]uint64{}}
 	if err := e.Reload(ctx); err != nil {
 		return nil, fmt.Errorf("engine: %w", err)
 	}
@@ -304,6 +308,17 @@ type Stats struct {
 	Lookups  map[lookup.Count]uint64
 
 	Hits, Misses uint64 // decisions that were remembered, or had to be made
+
+	Sources []SourceStats // the folder, if there is one, and each Feed
+}
+
+// SourceStats is how a source of policies is.
+type SourceStats struct {
+	Name      string            // "folder" for the folder
+	Confirmed time.Time         // when what decides was last known to be its newest; zero if it has sent nothing that decides
+	Newest    bool              // whether its newest decides
+	Away      bool              // whether it cannot be asked
+	Failures  map[string]uint64 // policies that did not come into force, by the step that refused them
 }
 
 // Stats tells how the engine is.
@@ -314,7 +329,16 @@ func (e *Engine) Stats() Stats {
 		Revision: e.Revision(), Since: e.since, Newest: e.current.Load() != nil, Loads: e.loads, Failures: e.failures, Lookups: e.lookups.All(),
 		Hits: e.hits.Load(), Misses: e.misses.Load(),
 	}
-	for _, source := range e.sources {
+	for _, name := range slices.Sorted(maps.Keys(e.sources)) {
+		source := e.sources[name]
+		of := SourceStats{Name: name, Newest: source.confirmed.Load() != nil && source.failure == nil, Away: source.away != nil, Failures: maps.Clone(source.failures)}
+		if name == Folder {
+			of.Name = "folder"
+		}
+		if at := source.confirmed.Load(); at != nil {
+			of.Confirmed = *at
+		}
+		s.Sources = append(s.Sources, of)
 		s.Newest = s.Newest && source.failure == nil
 	}
 	return s

@@ -89,6 +89,9 @@ func stepOf(err error) string {
 	if errors.As(err, &r) {
 		return r.Step
 	}
+	if err != nil {
+		return StepRead // the folder
+	}
 	return ""
 }
 

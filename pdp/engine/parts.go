@@ -266,6 +266,7 @@ func (e *Engine) settle(ctx context.Context, name string, err error) {
 	s := e.sources[name]
 	if err != nil && (s.failure == nil || s.failure.Error() != err.Error()) {
 		e.failures++
+		s.failures[stepOf(err)]++
 		switch {
 		case e.current.Load() != nil:
 			e.opts.Log.ErrorContext(ctx, "policies not loaded; the old ones go on deciding", "revision", e.Revision(), "source", called(name), "error", err)

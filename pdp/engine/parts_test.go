@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/gatehouse-auth/gatehouse/internal/fault"
+	"github.com/gatehouse-auth/gatehouse/pdp/dataapi"
 	"github.com/gatehouse-auth/gatehouse/pdp/engine"
 )
 
@@ -74,6 +75,11 @@ func put(t *testing.T, e *engine.Engine, parts ...engine.Part) {
 	}
 }
 
+func isFault(err error, reason string) bool {
+	f, ok := fault.As(err)
+	return ok && f.Reason == reason
+}
+
 func wantReady(t *testing.T, e *engine.Engine, reason string, words ...string) {
 	t.Helper()
 	err := e.Ready()
@@ -102,8 +108,14 @@ func TestNothingIsDecidedBeforeEverySourceHasSentPolicies(t *testing.T) {
 	for range 2 {
 		wantReady(t, e, "not_loaded", "kinds")
 		res, err := e.Evaluate(t.Context(), ask("order", "1"))
-		if f, ok := fault.As(err); !ok || f.Reason != "not_loaded" || res.Decision || res.Context.DecisionID == "" {
+		if !isFault(err, "not_loaded") || res.Decision || res.Context.DecisionID == "" {
 			t.Fatalf("%+v, %v", res, err)
+		}
+		if doc, err := e.Document(t.Context(), dataapi.Question{Path: []string{"kinds"}}); !isFault(err, "not_loaded") || doc.Defined {
+			t.Fatalf("%+v, %v", doc, err)
+		}
+		if s := e.Stats(); s.Newest || s.Revision != "" || len(s.Sources) != 2 || s.Sources[0].Newest {
+			t.Errorf("told %+v", s)
 		}
 		put(t, e, rules(""))
 	}
@@ -205,6 +217,9 @@ func TestWhatWasRefusedStaysToldUntilItsSourceSendsBetter(t *testing.T) {
 	wantReady(t, e, "degraded", "Source kinds: signature: not signed")
 	put(t, e, kinds("order"))
 	wantReady(t, e, "")
+	if s := e.Stats(); !s.Newest || s.Failures != 1 || s.Sources[0].Name != "kinds" || s.Sources[0].Failures[engine.StepSignature] != 1 || !s.Sources[0].Newest || s.Sources[0].Confirmed.IsZero() {
+		t.Errorf("told %+v", s)
+	}
 	e.Away(t.Context(), "rules", errors.New("connection refused"))
 	wantReady(t, e, "degraded", "Source rules: away: connection refused")
 	e.Confirm("rules", time.Now())
@@ -234,6 +249,9 @@ func TestPoliciesThatNobodyConfirmsGrowStale(t *testing.T) {
 		res, err := e.Evaluate(t.Context(), ask("order", "1"))
 		if err != nil || res.Decision == deny || deny && !slices.Equal(res.Context.Reasons, []string{engine.Stale}) {
 			t.Errorf("deny %v: %+v, %v", deny, res, err)
+		}
+		if doc, err := e.Document(t.Context(), dataapi.Question{Path: []string{"kinds"}}); doc.Defined == deny || deny && !isFault(err, engine.Stale) {
+			t.Errorf("deny %v: document %+v, %v", deny, doc, err)
 		}
 		put(t, e, kinds("invoice")) // which says nothing of the rules
 		wantReady(t, e, "stale")

@@ -81,14 +81,21 @@ var (
 	age    = prometheus.NewDesc("gatehouse_pdp_policy_age_seconds", "How long ago the policies that decide came into force.", nil, nil)
 	newest = prometheus.NewDesc("gatehouse_pdp_policy_newest", "Whether the newest policies decide (1) or do not load, and older ones do (0).", nil, nil)
 	loads  = prometheus.NewDesc("gatehouse_pdp_policy_loads_total", "Policies by result: loaded, or failed and not in force.", []string{"result"}, nil)
-	asked  = prometheus.NewDesc("gatehouse_pdp_lookups_total", "Look-ups by resource type and result: remembered, found, missing (there is no such object) or failed.",
+
+	confirmed = prometheus.NewDesc("gatehouse_pdp_source_confirmed_age_seconds", "How long ago a source of policies last said that what decides is its newest.", []string{"source"}, nil)
+	latest    = prometheus.NewDesc("gatehouse_pdp_source_newest", "Whether the newest policies of a source decide (1).", []string{"source"}, nil)
+	away      = prometheus.NewDesc("gatehouse_pdp_source_away", "Whether a source of policies cannot be asked (1).", []string{"source"}, nil)
+	refused   = prometheus.NewDesc("gatehouse_pdp_source_failures_total", "Policies of a source that did not come into force, by the step that refused them: read, signature, roots, parse, lookups, compile, tests, prepare or probe.",
+		[]string{"source", "step"}, nil)
+
+	asked = prometheus.NewDesc("gatehouse_pdp_lookups_total", "Look-ups by resource type and result: remembered, found, missing (there is no such object) or failed.",
 		[]string{"resource_type", "result"}, nil)
 	recalled = prometheus.NewDesc("gatehouse_pdp_cache_lookups_total", "Decisions by whether they were remembered (hit) or had to be made (miss).", []string{"result"}, nil)
 )
 
 // Describe implements prometheus.Collector.
 func (c collector) Describe(to chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{info, age, newest, loads, asked, recalled} {
+	for _, d := range []*prometheus.Desc{info, age, newest, loads, confirmed, latest, away, refused, asked, recalled} {
 		to <- d
 	}
 }
@@ -102,8 +109,20 @@ func (c collector) Collect(to chan<- prometheus.Metric) {
 	counter := func(d *prometheus.Desc, n uint64, labels ...string) {
 		to <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(n), labels...)
 	}
-	gauge(info, 1, s.Revision)
-	gauge(age, c.now().Sub(s.Since).Seconds())
+	if !s.Since.IsZero() {
+		gauge(info, 1, s.Revision)
+		gauge(age, c.now().Sub(s.Since).Seconds())
+	}
+	for _, of := range s.Sources {
+		if !of.Confirmed.IsZero() {
+			gauge(confirmed, c.now().Sub(of.Confirmed).Seconds(), of.Name)
+		}
+		gauge(latest, number(of.Newest), of.Name)
+		gauge(away, number(of.Away), of.Name)
+		for step, n := range of.Failures {
+			counter(refused, n, of.Name, step)
+		}
+	}
 	gauge(newest, number(s.Newest))
 	counter(loads, s.Loads, "loaded")
 	counter(loads, s.Failures, "failed")

@@ -22,6 +22,10 @@ func filled() *metrics.Registry {
 	m := metrics.New(func() engine.Stats {
 		return engine.Stats{
 			Revision: "r-1", Since: began, Loads: 2, Failures: 1, Hits: 9, Misses: 4,
+			Sources: []engine.SourceStats{
+				{Name: "authz", Confirmed: began.Add(30 * time.Second), Newest: true, Failures: map[string]uint64{"signature": 2}},
+				{Name: "data", Away: true},
+			},
 			Lookups: map[lookup.Count]uint64{{Kind: "order", Result: lookup.Found}: 3, {Kind: "order", Result: lookup.Failed}: 1},
 		}
 	}, func() time.Time { return began.Add(90 * time.Second) })
@@ -61,6 +65,11 @@ func TestAScrapeTellsHowItDecidedAndHowThePoliciesAre(t *testing.T) {
 		`gatehouse_pdp_policy_newest 0`,
 		`gatehouse_pdp_policy_loads_total{result="loaded"} 2`,
 		`gatehouse_pdp_policy_loads_total{result="failed"} 1`,
+		`gatehouse_pdp_source_confirmed_age_seconds{source="authz"} 60`,
+		`gatehouse_pdp_source_newest{source="authz"} 1`,
+		`gatehouse_pdp_source_newest{source="data"} 0`,
+		`gatehouse_pdp_source_away{source="data"} 1`,
+		`gatehouse_pdp_source_failures_total{source="authz",step="signature"} 2`,
 		`gatehouse_pdp_cache_lookups_total{result="hit"} 9`,
 		`gatehouse_pdp_cache_lookups_total{result="miss"} 4`,
 		`gatehouse_pdp_lookups_total{resource_type="order",result="found"} 3`,
