@@ -317,3 +317,26 @@ func TestTheToolsSayWhatTheyDid(t *testing.T) {
 		t.Error("it serves without its file of sources")
 	}
 }
+
+// S56: what nobody has confirmed for too long denies, if its operator says so, until its source is back.
+func TestAPolicyThatIsTooOldDenies(t *testing.T) {
+	t.Parallel()
+	d := newDepot(t)
+	dir, _ := folder(t, rules("order"))
+	b := pack(t, dir)
+	d.publish("/b", b)
+	file := filepath.Join(t.TempDir(), "bundles.yaml")
+	save(t, file, fmt.Sprintf("sources: {authz: {url: %s/b, poll: 50ms, timeout: 1s, max_staleness: 1100ms, when_stale: deny}}\n", d.URL))
+	p := start(t, "-bundles", file)
+	within(t, "it decides", func() bool { return p.allows(t, "order") })
+	d.publish("/b", nil)
+	within(t, "it denies", func() bool {
+		res, err := p.ask(t, "order", "17")
+		return err == nil && !res.Decision && slices.Equal(res.Context.Reasons, []string{"policies_stale"})
+	})
+	if status, body := p.get(t, "/readyz"); status != http.StatusServiceUnavailable || !strings.Contains(body, "too old and deny everything: nothing heard from authz") {
+		t.Errorf("%d %s", status, body)
+	}
+	d.publish("/b", b)
+	within(t, "it decides again", func() bool { return p.allows(t, "order") && p.ready(t, `"status":"ok"`) })
+}

@@ -39,13 +39,18 @@ type Bundle struct {
 }
 
 // Open reads an archive. Without a verifier its signature is not looked at.
-func Open(archive []byte, limits Limits, v *Verifier) (*Bundle, error) {
+func Open(archive []byte, limits Limits, v *Verifier) (b *Bundle, err error) {
+	defer func() {
+		if p := recover(); p != nil { // foreign bytes must not end the program, whichever parser they break
+			b, err = nil, fmt.Errorf("a parser panicked: %v", p)
+		}
+	}()
 	files, err := unpack(archive, limits)
 	if err != nil {
 		return nil, err
 	}
 	digest := sha256.Sum256(archive)
-	b := &Bundle{Digest: hex.EncodeToString(digest[:])}
+	b = &Bundle{Digest: hex.EncodeToString(digest[:])}
 	if v != nil {
 		if b.KeyID, err = v.verify(files); err != nil {
 			return nil, &SignatureError{err}

@@ -277,6 +277,7 @@ func TestBundlesThatAreNotSignedAsTheyMustBeAreRefused(t *testing.T) {
 		entries []entry
 	}{
 		"no signature":                  {"not signed", []entry{file}},
+		"a manifest that nobody signed": {"not signed", []entry{file, {name: ".manifest", body: "{{"}}}, // and nobody reads
 		"signature elsewhere":           {"neither Rego", []entry{file, {name: "a/.signatures.json", body: signatures(token)}}},
 		"delta bundle":                  {"delta bundle", []entry{{name: "patch.json", body: `{"data":[]}`}}},
 		"delta beside a signature":      {"delta bundle", []entry{file, sig(signatures(token)), {name: "patch.json", body: `{"data":[]}`}}},

@@ -28,10 +28,15 @@ type Part struct {
 	Files     map[string][]byte // as in a policy folder
 	Confirmed time.Time         // when the source last said that there is nothing newer; default now
 	Decides   func()            // called once, when this part begins to decide; may be nil
+
+	known string // print, once it has been worked out
 }
 
 // print names the contents of a part.
 func (p Part) print() string {
+	if p.known != "" {
+		return p.known
+	}
 	h := sha256.New()
 	fmt.Fprintf(h, "%q %q %s", p.Source, p.Roots, revisionOf(p.Files))
 	return hex.EncodeToString(h.Sum(nil)[:8])
@@ -178,6 +183,7 @@ func (e *Engine) offer(ctx context.Context, p Part) error {
 	if p.Confirmed.IsZero() {
 		p.Confirmed = e.opts.Now()
 	}
+	p.known = p.print() // not under the lock of those who only ask
 	e.telling.Lock()
 	e.offered[p.Source] = p
 	e.sources[p.Source].away, e.sources[p.Source].refused = nil, false
@@ -190,9 +196,7 @@ func (e *Engine) offer(ctx context.Context, p Part) error {
 	err := e.activate(ctx, newest, p)
 	if err == nil {
 		for name := range newest {
-			if !e.sources[name].refused { // what was refused is newer than what it offered
-				e.settle(ctx, name, nil)
-			}
+			e.settle(ctx, name, nil)
 		}
 		return nil
 	}
@@ -236,7 +240,7 @@ func (e *Engine) activate(ctx context.Context, ps parts, newest Part) error {
 			}
 		}
 		s := e.sources[name]
-		if confirmed := s.confirmed.Load(); confirmed == nil || confirmed.Before(p.Confirmed) {
+		if confirmed := s.confirmed.Load(); name == newest.Source || confirmed == nil || confirmed.Before(p.Confirmed) {
 			s.confirmed.Store(&p.Confirmed)
 		}
 	}
@@ -264,6 +268,9 @@ func (e *Engine) settle(ctx context.Context, name string, err error) {
 	e.telling.Lock()
 	defer e.telling.Unlock()
 	s := e.sources[name]
+	if err == nil && s.refused { // what was refused is newer than what it offered
+		return
+	}
 	if err != nil && (s.failure == nil || s.failure.Error() != err.Error()) {
 		e.failures++
 		s.failures[stepOf(err)]++

@@ -277,6 +277,8 @@ func TestPoliciesThatNobodyConfirmsGrowStale(t *testing.T) {
 		put(t, e, rules(""))
 		c.advance(-time.Hour)
 		wantReady(t, e, "stale")
+		put(t, e, rules(""))
+		wantReady(t, e, "")
 	}
 }
 
@@ -421,4 +423,46 @@ func TestTenThousandRulesLoad(t *testing.T) {
 	if !allows(t, e, "t9999") || allows(t, e, "t10000") {
 		t.Error("they do not decide")
 	}
+}
+
+// Whoever asks is never held up, and never sees half of a change.
+func TestSourcesAndQuestionsDoNotDisturbEachOther(t *testing.T) {
+	t.Parallel()
+	e := two(t, engine.Options{Feeds: []engine.Feed{{Name: "rules", MaxStaleness: time.Hour, DenyWhenStale: true}, {Name: "kinds", MaxStaleness: time.Hour}}})
+	put(t, e, rules(""), kinds("order"))
+	var wg sync.WaitGroup
+	for _, source := range []string{"rules", "kinds"} {
+		wg.Go(func() {
+			for i := range 30 {
+				p := kinds("order")
+				if source == "rules" {
+					p = rules(fmt.Sprintf("\nx := %d\n", i))
+				}
+				switch i % 5 {
+				case 3:
+					p.Roots = nil // which overlaps
+				case 4:
+					e.Refuse(t.Context(), source, errors.New("not signed"))
+					e.Away(t.Context(), source, errors.New("away"))
+				}
+				_ = e.Put(t.Context(), p) // some are meant to fail
+				e.Confirm(source, time.Now())
+			}
+		})
+	}
+	done := make(chan struct{})
+	go func() { wg.Wait(); close(done) }()
+	for asking := true; asking; {
+		select {
+		case <-done:
+			asking = false
+		default:
+		}
+		if !allows(t, e, "order") || allows(t, e, "invoice") {
+			t.Fatal("a wrong decision")
+		}
+		_, _ = e.Ready(), e.Stats()
+	}
+	put(t, e, rules(""), kinds("order"))
+	wantReady(t, e, "")
 }
