@@ -17,8 +17,8 @@ import (
 	"github.com/gatehouse-auth/gatehouse/pdp/engine"
 )
 
-const bundleUsage = `usage: gatehouse-pdp bundle build [-o FILE] [-revision TEXT] [-root PATH]… [-key FILE -key-id ID] FOLDER
-       gatehouse-pdp bundle sign -key FILE -key-id ID [-o FILE] BUNDLE
+const bundleUsage = `usage: gatehouse-pdp bundle build [-o FILE] [-revision TEXT] [-root PATH]… [-key FILE -key-id ID] [-json] FOLDER
+       gatehouse-pdp bundle sign -key FILE -key-id ID [-o FILE] [-json] BUNDLE
        gatehouse-pdp bundle verify -key FILE -key-id ID [-json] BUNDLE
 
   build    check a policy folder as serve does and pack it
@@ -63,6 +63,8 @@ func (l *list) String() string { return strings.Join(*l, ",") }
 
 func (l *list) Set(v string) error { *l = append(*l, strings.Trim(v, "/")); return nil }
 
+func jsonFlag(f *flag.FlagSet) *bool { return f.Bool("json", false, "answer in JSON") }
+
 func newFlags(name string, stderr io.Writer) *flag.FlagSet {
 	f := flag.NewFlagSet("gatehouse-pdp bundle "+name, flag.ContinueOnError)
 	f.SetOutput(stderr)
@@ -82,6 +84,7 @@ func one(f *flag.FlagSet, args []string, what string) (string, error) {
 
 func bundleBuild(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	f := newFlags("build", stderr)
+	asJSON := jsonFlag(f)
 	out := f.String("o", "bundle.tar.gz", "where to write it")
 	revision := f.String("revision", "", "what to call it; else a digest of its files")
 	unchecked := f.Bool("unchecked", false, "pack it even if its rules need those of another bundle to compile")
@@ -152,7 +155,7 @@ func bundleBuild(ctx context.Context, args []string, stdout, stderr io.Writer) e
 	default:
 		checked += "; holds no entry point, so another bundle decides"
 	}
-	return tell(stdout, *out, b, "checked", checked, "signed", orNo(key.id, key.file))
+	return tell(stdout, *asJSON, *out, b, "checked", checked, "signed", orNo(key.id, key.file))
 }
 
 func signed(archive []byte, key keyFlags) ([]byte, error) {
@@ -165,6 +168,7 @@ func signed(archive []byte, key keyFlags) ([]byte, error) {
 
 func bundleSign(args []string, stdout, stderr io.Writer) error {
 	f := newFlags("sign", stderr)
+	asJSON := jsonFlag(f)
 	out := f.String("o", "", "where to write it; else in place")
 	var key keyFlags
 	key.register(f, "private")
@@ -189,12 +193,12 @@ func bundleSign(args []string, stdout, stderr io.Writer) error {
 	if err := replace(*out, archive); err != nil {
 		return err
 	}
-	return tell(stdout, *out, b, "signed", orNo(key.id, key.file))
+	return tell(stdout, *asJSON, *out, b, "signed", orNo(key.id, key.file))
 }
 
 func bundleVerify(args []string, stdout, stderr io.Writer) error {
 	f := newFlags("verify", stderr)
-	asJSON := f.Bool("json", false, "answer in JSON")
+	asJSON := jsonFlag(f)
 	unsigned := f.Bool("unsigned", false, "do without a signature")
 	var key keyFlags
 	key.register(f, "public")
@@ -220,12 +224,7 @@ func bundleVerify(args []string, stdout, stderr io.Writer) error {
 	if err != nil {
 		return fmt.Errorf("%s: refused: %w", name, err)
 	}
-	if *asJSON {
-		return json.NewEncoder(stdout).Encode(map[string]any{
-			"revision": b.Revision, "roots": b.Roots, "files": slices.Sorted(maps.Keys(b.Files)), "key_id": b.KeyID, "sha256": b.Digest,
-		})
-	}
-	return tell(stdout, name, b, "signed", orNo(b.KeyID, b.KeyID))
+	return tell(stdout, *asJSON, name, b, "signed", orNo(b.KeyID, b.KeyID))
 }
 
 func orNo(id, given string) string {
@@ -236,7 +235,16 @@ func orNo(id, given string) string {
 }
 
 // tell describes a bundle.
-func tell(w io.Writer, name string, b *bundle.Bundle, more ...string) error {
+func tell(w io.Writer, asJSON bool, name string, b *bundle.Bundle, more ...string) error {
+	if asJSON {
+		doc := map[string]any{
+			"bundle": name, "revision": b.Revision, "roots": b.Roots, "files": slices.Sorted(maps.Keys(b.Files)), "sha256": b.Digest,
+		}
+		for i := 0; i < len(more); i += 2 {
+			doc[more[i]] = more[i+1]
+		}
+		return json.NewEncoder(w).Encode(doc)
+	}
 	roots := strings.Join(b.Roots, ", ")
 	if roots == "" {
 		roots = "everything"

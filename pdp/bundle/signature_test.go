@@ -269,8 +269,11 @@ func TestBundlesThatAreNotSignedAsTheyMustBeAreRefused(t *testing.T) {
 	file := entry{name: "x.rego", body: rego}
 	sig := func(text string) entry { return entry{name: ".signatures.json", body: text} }
 
-	if _, err := bundle.Open(archive(t, file, sig(signatures(token))), bundle.Limits{}, verifier(t, "prod")); err != nil {
-		t.Fatalf("the one good bundle: %v", err)
+	// As opa sign makes them: with the key's id in the header, in the claims, or, where there is but one key, nowhere.
+	for name, token := range map[string]string{"header": token, "claims": jws(t, claims{"alg": "ES256"}, with(good, "keyid", "release")), "nowhere": jws(t, claims{"alg": "ES256", "kid": ""}, good)} {
+		if b, err := bundle.Open(archive(t, file, sig(signatures(token))), bundle.Limits{}, verifier(t, "prod")); err != nil || b.KeyID != "release" {
+			t.Fatalf("key id in %s: %v", name, err)
+		}
 	}
 	for name, c := range map[string]struct {
 		want    string
