@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/gatehouse-auth/gatehouse/pdp/bundle"
@@ -155,7 +156,7 @@ func bundleBuild(ctx context.Context, args []string, stdout, stderr io.Writer) e
 	default:
 		checked += "; holds no entry point, so another bundle decides"
 	}
-	return tell(stdout, *asJSON, *out, b, "checked", checked, "signed", orNo(key.id, key.file))
+	return tell(stdout, *asJSON, *out, b, [2]string{"checked", checked}, [2]string{"signed", orNo(key.id, key.file)})
 }
 
 func signed(archive []byte, key keyFlags) ([]byte, error) {
@@ -193,7 +194,7 @@ func bundleSign(args []string, stdout, stderr io.Writer) error {
 	if err := replace(*out, archive); err != nil {
 		return err
 	}
-	return tell(stdout, *asJSON, *out, b, "signed", orNo(key.id, key.file))
+	return tell(stdout, *asJSON, *out, b, [2]string{"signed", orNo(key.id, key.file)})
 }
 
 func bundleVerify(args []string, stdout, stderr io.Writer) error {
@@ -224,7 +225,7 @@ func bundleVerify(args []string, stdout, stderr io.Writer) error {
 	if err != nil {
 		return fmt.Errorf("%s: refused: %w", name, err)
 	}
-	return tell(stdout, *asJSON, name, b, "signed", orNo(b.KeyID, b.KeyID))
+	return tell(stdout, *asJSON, name, b, [2]string{"signed", orNo(b.KeyID, b.KeyID)})
 }
 
 func orNo(id, given string) string {
@@ -235,13 +236,13 @@ func orNo(id, given string) string {
 }
 
 // tell describes a bundle.
-func tell(w io.Writer, asJSON bool, name string, b *bundle.Bundle, more ...string) error {
+func tell(w io.Writer, asJSON bool, name string, b *bundle.Bundle, more ...[2]string) error {
 	if asJSON {
 		doc := map[string]any{
 			"bundle": name, "revision": b.Revision, "roots": b.Roots, "files": slices.Sorted(maps.Keys(b.Files)), "sha256": b.Digest,
 		}
-		for i := 0; i < len(more); i += 2 {
-			doc[more[i]] = more[i+1]
+		for _, m := range more {
+			doc[m[0]] = m[1]
 		}
 		return json.NewEncoder(w).Encode(doc)
 	}
@@ -249,10 +250,10 @@ func tell(w io.Writer, asJSON bool, name string, b *bundle.Bundle, more ...strin
 	if roots == "" {
 		roots = "everything"
 	}
-	lines := append([]string{"revision", b.Revision, "roots", roots, "files", fmt.Sprint(len(b.Files)), "sha256", b.Digest}, more...)
+	lines := [][2]string{{"revision", b.Revision}, {"roots", roots}, {"files", strconv.Itoa(len(b.Files))}, {"sha256", b.Digest}}
 	text := name + "\n"
-	for i := 0; i < len(lines); i += 2 {
-		text += fmt.Sprintf("  %-9s %s\n", lines[i], lines[i+1])
+	for _, l := range append(lines, more...) {
+		text += fmt.Sprintf("  %-9s %s\n", l[0], l[1])
 	}
 	_, err := io.WriteString(w, text)
 	return err
