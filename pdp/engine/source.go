@@ -25,7 +25,7 @@ func ReadSource(dir fs.FS) (Source, error) {
 	if err != nil {
 		return Source{}, err
 	}
-	src, err := parse(files)
+	src, err := parse(Part{Files: files})
 	return Source{Revision: src.revision, Files: files, Modules: src.modules, Tests: src.tests, Data: src.data}, err
 }
 
