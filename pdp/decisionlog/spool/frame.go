@@ -116,3 +116,17 @@ func check(b []byte) (end, damaged int) {
 	}
 	return len(b), damaged
 }
+
+// Count answers how many frames there are in what was not appended.
+func Count(frames []byte) int {
+	count := 0
+	for len(frames) > 0 {
+		_, n, err := first(frames)
+		if err != nil {
+			break
+		}
+		frames = frames[n:]
+		count++
+	}
+	return count
+}

@@ -1,0 +1,342 @@
+package decisionlog
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/gatehouse-auth/gatehouse/internal/fault"
+	"github.com/gatehouse-auth/gatehouse/pdp/decisionlog/spool"
+)
+
+// WhenFull is what happens to a decision that cannot be recorded, because the spool is full or the disk fails.
+type WhenFull string
+
+// The choices. With Block and Fail a decision is answered once its record is in the spool, with Drop at once.
+const (
+	Block WhenFull = "block" // it waits for room, as long as the enforcement point does
+	Fail  WhenFull = "fail"  // it is denied, with ErrUnrecorded
+	Drop  WhenFull = "drop"  // it is answered, and the loss counted and told
+)
+
+// ErrUnrecorded is why a decision is denied that could not be recorded.
+var ErrUnrecorded = fault.New(fault.Unavailable, "The decision could not be recorded.").Named("decision_log_unavailable")
+
+// Options is what a Journal is made of.
+type Options struct {
+	Dir      string // of the spool
+	MaxBytes int64  // of the spool; see package spool
+	WhenFull WhenFull
+	// Sync says when records are flushed to the disk, so that they survive the end of the machine and not only that of the
+	// process: 0 before each is acknowledged, more than 0 at least so often, less than 0 when the system likes.
+	Sync   time.Duration
+	Masks  *Masks
+	Rates  Rates
+	Labels map[string]string
+	Sinks  map[string]Sink // by name; the journal closes them
+	Log    *slog.Logger
+	Now    func() time.Time // default time.Now
+
+	Linger time.Duration // how long a shipper waits for more records behind the first; default 250 ms
+	Grace  time.Duration // for shipping, once Run is to end; default 2 s
+	Buffer int           // bytes that wait to be spooled; default 4 MiB
+}
+
+// Journal records decisions: it encodes them where they are made, writes them in batches to a spool, and ships them from there to
+// its sinks. It is safe for concurrent use.
+type Journal struct {
+	opts     Options
+	labels   []byte
+	spool    *spool.Spool
+	shippers []*shipper
+	scratch  sync.Pool // of *encoder
+	counts   counts
+
+	mu    sync.Mutex
+	batch *batch
+	ended bool
+	room  chan struct{} // closed when the batch has been taken over by the writer
+	wake  chan struct{}
+}
+
+// batch is frames that are written together. Whoever waits for one of them waits for done.
+type batch struct {
+	frames []byte
+	count  int
+	done   chan struct{}
+	err    error // set before done is closed
+}
+
+func newBatch(frames []byte) *batch { return &batch{frames: frames[:0], done: make(chan struct{})} }
+
+// counts are what metrics tell.
+type counts struct {
+	permit, deny, notApplicable, indeterminate atomic.Uint64 // records that were made, by outcome
+	dropped, refused                           atomic.Uint64 // of these: not spooled, and the decision answered or denied
+}
+
+func (c *counts) of(outcome string) *atomic.Uint64 {
+	switch outcome {
+	case Permit:
+		return &c.permit
+	case NotApplicable:
+		return &c.notApplicable
+	case Indeterminate:
+		return &c.indeterminate
+	}
+	return &c.deny
+}
+
+// Open opens the spool. Nothing is written before Run.
+func Open(opts Options) (*Journal, error) {
+	if opts.Now == nil {
+		opts.Now = time.Now
+	}
+	if opts.Log == nil {
+		opts.Log = slog.New(slog.DiscardHandler)
+	}
+	if opts.Masks == nil {
+		opts.Masks = &Masks{root: &maskNode{}}
+	}
+	opts.Linger = orDefault(opts.Linger, 250*time.Millisecond)
+	opts.Grace = orDefault(opts.Grace, 2*time.Second)
+	opts.Buffer = orDefault(opts.Buffer, 4<<20)
+	switch opts.WhenFull {
+	case Block, Fail, Drop:
+	default:
+		return nil, errors.New("decision log: when full: block, drop or fail")
+	}
+	labels, err := json.Marshal(opts.Labels)
+	if err != nil {
+		return nil, fmt.Errorf("decision log: labels: %w", err)
+	}
+	if opts.Labels == nil {
+		labels = []byte("{}")
+	}
+	j := &Journal{opts: opts, labels: labels, batch: newBatch(nil), room: make(chan struct{}), wake: make(chan struct{}, 1)}
+	j.scratch.New = func() any { return &encoder{} }
+	if err := opts.Rates.Validate(); err != nil {
+		return nil, fmt.Errorf("decision log: sample: %w", err)
+	}
+	var names []string
+	for name := range opts.Sinks {
+		names = append(names, name)
+	}
+	if j.spool, err = spool.Open(spool.Options{Dir: opts.Dir, MaxBytes: opts.MaxBytes, Readers: names, Log: opts.Log}); err != nil {
+		return nil, fmt.Errorf("decision log: %w", err)
+	}
+	for name, sink := range opts.Sinks {
+		j.shippers = append(j.shippers, newShipper(j, name, sink))
+	}
+	return j, nil
+}
+
+func orDefault[T int | time.Duration](v, absent T) T {
+	if v == 0 {
+		return absent
+	}
+	return v
+}
+
+// Record records a denial, and an allowance if it is sampled. With Block and Fail it returns once the record is in the spool; an
+// error is in the chain of ErrUnrecorded and means that the decision must not be answered. With Drop it never waits and never
+// fails.
+func (j *Journal) Record(ctx context.Context, e *Event) error {
+	rate := 1.0
+	if e.Outcome == Permit {
+		var sampled bool
+		if rate, sampled = j.opts.Rates.sampled(e.Route, e.DecisionID); !sampled {
+			return nil
+		}
+	}
+	enc, _ := j.scratch.Get().(*encoder)
+	enc.reset(spool.AppendFrame(enc.dst[:0]), j.opts.Masks)
+	enc.appendRecord(e, j.labels, rate)
+	err := spool.Seal(enc.dst, 0, j.opts.Now())
+	var mine *batch
+	if err == nil {
+		mine, err = j.enqueue(ctx, enc.dst)
+	}
+	if cap(enc.dst) > 2*maxRecord {
+		enc.dst = nil // one large record should not be kept for ever
+	}
+	j.scratch.Put(enc)
+	if err == nil && mine != nil {
+		select {
+		case <-mine.done:
+			err = mine.err
+		case <-ctx.Done():
+			err = ctx.Err()
+		}
+	}
+	j.counts.of(e.Outcome).Add(1)
+	switch {
+	case err == nil:
+		return nil
+	case j.opts.WhenFull == Drop:
+		j.counts.dropped.Add(1)
+		return nil
+	}
+	j.counts.refused.Add(1)
+	return ErrUnrecorded.Because(err)
+}
+
+var (
+	errBufferFull = errors.New("too many records wait")
+	errEnded      = errors.New("the decision log has ended")
+)
+
+// enqueue puts a frame into the batch that is written next, and answers that batch if there is something to wait for.
+func (j *Journal) enqueue(ctx context.Context, frame []byte) (*batch, error) {
+	for {
+		j.mu.Lock()
+		b, room := j.batch, j.room
+		switch {
+		case j.ended:
+			j.mu.Unlock()
+			return nil, errEnded
+		case len(b.frames) == 0 || len(b.frames)+len(frame) <= j.opts.Buffer:
+			b.frames = append(b.frames, frame...)
+			b.count++
+			j.mu.Unlock()
+			select {
+			case j.wake <- struct{}{}:
+			default:
+			}
+			if j.opts.WhenFull == Drop {
+				return nil, nil
+			}
+			return b, nil
+		}
+		j.mu.Unlock()
+		if j.opts.WhenFull != Block {
+			return nil, errBufferFull
+		}
+		select {
+		case <-room:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+}
+
+// Run writes and ships until ctx ends, then writes what waits, ships as much as the grace allows, and closes everything. What is
+// not shipped by then is shipped after the next start.
+func (j *Journal) Run(ctx context.Context) error {
+	shipping, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
+	var all sync.WaitGroup
+	for _, s := range j.shippers {
+		all.Go(func() { s.run(shipping) })
+	}
+	j.write(ctx)
+	j.mu.Lock()
+	j.ended = true
+	j.mu.Unlock()
+	j.flush(ctx, j.swap(nil)) // what came in between
+	last := time.AfterFunc(j.opts.Grace, stop)
+	defer last.Stop()
+	for _, s := range j.shippers {
+		s.finish()
+	}
+	all.Wait()
+	errs := []error{j.spool.Close()}
+	for _, s := range j.shippers {
+		errs = append(errs, s.sink.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// write is the one goroutine that writes to the spool.
+func (j *Journal) write(ctx context.Context) {
+	var tick <-chan time.Time
+	if j.opts.Sync > 0 {
+		t := time.NewTicker(j.opts.Sync)
+		defer t.Stop()
+		tick = t.C
+	}
+	var spare []byte
+	for {
+		select {
+		case <-j.wake:
+			b := j.swap(spare)
+			spare = b.frames
+			j.flush(ctx, b)
+		case <-tick:
+			j.sync()
+		case <-ctx.Done():
+			j.flush(ctx, j.swap(spare))
+			return
+		}
+	}
+}
+
+// swap takes the batch over and begins another in the memory of frames.
+func (j *Journal) swap(frames []byte) *batch {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	b := j.batch
+	j.batch = newBatch(frames)
+	close(j.room)
+	j.room = make(chan struct{})
+	return b
+}
+
+// flush writes a batch and lets go whoever waits for it.
+func (j *Journal) flush(ctx context.Context, b *batch) {
+	defer close(b.done)
+	if b.count == 0 {
+		return
+	}
+	frames := b.frames
+	for told := false; ; {
+		room := j.spool.Room()
+		n, err := j.spool.Append(frames)
+		frames = frames[n:]
+		if err == nil {
+			break
+		}
+		if !told {
+			j.opts.Log.ErrorContext(ctx, "decision log: records cannot be spooled", "when_full", string(j.opts.WhenFull), "error", err)
+			told = true
+		}
+		if j.opts.WhenFull != Block || ctx.Err() != nil {
+			j.giveUp(ctx, b, frames, err)
+			break
+		}
+		again := time.NewTimer(100 * time.Millisecond) // a disk may recover by itself
+		select {
+		case <-room:
+		case <-again.C:
+		case <-ctx.Done():
+		}
+		again.Stop()
+	}
+	if j.opts.Sync == 0 {
+		if err := j.spool.Sync(); err != nil && b.err == nil {
+			b.err = err
+		}
+	}
+}
+
+// giveUp leaves the rest of a batch. Nobody waits for it where records may be dropped.
+func (j *Journal) giveUp(ctx context.Context, b *batch, rest []byte, err error) {
+	if j.opts.WhenFull != Drop {
+		b.err = err
+		return
+	}
+	lost := uint64(spool.Count(rest))
+	j.counts.dropped.Add(lost)
+	j.opts.Log.ErrorContext(ctx, "decision log: records dropped", "count", lost)
+}
+
+func (j *Journal) sync() {
+	if err := j.spool.Sync(); err != nil {
+		j.opts.Log.ErrorContext(context.Background(), "decision log: the spool could not be flushed", "error", err)
+	}
+}
