@@ -26,6 +26,8 @@ type config struct {
 	services   map[string][]string
 	level      slog.Level
 
+	decisionLog string
+
 	tokens       string
 	tls          caller.Files
 	anyoneMayAsk bool
@@ -51,6 +53,7 @@ func readConfig(args []string, getenv func(string) string, stderr io.Writer) (co
 	policies := text("policies", "PDP_POLICIES", "", "folder of policies; without one, those built in")
 	bundles := text("bundles", "PDP_BUNDLES", "", "file that says where policy bundles come from")
 	services := text("services", "PDP_SERVICES", "", "where look-ups go: name=url|url,name=url")
+	decisionLog := text("decision-log", "PDP_DECISION_LOG", "", "file that says how decisions are recorded; without one, denials are lines of the log")
 	tokens := text("tokens-file", "PDP_TOKENS_FILE", "", "file of callers that may ask, a name and a token per line")
 	cert := text("tls-cert-file", "PDP_TLS_CERT_FILE", "", "PEM file of the server's certificate")
 	key := text("tls-key-file", "PDP_TLS_KEY_FILE", "", "PEM file of its key")
@@ -70,6 +73,7 @@ func readConfig(args []string, getenv func(string) string, stderr io.Writer) (co
 	c.listen, c.status, c.baseURL, c.tokens = *listen, *status, *baseURL, *tokens
 	c.policies, c.bundles = *policies, *bundles
 	c.tls = caller.Files{Cert: *cert, Key: *key, ClientCA: *clientCA}
+	c.decisionLog = *decisionLog
 	var errs []error
 	fail := func(name string, err error) {
 		if err != nil {

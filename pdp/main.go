@@ -17,7 +17,6 @@ import (
 	"github.com/gatehouse-auth/gatehouse/internal/lifecycle"
 	"github.com/gatehouse-auth/gatehouse/internal/telemetry"
 	"github.com/gatehouse-auth/gatehouse/internal/web"
-	"github.com/gatehouse-auth/gatehouse/pdp/decisionlog"
 	"github.com/gatehouse-auth/gatehouse/pdp/engine"
 	"github.com/gatehouse-auth/gatehouse/pdp/metrics"
 	"github.com/gatehouse-auth/gatehouse/pdp/server"
@@ -68,22 +67,27 @@ func run(ctx context.Context, args []string, getenv func(string) string, stderr 
 	if err != nil {
 		return err
 	}
+	decisions, err := openDecisionLog(c.decisionLog, log)
+	if err != nil {
+		return err
+	}
 	in, err := open(ctx, c, log)
 	if err != nil {
 		return err
 	}
-	decisions, meter := decisionlog.New(log), metrics.New(e.Stats, time.Now)
+	meter := metrics.New(e.Stats, time.Now)
 	handler := server.New(server.Options{
-		Engine: e, DecisionLog: decisions, Log: log, Meter: meter, Callers: in.callers, BaseURL: c.baseURL, DataPaths: c.dataPaths,
+		Engine: decisions.engine(e), DecisionLog: decisions.lines, Log: log, Meter: meter, Callers: in.callers, BaseURL: c.baseURL, DataPaths: c.dataPaths,
 		OPAVersion: engine.OPAVersion(), MaxBody: c.maxBody, MaxBatch: c.maxBatch, MaxConcurrent: c.maxConcurrent,
 	})
+	handler = decisions.handler(handler)
 	services := in.parts
 	services = append(services, fetching...)
 	services = append(services, e, lifecycle.Func(func(ctx context.Context) error {
 		// The decision log outlives the last request, so that no denial made while draining is lost.
 		writing, stop := context.WithCancel(context.WithoutCancel(ctx))
 		written := make(chan error, 1)
-		go func() { written <- decisions.Run(writing) }()
+		go func() { written <- decisions.run(writing) }()
 		err := web.Serve(ctx, in, handler, log)
 		stop()
 		return errors.Join(err, <-written)

@@ -116,6 +116,10 @@ type ResponseContext struct {
 
 	DirectoryRevision string `json:"directory_revision,omitempty"` // of what is known of subjects; opaque
 	Cache             *Cache `json:"cache,omitempty"`              // nil: the answer is for this request alone
+
+	// How the decision came about, for the decision point's log alone.
+	EvaluatedBy string         `json:"-"` // such as topdown
+	LookedUp    map[string]any `json:"-"` // what the policy was told of the resource by a look-up; not to be changed
 }
 
 // Cache says for which other requests, and for how long, an answer holds; see the package's documentation.

@@ -31,16 +31,16 @@ type step struct {
 // maxDepth bounds how deep values may nest; the server takes less.
 const maxDepth = 64
 
-func (e *encoder) reset(dst []byte, masks *Masks) {
-	clear(e.names)
-	clear(e.path)
-	e.dst, e.masks, e.path, e.names, e.erased, e.masked = dst, masks, e.path[:0], e.names[:0], e.erased[:0], e.masked[:0]
+func (enc *encoder) reset(dst []byte, masks *Masks) {
+	clear(enc.names)
+	clear(enc.path)
+	enc.dst, enc.masks, enc.path, enc.names, enc.erased, enc.masked = dst, masks, enc.path[:0], enc.names[:0], enc.erased[:0], enc.masked[:0]
 }
 
 // pointer is the JSON Pointer of the value that is being written.
-func (e *encoder) pointer() string {
+func (enc *encoder) pointer() string {
 	var b strings.Builder
-	for _, s := range e.path {
+	for _, s := range enc.path {
 		b.WriteByte('/')
 		if s.name == "" && s.index >= 0 {
 			b.WriteString(strconv.Itoa(s.index))
@@ -52,120 +52,120 @@ func (e *encoder) pointer() string {
 }
 
 // key begins a member that no mask can hide.
-func (e *encoder) key(name string) {
-	if last := e.dst[len(e.dst)-1]; last != '{' {
-		e.dst = append(e.dst, ',')
+func (enc *encoder) key(name string) {
+	if last := enc.dst[len(enc.dst)-1]; last != '{' {
+		enc.dst = append(enc.dst, ',')
 	}
-	e.dst = append(appendString(e.dst, name), ':')
+	enc.dst = append(appendString(enc.dst, name), ':')
 }
 
 // text writes a member that no mask can hide; none at all where it is empty.
-func (e *encoder) text(name, value string) {
+func (enc *encoder) text(name, value string) {
 	if value != "" {
-		e.key(name)
-		e.dst = appendString(e.dst, value)
+		enc.key(name)
+		enc.dst = appendString(enc.dst, value)
 	}
 }
 
-func (e *encoder) count(name string, n int64) {
-	e.key(name)
-	e.dst = strconv.AppendInt(e.dst, n, 10)
+func (enc *encoder) count(name string, n int64) {
+	enc.key(name)
+	enc.dst = strconv.AppendInt(enc.dst, n, 10)
 }
 
-func (e *encoder) begin(name string) {
-	e.key(name)
-	e.dst = append(e.dst, '{')
+func (enc *encoder) begin(name string) {
+	enc.key(name)
+	enc.dst = append(enc.dst, '{')
 }
 
-func (e *encoder) end() { e.dst = append(e.dst, '}') }
+func (enc *encoder) end() { enc.dst = append(enc.dst, '}') }
 
 // member writes a member of an object unless a mask hides it; at is the object's place among the masks.
-func (e *encoder) member(name string, v any, at *maskNode) {
+func (enc *encoder) member(name string, v any, at *maskNode) {
 	at = at.child(name)
-	e.path = append(e.path, step{name, -1})
+	enc.path = append(enc.path, step{name, -1})
 	switch {
 	case at != nil && at.hides && at.with == nil:
-		e.erased = append(e.erased, e.pointer())
+		enc.erased = append(enc.erased, enc.pointer())
 	case at != nil && at.hides:
-		e.masked = append(e.masked, e.pointer())
-		e.key(name)
-		e.dst = append(e.dst, at.with...)
+		enc.masked = append(enc.masked, enc.pointer())
+		enc.key(name)
+		enc.dst = append(enc.dst, at.with...)
 	case v != nil && secretName(name):
-		e.hide(name)
+		enc.hide(name)
 	default:
-		e.key(name)
-		e.value(v, at)
+		enc.key(name)
+		enc.value(v, at)
 	}
-	e.path = e.path[:len(e.path)-1]
+	enc.path = enc.path[:len(enc.path)-1]
 }
 
-func (e *encoder) hide(name string) {
-	e.masked = append(e.masked, e.pointer())
-	e.key(name)
-	e.dst = append(e.dst, secret...)
+func (enc *encoder) hide(name string) {
+	enc.masked = append(enc.masked, enc.pointer())
+	enc.key(name)
+	enc.dst = append(enc.dst, secret...)
 }
 
 // value writes any value that JSON has.
-func (e *encoder) value(v any, at *maskNode) {
-	if len(e.path) > maxDepth {
-		e.erased = append(e.erased, e.pointer())
-		e.dst = append(e.dst, "null"...)
+func (enc *encoder) value(v any, at *maskNode) {
+	if len(enc.path) > maxDepth {
+		enc.erased = append(enc.erased, enc.pointer())
+		enc.dst = append(enc.dst, "null"...)
 		return
 	}
 	switch v := v.(type) {
 	case nil:
-		e.dst = append(e.dst, "null"...)
+		enc.dst = append(enc.dst, "null"...)
 	case bool:
-		e.dst = strconv.AppendBool(e.dst, v)
+		enc.dst = strconv.AppendBool(enc.dst, v)
 	case string:
-		e.string(v)
+		enc.string(v)
 	case json.Number:
-		e.number(v)
+		enc.number(v)
 	case int:
-		e.dst = strconv.AppendInt(e.dst, int64(v), 10)
+		enc.dst = strconv.AppendInt(enc.dst, int64(v), 10)
 	case float64:
 		if math.IsNaN(v) || math.IsInf(v, 0) {
-			e.dst = append(e.dst, "null"...)
+			enc.dst = append(enc.dst, "null"...)
 			return
 		}
-		e.dst = strconv.AppendFloat(e.dst, v, 'g', -1, 64)
+		enc.dst = strconv.AppendFloat(enc.dst, v, 'g', -1, 64)
 	case map[string]any:
-		e.object(v, at)
+		enc.object(v, at)
 	case []any:
-		e.array(len(v), func(i int) any { return v[i] }, at)
+		enc.array(len(v), func(i int) any { return v[i] }, at)
 	case []string:
-		e.array(len(v), func(i int) any { return v[i] }, at)
+		enc.array(len(v), func(i int) any { return v[i] }, at)
 	case entity:
-		e.entity(v, at)
+		enc.entity(v, at)
 	case authzen.Request:
-		e.request(v, at)
+		enc.request(v, at)
 	case authzen.Response:
-		e.response(v, at)
+		enc.response(v, at)
 	default:
-		e.other(v, at)
+		enc.other(v, at)
 	}
 }
 
-func (e *encoder) string(s string) {
+func (enc *encoder) string(s string) {
 	if looksSecret(s) {
-		e.masked = append(e.masked, e.pointer())
-		e.dst = append(e.dst, secret...)
+		enc.masked = append(enc.masked, enc.pointer())
+		enc.dst = append(enc.dst, secret...)
 		return
 	}
-	e.dst = appendString(e.dst, s)
+	enc.dst = appendString(enc.dst, s)
 }
 
 // number writes a number, or a text where it is none.
-func (e *encoder) number(n json.Number) {
+func (enc *encoder) number(n json.Number) {
 	if isNumber(string(n)) {
-		e.dst = append(e.dst, n...)
+		enc.dst = append(enc.dst, n...)
 		return
 	}
-	e.string(string(n))
+	enc.string(string(n))
 }
 
 // other takes the way through encoding/json, which no value that came by HTTP needs.
-func (e *encoder) other(v any, at *maskNode) {
+func (enc *encoder) other(v any, at *maskNode) {
 	b, err := json.Marshal(v)
 	var plain any
 	if err == nil {
@@ -174,62 +174,62 @@ func (e *encoder) other(v any, at *maskNode) {
 		err = d.Decode(&plain)
 	}
 	if err != nil {
-		e.erased = append(e.erased, e.pointer())
+		enc.erased = append(enc.erased, enc.pointer())
 	}
-	e.value(plain, at)
+	enc.value(plain, at)
 }
 
-func (e *encoder) object(m map[string]any, at *maskNode) {
-	from := len(e.names)
+func (enc *encoder) object(m map[string]any, at *maskNode) {
+	from := len(enc.names)
 	for name := range m {
-		e.names = append(e.names, name)
+		enc.names = append(enc.names, name)
 	}
-	to := len(e.names)
-	slices.Sort(e.names[from:])
-	e.dst = append(e.dst, '{')
+	to := len(enc.names)
+	slices.Sort(enc.names[from:])
+	enc.dst = append(enc.dst, '{')
 	for i := from; i < to; i++ {
-		e.member(e.names[i], m[e.names[i]], at)
+		enc.member(enc.names[i], m[enc.names[i]], at)
 	}
-	e.dst = append(e.dst, '}')
-	e.names = e.names[:from]
+	enc.dst = append(enc.dst, '}')
+	enc.names = enc.names[:from]
 }
 
-func (e *encoder) array(n int, item func(int) any, at *maskNode) {
-	e.dst = append(e.dst, '[')
+func (enc *encoder) array(n int, item func(int) any, at *maskNode) {
+	enc.dst = append(enc.dst, '[')
 	for i := range n {
 		if i > 0 {
-			e.dst = append(e.dst, ',')
+			enc.dst = append(enc.dst, ',')
 		}
 		var below *maskNode
 		if at != nil && len(at.children) > 0 {
 			below = at.child(strconv.Itoa(i))
 		}
-		e.path = append(e.path, step{"", i})
+		enc.path = append(enc.path, step{"", i})
 		switch {
 		case below != nil && below.hides && below.with == nil:
-			e.erased = append(e.erased, e.pointer())
-			e.dst = append(e.dst, "null"...)
+			enc.erased = append(enc.erased, enc.pointer())
+			enc.dst = append(enc.dst, "null"...)
 		case below != nil && below.hides:
-			e.masked = append(e.masked, e.pointer())
-			e.dst = append(e.dst, below.with...)
+			enc.masked = append(enc.masked, enc.pointer())
+			enc.dst = append(enc.dst, below.with...)
 		default:
-			e.value(item(i), below)
+			enc.value(item(i), below)
 		}
-		e.path = e.path[:len(e.path)-1]
+		enc.path = enc.path[:len(enc.path)-1]
 	}
-	e.dst = append(e.dst, ']')
+	enc.dst = append(enc.dst, ']')
 }
 
 // request writes an evaluation request as AuthZEN has it.
-func (e *encoder) request(r authzen.Request, at *maskNode) {
-	e.dst = append(e.dst, '{')
-	e.member("subject", entity{"type", r.Subject.Type, r.Subject.ID, r.Subject.Properties}, at)
-	e.member("action", entity{"name", r.Action.Name, "", r.Action.Properties}, at)
-	e.member("resource", entity{"type", r.Resource.Type, r.Resource.ID, r.Resource.Properties}, at)
+func (enc *encoder) request(r authzen.Request, at *maskNode) {
+	enc.dst = append(enc.dst, '{')
+	enc.member("subject", entity{"type", r.Subject.Type, r.Subject.ID, r.Subject.Properties}, at)
+	enc.member("action", entity{"name", r.Action.Name, "", r.Action.Properties}, at)
+	enc.member("resource", entity{"type", r.Resource.Type, r.Resource.ID, r.Resource.Properties}, at)
 	if len(r.Context) > 0 {
-		e.member("context", r.Context, at)
+		enc.member("context", r.Context, at)
 	}
-	e.dst = append(e.dst, '}')
+	enc.dst = append(enc.dst, '}')
 }
 
 // entity is a subject, an action or a resource.
@@ -239,25 +239,25 @@ type entity struct {
 	properties   map[string]any
 }
 
-func (e *encoder) entity(v entity, at *maskNode) {
-	e.dst = append(e.dst, '{')
-	e.member(v.first, v.value, at)
+func (enc *encoder) entity(v entity, at *maskNode) {
+	enc.dst = append(enc.dst, '{')
+	enc.member(v.first, v.value, at)
 	if v.id != "" {
-		e.member("id", v.id, at)
+		enc.member("id", v.id, at)
 	}
 	if len(v.properties) > 0 {
-		e.member("properties", v.properties, at)
+		enc.member("properties", v.properties, at)
 	}
-	e.dst = append(e.dst, '}')
+	enc.dst = append(enc.dst, '}')
 }
 
 // response writes a decision as the policy has it.
-func (e *encoder) response(r authzen.Response, at *maskNode) {
-	e.dst = append(e.dst, '{')
-	e.member("allow", r.Decision, at)
+func (enc *encoder) response(r authzen.Response, at *maskNode) {
+	enc.dst = append(enc.dst, '{')
+	enc.member("allow", r.Decision, at)
 	if c := r.Context; c != nil {
 		if len(c.Reasons) > 0 {
-			e.member("reasons", c.Reasons, at)
+			enc.member("reasons", c.Reasons, at)
 		}
 		if c.Need != nil {
 			need := map[string]any{}
@@ -267,13 +267,13 @@ func (e *encoder) response(r authzen.Response, at *maskNode) {
 			if c.Need.MaxAge > 0 {
 				need["max_age"] = c.Need.MaxAge
 			}
-			e.member("need", need, at)
+			enc.member("need", need, at)
 		}
 		if len(c.Obligations) > 0 {
-			e.member("obligations", c.Obligations, at)
+			enc.member("obligations", c.Obligations, at)
 		}
 	}
-	e.dst = append(e.dst, '}')
+	enc.dst = append(enc.dst, '}')
 }
 
 // isNumber reports whether s is a number by JSON's grammar (RFC 8259 section 6).

@@ -246,6 +246,9 @@ func (e *Engine) Evaluate(ctx context.Context, r authzen.Request) (res authzen.R
 		about.Outcome, about.Reasons = authzen.Indeterminate, []string{"lookup_failed"}
 		return authzen.Response{Context: about}, nil
 	}
+	if snap.looksUp(r.Resource) {
+		about.LookedUp = properties
+	}
 	clock := clockOf(now)
 	buf, _ := e.keys.Get().(*[]byte)
 	if buf == nil {
@@ -262,6 +265,7 @@ func (e *Engine) Evaluate(ctx context.Context, r authzen.Request) (res authzen.R
 			about.Reasons, about.Need, about.Obligations = a.about.Reasons, a.about.Need, a.about.Obligations
 			about.Outcome = outcomeOf(a.allow, about.Reasons)
 			about.Cache = snap.cacheable(r.Resource, now)
+			about.EvaluatedBy = "remembered"
 			return authzen.Response{Decision: a.allow, Context: about}, nil
 		}
 	}
@@ -274,6 +278,7 @@ func (e *Engine) Evaluate(ctx context.Context, r authzen.Request) (res authzen.R
 	}
 	about.Outcome = outcomeOf(allow, about.Reasons)
 	about.Cache = snap.cacheable(r.Resource, now)
+	about.EvaluatedBy = "topdown"
 	return authzen.Response{Decision: allow, Context: about}, nil
 }
 

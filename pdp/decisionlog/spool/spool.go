@@ -225,8 +225,8 @@ func (s *Spool) fit(frames []byte) (int, error) {
 	}
 	n := size
 	for n < len(frames) {
-		_, size, err := first(frames[n:])
-		if err != nil || int64(n+size) > min(left, room) {
+		_, size, _ := first(frames[n:])
+		if size == 0 || int64(n+size) > min(left, room) {
 			break
 		}
 		n += size

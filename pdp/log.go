@@ -1,0 +1,162 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"os"
+	"os/signal"
+	"runtime/debug"
+	"slices"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/gatehouse-auth/gatehouse/internal/web"
+	"github.com/gatehouse-auth/gatehouse/pdp/authzen"
+	"github.com/gatehouse-auth/gatehouse/pdp/decisionlog"
+	"github.com/gatehouse-auth/gatehouse/pdp/decisionlog/sink"
+	"github.com/gatehouse-auth/gatehouse/pdp/server"
+)
+
+// decisionLog is where decisions are recorded: in a journal if there is a file that says how, else as lines of the program's own
+// log, and denials alone.
+type decisionLog struct {
+	lines   *decisionlog.Log
+	journal *decisionlog.Journal // nil without a file
+	files   []*sink.File
+}
+
+// openDecisionLog reads the file, if there is one. With a journal the program's log has failures to decide only.
+func openDecisionLog(path string, log *slog.Logger) (*decisionLog, error) {
+	if path == "" {
+		return &decisionLog{lines: decisionlog.New(log)}, nil
+	}
+	opts, err := readLogConfig(path)
+	if err != nil {
+		return nil, fmt.Errorf("decision log: %w", err)
+	}
+	opts.Log = log
+	opts.Labels = withLabels(opts.Labels)
+	d := &decisionLog{lines: decisionlog.New(slog.New(warnings{log.Handler()}))}
+	for _, s := range opts.Sinks {
+		if f, ok := s.(*sink.File); ok {
+			d.files = append(d.files, f)
+		}
+	}
+	if d.journal, err = decisionlog.Open(opts); err != nil {
+		for _, s := range opts.Sinks {
+			err = errors.Join(err, s.Close())
+		}
+		return nil, err
+	}
+	return d, nil
+}
+
+// withLabels adds those that OPA has as well.
+func withLabels(labels map[string]string) map[string]string {
+	all := map[string]string{"app": "gatehouse-pdp", "id": uuid.NewString()}
+	if info, ok := debug.ReadBuildInfo(); ok {
+		all["version"] = info.Main.Version
+	}
+	for k, v := range labels {
+		all[k] = v
+	}
+	return all
+}
+
+// warnings leaves out what is less than a warning.
+type warnings struct{ slog.Handler }
+
+func (w warnings) Enabled(ctx context.Context, level slog.Level) bool {
+	return level >= slog.LevelWarn && w.Handler.Enabled(ctx, level)
+}
+
+// run writes until ctx ends, and then what is left. SIGHUP makes it open its files anew.
+func (d *decisionLog) run(ctx context.Context) error {
+	if d.journal == nil {
+		return d.lines.Run(ctx)
+	}
+	hangup := make(chan os.Signal, 1)
+	signal.Notify(hangup, syscall.SIGHUP)
+	defer signal.Stop(hangup)
+	var all sync.WaitGroup
+	defer all.Wait()
+	all.Go(func() {
+		for {
+			select {
+			case <-hangup:
+				for _, f := range d.files {
+					f.Reopen()
+				}
+			case <-ctx.Done():
+				return
+			}
+		}
+	})
+	failed := make(chan error, 1)
+	all.Go(func() { failed <- d.journal.Run(ctx) })
+	return errors.Join(d.lines.Run(ctx), <-failed)
+}
+
+// engine records what e decides.
+func (d *decisionLog) engine(e server.Engine) server.Engine {
+	if d.journal == nil {
+		return e
+	}
+	return &recorded{e, d.journal, time.Now}
+}
+
+// handler tells the journal who asks.
+func (d *decisionLog) handler(next http.Handler) http.Handler {
+	if d.journal == nil {
+		return next
+	}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		next.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), addressKey{}, r.RemoteAddr)))
+	})
+}
+
+type addressKey struct{}
+
+// recorded is an engine whose decisions are answered once they are recorded.
+type recorded struct {
+	server.Engine
+	journal *decisionlog.Journal
+	now     func() time.Time
+}
+
+// Evaluate implements server.Engine. A decision that cannot be recorded is none.
+func (r *recorded) Evaluate(ctx context.Context, req authzen.Request) (authzen.Response, error) {
+	start := r.now()
+	res, err := r.Engine.Evaluate(ctx, req)
+	e := decisionlog.Event{
+		Time: start, Duration: r.now().Sub(start), TraceID: web.TraceID(ctx), Outcome: outcomeOf(res, err), Input: req, Result: res, Err: err,
+	}
+	e.RequestedBy, _ = ctx.Value(addressKey{}).(string)
+	e.Route, _ = req.Resource.Properties["route"].(string)
+	if c := res.Context; c != nil {
+		e.DecisionID, e.Revision, e.Directory = c.DecisionID, c.Revision, c.DirectoryRevision
+		e.EvaluatedBy, e.LookedUp = c.EvaluatedBy, c.LookedUp
+	}
+	if lost := r.journal.Record(ctx, &e); lost != nil {
+		return authzen.Response{Context: &authzen.ResponseContext{DecisionID: e.DecisionID, Revision: e.Revision}}, lost
+	}
+	return res, err
+}
+
+func outcomeOf(res authzen.Response, err error) string {
+	switch {
+	case err != nil:
+		return decisionlog.Indeterminate
+	case res.Decision:
+		return decisionlog.Permit
+	case res.Context != nil && slices.Contains(res.Context.Reasons, "lookup_failed"):
+		return decisionlog.Indeterminate
+	}
+	return decisionlog.Deny
+}

@@ -1,0 +1,271 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/gatehouse-auth/gatehouse/pdp/authzen"
+	"github.com/gatehouse-auth/gatehouse/pdp/decisionlog"
+	"github.com/gatehouse-auth/gatehouse/pdp/server"
+)
+
+// logFile writes a configuration of the decision log in which $DIR is a folder of the test's own.
+func logFile(t *testing.T, text string) (path, dir string) {
+	t.Helper()
+	dir = t.TempDir()
+	path = filepath.Join(dir, "log.yaml")
+	if err := os.WriteFile(path, []byte(strings.ReplaceAll(text, "$DIR", dir)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path, dir
+}
+
+// recordsIn reads a file of records.
+func recordsIn(t *testing.T, path string) (all []map[string]any) {
+	t.Helper()
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(text)) {
+		var m map[string]any
+		if err := json.Unmarshal([]byte(line), &m); err != nil {
+			t.Fatalf("%q: %v", line, err)
+		}
+		all = append(all, m)
+	}
+	return all
+}
+
+// at finds a value within a record.
+func at(t *testing.T, v any, path ...string) any {
+	t.Helper()
+	for _, name := range path {
+		m, ok := v.(map[string]any)
+		if !ok {
+			return nil
+		}
+		v = m[name]
+	}
+	return v
+}
+
+const canary = "canary-value"
+
+// S67: what is asked of the program is in the file that its configuration names, by masks and rates, when it has ended.
+func TestDecisionsAreRecordedAsConfigured(t *testing.T) {
+	t.Parallel()
+	api := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, `{"owner":"bob","note":"`+canary+`"}`) }))
+	t.Cleanup(api.Close)
+	policies, _ := folder(t, rules("invoice")+"\ndecision := {\"allow\": true} if input.resource.properties.owner == input.subject.id\n")
+	lookups := "lookups:\n  order:\n    url: http://orders/{id}\n    properties: {owner: /owner, note: /note}\n    ttl: 1s\n    deadline: 2s\n"
+	if err := os.WriteFile(filepath.Join(policies, "gatehouse", "lookups.yaml"), []byte(lookups), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	file, dir := logFile(t, `
+spool: {dir: $DIR/spool, size: 16MiB, when_full: block, sync: always}
+labels: {region: eu}
+sample: {default: 0, routes: {invoices: 1}}
+masks:
+  - erase: /gatehouse/looked_up/note
+  - replace: /input/context/ip
+    with: 0.0.0.0
+sinks:
+  - file: $DIR/decisions.jsonl
+`)
+	p := start(t, "-policies", policies, "-services", "orders="+api.URL, "-decision-log", file)
+	ask := func(kind, route string) authzen.Response {
+		client, err := authzen.NewClient(p.url, patience)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer client.Close()
+		res, err := client.Evaluate(t.Context(), authzen.Request{
+			Subject: authzen.Subject{Type: "user", ID: "ann", Properties: map[string]any{"claims": map[string]any{"id_token": canary}}},
+			Action:  authzen.Action{Name: "GET"}, Resource: authzen.Resource{Type: kind, ID: "17", Properties: map[string]any{"route": route}},
+			Context: map[string]any{"ip": canary},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return res
+	}
+	denied := ask("order", "orders")
+	ask("invoice", "others")
+	allowed := ask("invoice", "invoices")
+	if denied.Decision || !allowed.Decision {
+		t.Fatalf("%+v, %+v", denied, allowed)
+	}
+	told := p.stop(t)
+	records := recordsIn(t, filepath.Join(dir, "decisions.jsonl"))
+	if len(records) != 2 {
+		t.Fatalf("recorded %v", records)
+	}
+	first, second := records[0], records[1]
+	if at(t, first, "decision_id") != denied.Context.DecisionID || at(t, first, "gatehouse", "outcome") != "deny" || at(t, first, "gatehouse", "looked_up", "owner") != "bob" ||
+		at(t, first, "gatehouse", "evaluated_by") != "topdown" || at(t, first, "input", "subject", "id") != "ann" || at(t, first, "labels", "region") != "eu" ||
+		at(t, first, "labels", "app") != "gatehouse-pdp" || at(t, first, "bundles", "policies", "revision") != denied.Context.Revision || at(t, first, "requested_by") == nil ||
+		len(fmt.Sprint(at(t, first, "trace_id"))) != 32 {
+		t.Errorf("recorded %v", first)
+	}
+	if at(t, second, "decision_id") != allowed.Context.DecisionID || at(t, second, "result", "allow") != true || at(t, second, "input", "context", "ip") != "0.0.0.0" {
+		t.Errorf("recorded %v", second)
+	}
+	if strings.Contains(told, `"denied"`) || strings.Contains(told+fmt.Sprint(records), canary) {
+		t.Errorf("told\n%s%v", told, records)
+	}
+}
+
+// S56, S67: with when_full: fail no decision is answered that is not recorded.
+func TestADecisionThatCannotBeRecordedIsRefused(t *testing.T) {
+	t.Parallel()
+	gone := httptest.NewServer(http.NotFoundHandler())
+	t.Cleanup(gone.Close)
+	file, _ := logFile(t, "spool: {dir: $DIR/spool, size: 1MiB, when_full: fail}\nsample: {default: 1}\nsinks: [{http: "+gone.URL+"}]\n")
+	policies, _ := folder(t, rules("order"))
+	p := start(t, "-policies", policies, "-decision-log", file)
+	body := `{"subject":{"type":"user","id":"ann"},"action":{"name":"GET"},"resource":{"type":"order","id":"17"},"context":{"x":"` + strings.Repeat("x", 50_000) + `"}}`
+	for i := 0; ; i++ {
+		r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, p.url+authzen.Path, strings.NewReader(body))
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Header.Set("Content-Type", "application/json")
+		res, err := p.client.Do(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		answer, err := io.ReadAll(res.Body)
+		res.Body.Close()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if res.StatusCode == http.StatusOK && i < 100 {
+			continue
+		}
+		var problem struct {
+			Code       string `json:"code"`
+			DecisionID string `json:"decision_id"`
+		}
+		if err := json.Unmarshal(answer, &problem); err != nil || res.StatusCode != http.StatusServiceUnavailable || problem.Code != "decision_log_unavailable" || problem.DecisionID == "" {
+			t.Errorf("answered %d %s", res.StatusCode, answer)
+		}
+		break
+	}
+}
+
+// undecided is an engine that fails.
+type undecided struct{ server.Engine }
+
+func (undecided) Evaluate(context.Context, authzen.Request) (authzen.Response, error) {
+	return authzen.Response{Context: &authzen.ResponseContext{DecisionID: "d-1"}}, errors.New(canary)
+}
+
+func TestAFailureToDecideIsRecordedAsOne(t *testing.T) {
+	t.Parallel()
+	file, dir := logFile(t, "spool: {dir: $DIR/spool}\nsinks: [{file: $DIR/log}]\n")
+	d, err := openDecisionLog(file, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- d.run(ctx) }()
+	if _, err := d.engine(undecided{}).Evaluate(t.Context(), authzen.Request{}); err == nil || err.Error() != canary {
+		t.Errorf("answered %v", err)
+	}
+	cancel()
+	if err := <-ended; err != nil {
+		t.Fatal(err)
+	}
+	records := recordsIn(t, filepath.Join(dir, "log"))
+	if len(records) != 1 || at(t, records[0], "gatehouse", "outcome") != decisionlog.Indeterminate || at(t, records[0], "error", "code") != "internal" ||
+		strings.Contains(fmt.Sprint(records), canary) {
+		t.Errorf("recorded %v", records)
+	}
+}
+
+// Not parallel: the signal is for the whole process.
+func TestSIGHUPOpensTheFileAnew(t *testing.T) {
+	guard := make(chan os.Signal, 8)
+	signal.Notify(guard, syscall.SIGHUP) // it would end the process while nobody listens
+	defer signal.Stop(guard)
+	file, dir := logFile(t, "spool: {dir: $DIR/spool}\nsinks: [{file: $DIR/log}]\n")
+	policies, _ := folder(t, rules("order"))
+	p := start(t, "-policies", policies, "-decision-log", file)
+	path := filepath.Join(dir, "log")
+	lines := func(path string) int {
+		text, _ := os.ReadFile(path)
+		return strings.Count(string(text), "\n")
+	}
+	deny := func() {
+		if _, err := p.ask(t, "invoice", "1"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	deny()
+	within(t, "it is written", func() bool { return lines(path) == 1 })
+	if err := os.Rename(path, path+".1"); err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Kill(os.Getpid(), syscall.SIGHUP); err != nil {
+		t.Fatal(err)
+	}
+	<-guard
+	deny()
+	within(t, "the next is in a new file", func() bool { return lines(path) == 1 && lines(path+".1") == 1 })
+	p.stop(t)
+}
+
+func TestAWrongDecisionLogSaysWhatIsWrong(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]string{
+		"":                            "it is empty",
+		"spool: {dir: x}\nspol: {}\n": "line 2: field spol not found",
+		"spool: {dir: $DIR/s, size: many}\nsinks: [{file: $DIR/x}]":                                                   "line 1: a size is",
+		"sinks: [{file: $DIR/x}]":                                                                                     "spool.dir: is needed",
+		"spool: {dir: $DIR/s}":                                                                                        "sinks: at least one",
+		"spool: {dir: $DIR/s, when_full: ignore}\nsinks: [{file: $DIR/x}]":                                            "spool.when_full: block, drop or fail",
+		"spool: {dir: $DIR/s, sync: often}\nsinks: [{file: $DIR/x}]":                                                  "spool.sync: always",
+		"spool: {dir: $DIR/s, size: 4KiB}\nsinks: [{file: $DIR/x}]":                                                   "at least 1048576 bytes",
+		"spool: {dir: $DIR/s}\nsinks: [{file: $DIR/none/x}]":                                                          "sinks[0]: file: open",
+		"spool: {dir: $DIR/s}\nsinks: [{file: $DIR/x, http: 'https://x'}]":                                            "sinks[0]: one of file, http and postgres_url_file",
+		"spool: {dir: $DIR/s}\nsinks: [{file: $DIR/x}, {file: $DIR/y}]":                                               "there is a sink file already",
+		"spool: {dir: $DIR/s}\nsinks: [{http: 'http://elsewhere.example'}]":                                           "sinks[0]: http: plain http",
+		"spool: {dir: $DIR/s}\nsinks: [{file: $DIR/x, token_file: y}]":                                                "belong to http",
+		"spool: {dir: $DIR/s}\nsinks: [{http: 'https://x', token_file: y}]":                                           "no such file",
+		"spool: {dir: $DIR/s}\nsinks: [{postgres_url_file: $DIR/none}]":                                               "no such file",
+		"spool: {dir: $DIR/s}\nsinks: [{file: $DIR/x, name: ../x}]":                                                   "letters, digits",
+		"spool: {dir: $DIR/s}\nsample: {default: 2}\nsinks: [{file: $DIR/x}]":                                         "default: a rate is from 0 to 1",
+		"spool: {dir: $DIR/s}\nmasks: [{erase: input}]\nsinks: [{file: $DIR/x}]":                                      `masks: mask "input" is not a JSON Pointer`,
+		"spool: {dir: $DIR/s}\nmasks: [{erase: /input/a, replace: /input/b}]\nsinks: [{file: $DIR/x}]":                "either erase or replace",
+		"spool: {dir: $DIR/s}\nmasks: [{replace: /input/b}]\nsinks: [{file: $DIR/x}]":                                 "replace has a with",
+		"spool: {dir: $DIR/s, when_full: x, sync: y}\nsample: {routes: {a: -1}}\nmasks: [{erase: /x}]\nsinks: [{}]\n": "spool.when_full", // and all the others
+	} {
+		file, _ := logFile(t, text)
+		_, err := openDecisionLog(file, slog.New(slog.DiscardHandler))
+		if err == nil || !strings.Contains(err.Error(), want) || !strings.HasPrefix(err.Error(), "decision log: ") {
+			t.Errorf("%q:\n%v", text, err)
+		}
+		if strings.Contains(text, "routes: {a: -1}") && len(strings.Split(err.Error(), "\n")) != 6 {
+			t.Errorf("not all of it is told: %v", err)
+		}
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	if err := run(ctx, []string{"serve", "-decision-log", "/none.yaml"}, func(string) string { return "" }, io.Discard); err == nil || ctx.Err() != nil {
+		t.Errorf("it starts: %v", err)
+	}
+}
