@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net/http"
 	"os"
 	"os/signal"
@@ -54,6 +55,7 @@ func openDecisionLog(path string, log *slog.Logger) (*decisionLog, error) {
 		}
 		return nil, err
 	}
+	log.InfoContext(context.Background(), "recording decisions", "spool", opts.Dir, "when_full", string(opts.WhenFull), "sinks", slices.Sorted(maps.Keys(opts.Sinks)))
 	return d, nil
 }
 
@@ -63,9 +65,7 @@ func withLabels(labels map[string]string) map[string]string {
 	if info, ok := debug.ReadBuildInfo(); ok {
 		all["version"] = info.Main.Version
 	}
-	for k, v := range labels {
-		all[k] = v
-	}
+	maps.Copy(all, labels)
 	return all
 }
 
@@ -134,15 +134,21 @@ type recorded struct {
 func (r *recorded) Evaluate(ctx context.Context, req authzen.Request) (authzen.Response, error) {
 	start := r.now()
 	res, err := r.Engine.Evaluate(ctx, req)
+	about := res.Context
+	if about == nil {
+		about = &authzen.ResponseContext{}
+	}
+	outcome := outcomeOf(res, err)
+	route, _ := req.Resource.Properties["route"].(string)
+	if !r.journal.Records(outcome, route, about.DecisionID) {
+		return res, err
+	}
 	e := decisionlog.Event{
-		Time: start, Duration: r.now().Sub(start), TraceID: web.TraceID(ctx), Outcome: outcomeOf(res, err), Input: req, Result: res, Err: err,
+		Time: start, Duration: r.now().Sub(start), DecisionID: about.DecisionID, TraceID: web.TraceID(ctx), Route: route, Outcome: outcome,
+		Revision: about.Revision, Directory: about.DirectoryRevision, EvaluatedBy: about.EvaluatedBy,
+		Input: req, Result: res, LookedUp: about.LookedUp, Err: err,
 	}
 	e.RequestedBy, _ = ctx.Value(addressKey{}).(string)
-	e.Route, _ = req.Resource.Properties["route"].(string)
-	if c := res.Context; c != nil {
-		e.DecisionID, e.Revision, e.Directory = c.DecisionID, c.Revision, c.DirectoryRevision
-		e.EvaluatedBy, e.LookedUp = c.EvaluatedBy, c.LookedUp
-	}
 	if lost := r.journal.Record(ctx, &e); lost != nil {
 		return authzen.Response{Context: &authzen.ResponseContext{DecisionID: e.DecisionID, Revision: e.Revision}}, lost
 	}

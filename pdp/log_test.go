@@ -18,6 +18,7 @@ import (
 
 	"github.com/gatehouse-auth/gatehouse/pdp/authzen"
 	"github.com/gatehouse-auth/gatehouse/pdp/decisionlog"
+	"github.com/gatehouse-auth/gatehouse/pdp/decisionlog/sink"
 	"github.com/gatehouse-auth/gatehouse/pdp/server"
 )
 
@@ -267,5 +268,58 @@ func TestAWrongDecisionLogSaysWhatIsWrong(t *testing.T) {
 	defer cancel()
 	if err := run(ctx, []string{"serve", "-decision-log", "/none.yaml"}, func(string) string { return "" }, io.Discard); err == nil || ctx.Err() != nil {
 		t.Errorf("it starts: %v", err)
+	}
+}
+
+// What docs/decision-log.md shows is what the program takes and makes.
+func TestTheDocumentationHolds(t *testing.T) {
+	t.Parallel()
+	text, err := os.ReadFile(filepath.Join("..", "docs", "decision-log.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	block := func(kind string) string {
+		_, rest, _ := strings.Cut(string(text), "\n```"+kind+"\n")
+		within, _, ok := strings.Cut(rest, "```\n")
+		if !ok {
+			t.Fatalf("no %s", kind)
+		}
+		return within
+	}
+	if block("sql") != sink.Schema {
+		t.Error("the table is another one")
+	}
+	config := block("yaml")
+	secret := filepath.Join(t.TempDir(), "secret")
+	if err := os.WriteFile(secret, []byte("postgres://log@127.0.0.1/log\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for from, to := range map[string]string{
+		"/var/lib/gatehouse/decision-log": "$DIR/spool", "/var/log/gatehouse": "$DIR", "/run/secrets/collector-token": secret, "/run/secrets/decision-log-url": secret,
+	} {
+		config = strings.ReplaceAll(config, from, to)
+	}
+	file, _ := logFile(t, config)
+	opts, err := readLogConfig(file)
+	if err != nil || len(opts.Sinks) != 3 {
+		t.Errorf("%d sinks, %v", len(opts.Sinks), err)
+	}
+	for _, s := range opts.Sinks {
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+	d := json.NewDecoder(strings.NewReader(block("json")))
+	d.DisallowUnknownFields()
+	var record struct {
+		Labels, Bundles, Input, Result, Metrics, Gatehouse map[string]any
+		ID                                                 string `json:"decision_id"`
+		TraceID                                            string `json:"trace_id"`
+		Timestamp, Path                                    string
+		RequestedBy                                        string `json:"requested_by"`
+		Erased, Masked                                     []string
+	}
+	if err := d.Decode(&record); err != nil {
+		t.Error(err)
 	}
 }

@@ -71,7 +71,7 @@ func (b *byteSize) UnmarshalYAML(n *yaml.Node) error {
 
 // readLogConfig answers the options of a journal, with its sinks open, or all that is wrong with the file.
 func readLogConfig(path string) (decisionlog.Options, error) {
-	text, err := os.ReadFile(path)
+	text, err := os.ReadFile(path) //nolint:gosec // the operator named it
 	if err != nil {
 		return decisionlog.Options{}, err
 	}
@@ -195,7 +195,7 @@ func (s sinkConfig) open() (name string, opened decisionlog.Sink, err error) {
 }
 
 func openPostgres(file string) (decisionlog.Sink, error) {
-	text, err := os.ReadFile(file)
+	text, err := os.ReadFile(file) //nolint:gosec // the operator named it
 	if err != nil {
 		return nil, err
 	}

@@ -151,7 +151,7 @@ func rules(kind string) string {
 }
 
 // folder is a policy folder with one file, and how to change that file as an editor does: aside, then in its place.
-func folder(t *testing.T, text string) (dir string, change func(string)) {
+func folder(t testing.TB, text string) (dir string, change func(string)) {
 	t.Helper()
 	dir = t.TempDir()
 	file := filepath.Join(dir, "gatehouse", "authz.rego")

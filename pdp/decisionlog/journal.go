@@ -44,7 +44,7 @@ type Options struct {
 
 	Linger time.Duration // how long a shipper waits for more records behind the first; default 250 ms
 	Grace  time.Duration // for shipping, once Run is to end; default 2 s
-	Buffer int           // bytes that wait to be spooled; default 4 MiB
+	Buffer int           // bytes that wait to be spooled; default 16 MiB
 }
 
 // Journal records decisions: it encodes them where they are made, writes them in batches to a spool, and ships them from there to
@@ -105,7 +105,7 @@ func Open(opts Options) (*Journal, error) {
 	}
 	opts.Linger = orDefault(opts.Linger, 250*time.Millisecond)
 	opts.Grace = orDefault(opts.Grace, 2*time.Second)
-	opts.Buffer = orDefault(opts.Buffer, 4<<20)
+	opts.Buffer = orDefault(opts.Buffer, 16<<20)
 	switch opts.WhenFull {
 	case Block, Fail, Drop:
 	default:
@@ -141,6 +141,12 @@ func orDefault[T int | time.Duration](v, absent T) T {
 		return absent
 	}
 	return v
+}
+
+// Records reports whether Record would make a record of such a decision.
+func (j *Journal) Records(outcome, route, id string) bool {
+	_, sampled := j.opts.Rates.sampled(route, id)
+	return outcome != Permit || sampled
 }
 
 // Record records a denial, and an allowance if it is sampled. With Block and Fail it returns once the record is in the spool; an
@@ -265,7 +271,9 @@ func (j *Journal) write(ctx context.Context) {
 		select {
 		case <-j.wake:
 			b := j.swap(spare)
-			spare = b.frames
+			if spare = b.frames; cap(spare) > 2<<20 {
+				spare = nil // a burst should not be kept for ever
+			}
 			j.flush(ctx, b)
 		case <-tick:
 			j.sync()
