@@ -120,14 +120,14 @@ func (r *Reader) fill(onwards bool) bool {
 		if !ok {
 			return false
 		}
-		if number == r.ahead.segment && r.ahead.offset >= size {
+		if number != r.ahead.segment {
+			r.ahead = place{segment: number}
+		}
+		if r.ahead.offset >= size {
 			if !sealed || !onwards || !r.onwards() {
 				return false
 			}
 			continue
-		}
-		if number != r.ahead.segment {
-			r.ahead = place{segment: number}
 		}
 		b, err := readFrom(r.spool.path(number, ".seg"), r.ahead.offset, size)
 		if err != nil {
