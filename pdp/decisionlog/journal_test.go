@@ -209,6 +209,23 @@ func TestAllSinksHaveEverythingAtTheEnd(t *testing.T) {
 	}
 }
 
+// S67: also what waits in memory at that moment.
+func TestWhatWaitsAtTheEndIsWritten(t *testing.T) {
+	t.Parallel()
+	for range 30 {
+		sink := &memory{}
+		j := journal(t, decisionlog.Options{WhenFull: decisionlog.Drop}, sink)
+		for _, id := range numbers(0, 5) {
+			record(t, j, id)
+		}
+		ended, cancel := context.WithCancel(t.Context())
+		cancel()
+		if err := j.Run(ended); err != nil || !slices.Equal(sink.ids(t), numbers(0, 5)) {
+			t.Fatalf("%v, %v", sink.ids(t), err)
+		}
+	}
+}
+
 func TestAllowancesAreSampledAndDenialsAreNot(t *testing.T) {
 	t.Parallel()
 	sink := &memory{}
@@ -291,8 +308,13 @@ func TestWithBlockADecisionWaitsForRoom(t *testing.T) {
 	}
 	go func() { answered <- j.Record(context.Background(), large("patient")) }()
 	letGo()
-	if err := <-answered; err != nil {
-		t.Error(err)
+	select {
+	case err := <-answered:
+		if err != nil {
+			t.Error(err)
+		}
+	case <-time.After(patience):
+		t.Fatal("there is room, and it still waits")
 	}
 	stop()
 	got := sink.ids(t)
