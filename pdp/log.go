@@ -11,6 +11,7 @@ import (
 	"os/signal"
 	"runtime/debug"
 	"slices"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -19,8 +20,10 @@ import (
 
 	"github.com/gatehouse-auth/gatehouse/internal/web"
 	"github.com/gatehouse-auth/gatehouse/pdp/authzen"
+	"github.com/gatehouse-auth/gatehouse/pdp/dataapi"
 	"github.com/gatehouse-auth/gatehouse/pdp/decisionlog"
 	"github.com/gatehouse-auth/gatehouse/pdp/decisionlog/sink"
+	"github.com/gatehouse-auth/gatehouse/pdp/metrics"
 	"github.com/gatehouse-auth/gatehouse/pdp/server"
 )
 
@@ -111,6 +114,13 @@ func (d *decisionLog) engine(e server.Engine) server.Engine {
 	return &recorded{e, d.journal, time.Now}
 }
 
+// measure adds the journal's metrics to those of the program.
+func (d *decisionLog) measure(meter *metrics.Registry) {
+	if d.journal != nil {
+		meter.Register(d.journal.Collector())
+	}
+}
+
 // handler tells the journal who asks.
 func (d *decisionLog) handler(next http.Handler) http.Handler {
 	if d.journal == nil {
@@ -144,15 +154,39 @@ func (r *recorded) Evaluate(ctx context.Context, req authzen.Request) (authzen.R
 		return res, err
 	}
 	e := decisionlog.Event{
-		Time: start, Duration: r.now().Sub(start), DecisionID: about.DecisionID, TraceID: web.TraceID(ctx), Route: route, Outcome: outcome,
-		Revision: about.Revision, Directory: about.DirectoryRevision, EvaluatedBy: about.EvaluatedBy,
-		Input: req, Result: res, LookedUp: about.LookedUp, Err: err,
+		DecisionID: about.DecisionID, Route: route, Outcome: outcome, Revision: about.Revision, Directory: about.DirectoryRevision,
+		EvaluatedBy: about.EvaluatedBy, Input: req, Result: res, LookedUp: about.LookedUp, Err: err,
 	}
-	e.RequestedBy, _ = ctx.Value(addressKey{}).(string)
-	if lost := r.journal.Record(ctx, &e); lost != nil {
-		return authzen.Response{Context: &authzen.ResponseContext{DecisionID: e.DecisionID, Revision: e.Revision}}, lost
+	if lost := r.record(ctx, start, &e); lost != nil {
+		return authzen.Response{Context: &authzen.ResponseContext{Outcome: authzen.Indeterminate, DecisionID: e.DecisionID, Revision: e.Revision}}, lost
 	}
 	return res, err
+}
+
+// Document implements server.Engine. A document's path stands for the route, where rates are chosen.
+func (r *recorded) Document(ctx context.Context, q dataapi.Question) (dataapi.Document, error) {
+	start := r.now()
+	doc, err := r.Engine.Document(ctx, q)
+	outcome, path := server.Meaning(doc, err), strings.Join(q.Path, "/")
+	if path == "" {
+		path = "/" // all of data
+	}
+	if !r.journal.Records(outcome, path, doc.DecisionID) {
+		return doc, err
+	}
+	e := decisionlog.Event{
+		DecisionID: doc.DecisionID, Route: path, Path: path, Outcome: outcome, Revision: doc.Revision, Input: q.Input, Result: doc.Value, Err: err,
+	}
+	if lost := r.record(ctx, start, &e); lost != nil {
+		return dataapi.Document{DecisionID: doc.DecisionID, Revision: doc.Revision}, lost
+	}
+	return doc, err
+}
+
+func (r *recorded) record(ctx context.Context, start time.Time, e *decisionlog.Event) error {
+	e.Time, e.Duration, e.TraceID, e.PEP = start, r.now().Sub(start), web.TraceID(ctx), server.CallerOf(ctx)
+	e.RequestedBy, _ = ctx.Value(addressKey{}).(string)
+	return r.journal.Record(ctx, e)
 }
 
 func outcomeOf(res authzen.Response, err error) string {
@@ -161,8 +195,8 @@ func outcomeOf(res authzen.Response, err error) string {
 		return decisionlog.Indeterminate
 	case res.Decision:
 		return decisionlog.Permit
-	case res.Context != nil && slices.Contains(res.Context.Reasons, "lookup_failed"):
-		return decisionlog.Indeterminate
+	case res.Context == nil || res.Context.Outcome == "":
+		return decisionlog.Deny
 	}
-	return decisionlog.Deny
+	return string(res.Context.Outcome)
 }

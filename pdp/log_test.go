@@ -115,7 +115,7 @@ sinks:
 		t.Fatalf("recorded %v", records)
 	}
 	first, second := records[0], records[1]
-	if at(t, first, "decision_id") != denied.Context.DecisionID || at(t, first, "gatehouse", "outcome") != "deny" || at(t, first, "gatehouse", "looked_up", "owner") != "bob" ||
+	if at(t, first, "decision_id") != denied.Context.DecisionID || at(t, first, "gatehouse", "outcome") != "not_applicable" || at(t, first, "gatehouse", "looked_up", "owner") != "bob" ||
 		at(t, first, "gatehouse", "evaluated_by") != "topdown" || at(t, first, "input", "subject", "id") != "ann" || at(t, first, "labels", "region") != "eu" ||
 		at(t, first, "labels", "app") != "gatehouse-pdp" || at(t, first, "bundles", "policies", "revision") != denied.Context.Revision || at(t, first, "requested_by") == nil ||
 		len(fmt.Sprint(at(t, first, "trace_id"))) != 32 {
@@ -126,6 +126,64 @@ sinks:
 	}
 	if strings.Contains(told, `"denied"`) || strings.Contains(told+fmt.Sprint(records), canary) {
 		t.Errorf("told\n%s%v", told, records)
+	}
+}
+
+// S67: of OPA's Data API too; the enforcement point is named, and metrics tell how the log is.
+func TestDocumentsAreRecordedAndCounted(t *testing.T) {
+	t.Parallel()
+	file, dir := logFile(t, `
+spool: {dir: $DIR/spool}
+sample: {routes: {gatehouse/open: 1}}
+masks: [{erase: /input/who}]
+sinks: [{file: $DIR/log}]
+`)
+	tokens := filepath.Join(dir, "tokens")
+	const token = "0123456789abcdef0123456789abcdef"
+	if err := os.WriteFile(tokens, []byte("edge-1 "+token+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	policies, _ := folder(t, rules("order")+"\nclosed := false\n\nopen := true\n\nlist := [input.who, input.password]\n")
+	p := start(t, "-policies", policies, "-decision-log", file, "-data-paths", "/", "-tokens-file", tokens)
+	get := func(path string) string {
+		r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, p.url+"/v1/data/gatehouse/authz/"+path, strings.NewReader(`{"input":{"who":"`+canary+`","password":"`+canary+`"}}`))
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Header.Set("Authorization", "Bearer "+token)
+		res, err := p.client.Do(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer res.Body.Close()
+		body, err := io.ReadAll(res.Body)
+		if err != nil || res.StatusCode != http.StatusOK {
+			t.Fatalf("%s: %d %s", path, res.StatusCode, body)
+		}
+		return string(body)
+	}
+	for _, path := range []string{"open", "closed", "missing"} { // the first is allowed, and not sampled
+		get(path)
+	}
+	res, err := p.client.Get(p.status + "/metrics")
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := io.ReadAll(res.Body)
+	res.Body.Close()
+	if err != nil || !strings.Contains(string(text), `gatehouse_pdp_decision_log_records_total{outcome="not_applicable"} 1`) ||
+		!strings.Contains(string(text), `gatehouse_pdp_decision_log_lag_seconds{sink="file"}`) {
+		t.Errorf("metrics %v\n%s", err, text)
+	}
+	p.stop(t)
+	records := recordsIn(t, filepath.Join(dir, "log"))
+	if len(records) != 2 || strings.Contains(fmt.Sprint(records), canary) {
+		t.Fatalf("recorded %v", records)
+	}
+	for i, want := range []struct{ path, outcome string }{{"gatehouse/authz/closed", "deny"}, {"gatehouse/authz/missing", "not_applicable"}} {
+		if r := records[i]; at(t, r, "path") != want.path || at(t, r, "gatehouse", "outcome") != want.outcome || at(t, r, "gatehouse", "pep") != "edge-1" {
+			t.Errorf("recorded %v", r)
+		}
 	}
 }
 

@@ -76,6 +76,7 @@ func run(ctx context.Context, args []string, getenv func(string) string, stderr 
 		return err
 	}
 	meter := metrics.New(e.Stats, time.Now)
+	decisions.measure(meter)
 	handler := server.New(server.Options{
 		Engine: decisions.engine(e), DecisionLog: decisions.lines, Log: log, Meter: meter, Callers: in.callers, BaseURL: c.baseURL, DataPaths: c.dataPaths,
 		OPAVersion: engine.OPAVersion(), MaxBody: c.maxBody, MaxBatch: c.maxBatch, MaxConcurrent: c.maxConcurrent,

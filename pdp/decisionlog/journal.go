@@ -76,8 +76,8 @@ func newBatch(frames []byte) *batch { return &batch{frames: frames[:0], done: ma
 
 // counts are what metrics tell.
 type counts struct {
-	permit, deny, notApplicable, indeterminate atomic.Uint64 // records that were made, by outcome
-	dropped, refused                           atomic.Uint64 // of these: not spooled, and the decision answered or denied
+	permit, deny, notApplicable, indeterminate, document atomic.Uint64 // records that were made, by outcome
+	dropped, refused                                     atomic.Uint64 // of these: not spooled, and the decision answered or denied
 }
 
 func (c *counts) of(outcome string) *atomic.Uint64 {
@@ -88,6 +88,8 @@ func (c *counts) of(outcome string) *atomic.Uint64 {
 		return &c.notApplicable
 	case Indeterminate:
 		return &c.indeterminate
+	case Document:
+		return &c.document
 	}
 	return &c.deny
 }

@@ -31,7 +31,7 @@ func (j *Journal) Stats() Stats {
 		Records: map[string]uint64{}, Dropped: j.counts.dropped.Load(), Refused: j.counts.refused.Load(),
 		Spool: j.spool.Stats(), Sinks: map[string]SinkStats{},
 	}
-	for _, outcome := range []string{Permit, Deny, NotApplicable, Indeterminate} {
+	for _, outcome := range []string{Permit, Deny, NotApplicable, Indeterminate, Document} {
 		s.Records[outcome] = j.counts.of(outcome).Load()
 	}
 	for _, sh := range j.shippers {

@@ -24,6 +24,7 @@ const (
 	Deny          = "deny"
 	NotApplicable = "not_applicable" // no rule covers what is asked
 	Indeterminate = "indeterminate"  // no decision could be made
+	Document      = "document"       // a document was told that is neither yes nor no
 )
 
 // Event is one decision, whole.

@@ -62,6 +62,9 @@ func (r *Registry) Shed(api string) { r.shed.WithLabelValues(api).Inc() }
 // Stranger implements server.Meter.
 func (r *Registry) Stranger() { r.strangers.Inc() }
 
+// Register adds what tells of other parts.
+func (r *Registry) Register(c prometheus.Collector) { r.registry.MustRegister(c) }
+
 // Handler serves the metrics, for a private address (S69).
 func (r *Registry) Handler(log *slog.Logger) http.Handler {
 	return promhttp.HandlerFor(r.registry, promhttp.HandlerOpts{ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelError), ErrorHandling: promhttp.ContinueOnError})

@@ -123,20 +123,20 @@ func (s *server) ask(r *http.Request, q dataapi.Question, start time.Time) (doc 
 		doc, err = s.Engine.Document(ctx, q)
 	}()
 	took := s.Now().Sub(start)
-	outcome := meaning(doc, err)
+	outcome := Meaning(doc, err)
 	s.Meter.Decided(apiData, outcome, took)
 	if outcome != string(authzen.Permit) {
 		s.DecisionLog.Record(decisionlog.Entry{
-			Time: start, TraceID: web.TraceID(ctx), Caller: callerOf(ctx), Outcome: outcome, Path: "/" + strings.Join(q.Path, "/"),
+			Time: start, TraceID: web.TraceID(ctx), Caller: CallerOf(ctx), Outcome: outcome, Path: "/" + strings.Join(q.Path, "/"),
 			DecisionID: doc.DecisionID, Revision: doc.Revision, Duration: took, Err: err,
 		})
 	}
 	return doc, err
 }
 
-// meaning reads a document as Kong's, APISIX's and Envoy's plugins do: true and false, alone or as the member allow of an
+// Meaning reads a document as Kong's, APISIX's and Envoy's plugins do: true and false, alone or as the member allow of an
 // object. Undefined is no rule's word.
-func meaning(doc dataapi.Document, err error) string {
+func Meaning(doc dataapi.Document, err error) string {
 	v := doc.Value
 	if o, ok := v.(map[string]any); ok {
 		v = o["allow"]

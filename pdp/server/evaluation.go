@@ -124,7 +124,7 @@ func outcomeOf(res authzen.Response, err error) authzen.Outcome {
 
 func (s *server) record(ctx context.Context, start time.Time, took time.Duration, req authzen.Request, res authzen.Response, outcome authzen.Outcome, err error) {
 	e := decisionlog.Entry{
-		Time: start, TraceID: web.TraceID(ctx), Caller: callerOf(ctx), Outcome: string(outcome),
+		Time: start, TraceID: web.TraceID(ctx), Caller: CallerOf(ctx), Outcome: string(outcome),
 		SubjectType: req.Subject.Type, SubjectID: req.Subject.ID, Action: req.Action.Name,
 		ResourceType: req.Resource.Type, ResourceID: req.Resource.ID,
 		Duration: took, Err: err,

@@ -156,8 +156,8 @@ func (s *server) known(refuse refusal, next http.HandlerFunc) http.Handler {
 	})
 }
 
-// callerOf answers the name of who asks, "" if anybody may.
-func callerOf(ctx context.Context) string {
+// CallerOf answers the name of who asks in a request's context, "" if anybody may.
+func CallerOf(ctx context.Context) string {
 	name, _ := ctx.Value(callerKey{}).(string)
 	return name
 }
