@@ -310,6 +310,7 @@ func TestAWrongDecisionLogSaysWhatIsWrong(t *testing.T) {
 		"spool: {dir: $DIR/s}\nsample: {default: 2}\nsinks: [{file: $DIR/x}]":                                         "default: a rate is from 0 to 1",
 		"spool: {dir: $DIR/s}\nmasks: [{erase: input}]\nsinks: [{file: $DIR/x}]":                                      `masks: mask "input" is not a JSON Pointer`,
 		"spool: {dir: $DIR/s}\nmasks: [{erase: /input/a, replace: /input/b}]\nsinks: [{file: $DIR/x}]":                "either erase or replace",
+		"spool: {dir: $DIR/s}\nmask_policy: $DIR/log.yaml\nsinks: [{file: $DIR/x}]":                                   "mask_policy: ",
 		"spool: {dir: $DIR/s}\nmasks: [{replace: /input/b}]\nsinks: [{file: $DIR/x}]":                                 "replace has a with",
 		"spool: {dir: $DIR/s, when_full: x, sync: y}\nsample: {routes: {a: -1}}\nmasks: [{erase: /x}]\nsinks: [{}]\n": "spool.when_full", // and all the others
 	} {
@@ -352,14 +353,19 @@ func TestTheDocumentationHolds(t *testing.T) {
 	if err := os.WriteFile(secret, []byte("postgres://log@127.0.0.1/log\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	policy := filepath.Join(filepath.Dir(secret), "mask.rego")
+	if err := os.WriteFile(policy, []byte(block("rego")), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	for from, to := range map[string]string{
+		"/etc/gatehouse/mask.rego":        policy,
 		"/var/lib/gatehouse/decision-log": "$DIR/spool", "/var/log/gatehouse": "$DIR", "/run/secrets/collector-token": secret, "/run/secrets/decision-log-url": secret,
 	} {
 		config = strings.ReplaceAll(config, from, to)
 	}
 	file, _ := logFile(t, config)
 	opts, err := readLogConfig(file)
-	if err != nil || len(opts.Sinks) != 3 {
+	if err != nil || len(opts.Sinks) != 3 || opts.MaskBy == nil {
 		t.Errorf("%d sinks, %v", len(opts.Sinks), err)
 	}
 	for _, s := range opts.Sinks {

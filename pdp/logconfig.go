@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -15,6 +16,7 @@ import (
 
 	"github.com/gatehouse-auth/gatehouse/internal/telemetry"
 	"github.com/gatehouse-auth/gatehouse/pdp/decisionlog"
+	"github.com/gatehouse-auth/gatehouse/pdp/decisionlog/regomask"
 	"github.com/gatehouse-auth/gatehouse/pdp/decisionlog/sink"
 )
 
@@ -31,8 +33,9 @@ type logConfig struct {
 		Default float64            `yaml:"default"`
 		Routes  map[string]float64 `yaml:"routes"`
 	} `yaml:"sample"`
-	Masks []maskConfig `yaml:"masks"`
-	Sinks []sinkConfig `yaml:"sinks"`
+	Masks      []maskConfig `yaml:"masks"`
+	MaskPolicy string       `yaml:"mask_policy"`
+	Sinks      []sinkConfig `yaml:"sinks"`
 }
 
 type maskConfig struct {
@@ -131,6 +134,14 @@ func (c logConfig) options() (decisionlog.Options, error) {
 		fail("masks: %w", err)
 	}
 	o.Masks = masks
+	if c.MaskPolicy != "" {
+		policy, err := regomask.Open(context.Background(), c.MaskPolicy)
+		if err != nil {
+			fail("mask_policy: %w", err)
+		} else {
+			o.MaskBy = policy.Masks
+		}
+	}
 	if len(c.Sinks) == 0 {
 		fail("sinks: at least one is needed")
 	}

@@ -34,8 +34,11 @@ type Options struct {
 	WhenFull WhenFull
 	// Sync says when records are flushed to the disk, so that they survive the end of the machine and not only that of the
 	// process: 0 before each is acknowledged, more than 0 at least so often, less than 0 when the system likes.
-	Sync   time.Duration
-	Masks  *Masks
+	Sync  time.Duration
+	Masks *Masks
+	// MaskBy, if there is one, answers masks for one record beside Masks, which have been applied to what it sees. Where it fails,
+	// input, result and what was looked up are erased whole.
+	MaskBy func(ctx context.Context, record []byte) ([]Mask, error)
 	Rates  Rates
 	Labels map[string]string
 	Sinks  map[string]Sink // by name; the journal closes them
@@ -165,6 +168,9 @@ func (j *Journal) Record(ctx context.Context, e *Event) error {
 	enc, _ := j.scratch.Get().(*encoder)
 	enc.reset(spool.AppendFrame(enc.dst[:0]), j.opts.Masks)
 	enc.appendRecord(e, j.labels, rate)
+	if j.opts.MaskBy != nil {
+		j.maskBy(ctx, enc, e, rate)
+	}
 	err := spool.Seal(enc.dst, 0, j.opts.Now())
 	var mine *batch
 	if err == nil {
@@ -192,6 +198,27 @@ func (j *Journal) Record(ctx context.Context, e *Event) error {
 	}
 	j.counts.refused.Add(1)
 	return ErrUnrecorded.Because(err)
+}
+
+// maskBy writes the record in enc once more where MaskBy hides more of it.
+func (j *Journal) maskBy(ctx context.Context, enc *encoder, e *Event, rate float64) {
+	frame := len(spool.AppendFrame(nil))
+	masks := j.opts.Masks
+	more, err := j.opts.MaskBy(ctx, enc.dst[frame:])
+	if err == nil && len(more) == 0 {
+		return
+	}
+	if err == nil {
+		if masks, err = masks.and(more); err != nil {
+			err = errors.New("a mask cannot be applied") // its pointer may have been made of input
+		}
+	}
+	if err != nil {
+		j.opts.Log.ErrorContext(ctx, "decision log: what to mask is not known; input and result are erased", "decision_id", e.DecisionID, "error", err)
+		masks = everything()
+	}
+	enc.reset(enc.dst[:frame], masks)
+	enc.appendRecord(e, j.labels, rate)
 }
 
 var (

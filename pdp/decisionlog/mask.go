@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/gatehouse-auth/gatehouse/pdp/authzen"
@@ -19,7 +20,10 @@ type Mask struct {
 
 // Masks are compiled masks. Besides them, in every record, whatever has the name of a secret (authorization, cookie, token,
 // password and the like, at any depth) or looks like one (a JWT, the value of an Authorization header, a private key) is replaced.
-type Masks struct{ root *maskNode }
+type Masks struct {
+	list []Mask
+	root *maskNode
+}
 
 // maskNode is a step of the pointers.
 type maskNode struct {
@@ -30,7 +34,7 @@ type maskNode struct {
 
 // NewMasks compiles masks. It answers all that is wrong with them, without their values.
 func NewMasks(masks []Mask) (*Masks, error) {
-	m := &Masks{root: &maskNode{}}
+	m := &Masks{list: masks, root: &maskNode{}}
 	var errs []error
 	for _, mask := range masks {
 		if err := m.add(mask); err != nil {
@@ -74,6 +78,26 @@ func (m *Masks) add(mask Mask) error {
 		n.with = bytes.ReplaceAll(n.with, []byte{'\n'}, nil)
 	}
 	return nil
+}
+
+// and answers masks that hide more.
+func (m *Masks) and(more []Mask) (*Masks, error) {
+	all := slices.Clone(m.list)
+	for _, mask := range more {
+		if !slices.ContainsFunc(all, func(a Mask) bool { return a.Pointer == mask.Pointer }) {
+			all = append(all, mask)
+		}
+	}
+	return NewMasks(all)
+}
+
+// everything are the masks that leave of a record what no caller has sent.
+func everything() *Masks {
+	m, err := NewMasks([]Mask{{Pointer: "/input"}, {Pointer: "/result"}, {Pointer: "/gatehouse/looked_up"}})
+	if err != nil {
+		panic(err) // constants
+	}
+	return m
 }
 
 // child is the step to a member, nil where no mask is any further.
