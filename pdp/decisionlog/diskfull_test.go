@@ -1,17 +1,21 @@
 package decisionlog_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"os/signal"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
 
 	"github.com/gatehouse-auth/gatehouse/pdp/decisionlog"
+	sinks "github.com/gatehouse-auth/gatehouse/pdp/decisionlog/sink"
+	"github.com/gatehouse-auth/gatehouse/pdp/decisionlog/sinktest"
 	"github.com/gatehouse-auth/gatehouse/pdp/decisionlog/spool"
 )
 
@@ -38,6 +42,7 @@ func TestTheCrowded(t *testing.T) {
 		t.Skip("it is for TestAFullDiskLosesNothingThatWasAcknowledged")
 	}
 	signal.Ignore(syscall.SIGXFSZ)
+	aFileKeepsWholeLines(t)
 	hung, letGo := stuck()
 	j := journal(t, decisionlog.Options{Dir: dir, WhenFull: decisionlog.Fail}, hung)
 	stop := start(t, j)
@@ -68,6 +73,30 @@ func TestTheCrowded(t *testing.T) {
 	}
 	if s := j.Stats().Spool; s.Damaged+s.Torn != 0 {
 		t.Errorf("%+v", s)
+	}
+}
+
+func aFileKeepsWholeLines(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "log")
+	f, err := sinks.OpenFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	write := func(from, to int) error { return f.Write(t.Context(), sinktest.Records(from, to)) }
+	if err := write(0, 1); err != nil {
+		t.Fatal(err)
+	}
+	limitFiles(t, 500) // in the middle of a record
+	if err := write(1, 4); err == nil || strings.Contains(err.Error(), "canary") {
+		t.Errorf("written beyond the end: %v", err)
+	}
+	limitFiles(t, 1<<40)
+	if err := errors.Join(write(1, 4), f.Close()); err != nil {
+		t.Fatal(err)
+	}
+	text, err := os.ReadFile(path)
+	if want := append(bytes.Join(sinktest.Records(0, 4), []byte{'\n'}), '\n'); err != nil || !bytes.Equal(text, want) {
+		t.Errorf("%v, %s", err, text)
 	}
 }
 
