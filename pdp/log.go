@@ -121,6 +121,14 @@ func (d *decisionLog) measure(meter *metrics.Registry) {
 	}
 }
 
+// checks says for /readyz how the journal is.
+func (d *decisionLog) checks() map[string]web.Check {
+	if d.journal == nil {
+		return nil
+	}
+	return map[string]web.Check{"decision_log": func(context.Context) error { return d.journal.Ready() }}
+}
+
 // handler tells the journal who asks.
 func (d *decisionLog) handler(next http.Handler) http.Handler {
 	if d.journal == nil {

@@ -214,6 +214,9 @@ func TestADecisionThatCannotBeRecordedIsRefused(t *testing.T) {
 		if res.StatusCode == http.StatusOK && i < 100 {
 			continue
 		}
+		if status, text := p.get(t, "/readyz"); status != http.StatusOK || !strings.Contains(text, `"degraded"`) || !strings.Contains(text, "cannot be recorded") {
+			t.Errorf("readyz: %d %s", status, text)
+		}
 		var problem struct {
 			Code       string `json:"code"`
 			DecisionID string `json:"decision_id"`

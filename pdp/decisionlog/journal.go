@@ -59,6 +59,7 @@ type Journal struct {
 	shippers []*shipper
 	scratch  sync.Pool // of *encoder
 	counts   counts
+	crowded  atomic.Pointer[error] // why the last records could not be spooled; nil when they were
 
 	mu    sync.Mutex
 	batch *batch
@@ -336,8 +337,10 @@ func (j *Journal) flush(ctx context.Context, b *batch) {
 		n, err := j.spool.Append(frames)
 		frames = frames[n:]
 		if err == nil {
+			j.crowded.Store(nil)
 			break
 		}
+		j.crowded.Store(&err)
 		if !told {
 			j.opts.Log.ErrorContext(ctx, "decision log: records cannot be spooled", "when_full", string(j.opts.WhenFull), "error", err)
 			told = true
@@ -370,6 +373,23 @@ func (j *Journal) giveUp(ctx context.Context, b *batch, rest []byte, err error) 
 	lost := uint64(spool.Count(rest))
 	j.counts.dropped.Add(lost)
 	j.opts.Log.ErrorContext(ctx, "decision log: records dropped", "count", lost)
+}
+
+// Ready answers nil, or a fault named "degraded" that says what is wrong with the log.
+func (j *Journal) Ready() error {
+	degraded := func(detail string) error { return fault.New(fault.Unavailable, detail).Named("degraded") }
+	if err := j.crowded.Load(); err != nil {
+		s := j.spool.Stats()
+		if !errors.Is(*err, spool.ErrFull) || s.Limit-s.Bytes <= spool.MaxRecord {
+			return degraded("Decisions cannot be recorded: the spool is full, or its disk fails.")
+		}
+	}
+	for _, s := range j.shippers {
+		if s.failing.Load() {
+			return degraded("A sink takes no records; they wait in the spool.")
+		}
+	}
+	return nil
 }
 
 func (j *Journal) sync() {

@@ -333,12 +333,18 @@ func TestWithFailADecisionIsDenied(t *testing.T) {
 	j := journal(t, decisionlog.Options{WhenFull: decisionlog.Fail, MaxBytes: spool.MinBytes, Log: slog.New(slog.NewJSONHandler(log, nil))}, sink)
 	stop := start(t, j)
 	ids := fill(t, j)
+	if err := j.Ready(); err == nil || !strings.Contains(err.Error(), "degraded") {
+		t.Errorf("ready: %v", err)
+	}
 	err := j.Record(context.Background(), large("late")) // never waits
 	if !errors.Is(err, decisionlog.ErrUnrecorded) || !errors.Is(err, spool.ErrFull) || !strings.Contains(log.String(), "records cannot be spooled") {
 		t.Errorf("%v, %s", err, log)
 	}
 	letGo()
 	within(t, "there is room again", func() bool { return j.Record(context.Background(), large("after")) == nil })
+	if err := j.Ready(); err != nil {
+		t.Errorf("ready: %v", err)
+	}
 	stop()
 	got := sink.ids(t)
 	if !slices.Equal(got[:len(ids)], ids) || got[len(got)-1] != "after" {
@@ -373,21 +379,28 @@ func TestWithDropNoDecisionWaitsAndTheLossIsCounted(t *testing.T) {
 
 func TestASinkThatComesBackGetsEverythingInOrder(t *testing.T) {
 	t.Parallel()
-	failures := 0
+	failures, told := 0, error(nil)
+	var j *decisionlog.Journal
 	sink := &memory{before: func(context.Context, [][]byte) error {
 		if failures++; failures <= 3 {
+			if failures == 2 {
+				told = j.Ready()
+			}
 			return errors.New("away")
 		}
 		return nil
 	}}
 	log := &logs{}
-	j := journal(t, decisionlog.Options{Log: slog.New(slog.NewJSONHandler(log, nil))}, sink)
+	j = journal(t, decisionlog.Options{Log: slog.New(slog.NewJSONHandler(log, nil))}, sink)
 	stop := start(t, j)
 	for _, id := range numbers(0, 50) {
 		record(t, j, id)
 	}
 	within(t, "all are shipped", func() bool { return len(sink.ids(t)) == 50 })
 	stop()
+	if told == nil || !strings.Contains(told.Error(), "takes no records") || j.Ready() != nil {
+		t.Errorf("ready: %v, and then %v", told, j.Ready())
+	}
 	if !slices.Equal(sink.ids(t), numbers(0, 50)) || strings.Count(log.String(), "takes no records") != 1 || strings.Count(log.String(), "takes records again") != 1 {
 		t.Errorf("%v\n%s", sink.ids(t), log)
 	}

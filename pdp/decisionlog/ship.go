@@ -54,7 +54,7 @@ type shipper struct {
 	once   sync.Once
 
 	shipped, failed, rejected atomic.Uint64
-	failing                   bool
+	failing                   atomic.Bool
 }
 
 func newShipper(j *Journal, name string, sink Sink) *shipper {
@@ -160,8 +160,7 @@ func (s *shipper) deliver(ctx context.Context, batch [][]byte) bool {
 
 // tell says once that a sink takes nothing, and once that it does again.
 func (s *shipper) tell(ctx context.Context, err error) {
-	if failing := err != nil; failing != s.failing {
-		s.failing = failing
+	if failing := err != nil; failing != s.failing.Swap(failing) {
 		if failing {
 			s.opts.Log.ErrorContext(ctx, "decision log: a sink takes no records; they wait in the spool", "sink", s.name, "error", err)
 		} else {

@@ -259,7 +259,7 @@ func TestMetricsAreNotWhereDecisionsAre(t *testing.T) {
 	e := allowing()
 	e.ready = fault.New(fault.Unavailable, "orders.rego:12").Named("degraded")
 	wantProblem(t, serve(e).do(t, "GET", "/metrics", nil), 404, "not_found")
-	status := &service{Handler: server.Status(e, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("metrics")) }))}
+	status := &service{Handler: server.Status(e, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("metrics")) }), nil)}
 	for path, want := range map[string]string{"/metrics": "metrics", "/healthz": `"ok"`, "/readyz": "orders.rego:12"} {
 		if w := status.do(t, "GET", path, nil); w.Code != 200 || !strings.Contains(w.Body.String(), want) {
 			t.Errorf("%s: %d %s", path, w.Code, w.Body)

@@ -62,6 +62,7 @@ type Meter interface {
 type Options struct {
 	Engine      Engine
 	DecisionLog *decisionlog.Log
+	Checks      map[string]web.Check // of parts beside the policies, for /readyz; whoever asks may know what they say
 	Log         *slog.Logger
 	Now         func() time.Time // default time.Now
 	BaseURL     string           // how enforcement points reach this server; default the scheme and Host of the request
