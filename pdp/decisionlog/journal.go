@@ -133,7 +133,7 @@ func Open(opts Options) (*Journal, error) {
 	for name := range opts.Sinks {
 		names = append(names, name)
 	}
-	if j.spool, err = spool.Open(spool.Options{Dir: opts.Dir, MaxBytes: opts.MaxBytes, Readers: names, Log: opts.Log}); err != nil {
+	if j.spool, err = spool.Open(spool.Options{Dir: opts.Dir, MaxBytes: opts.MaxBytes, Readers: names, Lazy: opts.Sync != 0, Log: opts.Log}); err != nil {
 		return nil, fmt.Errorf("decision log: %w", err)
 	}
 	for name, sink := range opts.Sinks {
@@ -270,6 +270,7 @@ func (j *Journal) Run(ctx context.Context) error {
 	for _, s := range j.shippers {
 		all.Go(func() { s.run(shipping) })
 	}
+	all.Go(func() { j.syncEvery(ctx) })
 	j.write(ctx)
 	j.mu.Lock()
 	j.ended = true
@@ -290,12 +291,6 @@ func (j *Journal) Run(ctx context.Context) error {
 
 // write is the one goroutine that writes to the spool.
 func (j *Journal) write(ctx context.Context) {
-	var tick <-chan time.Time
-	if j.opts.Sync > 0 {
-		t := time.NewTicker(j.opts.Sync)
-		defer t.Stop()
-		tick = t.C
-	}
 	var spare []byte
 	for {
 		select {
@@ -305,8 +300,6 @@ func (j *Journal) write(ctx context.Context) {
 				spare = nil // a burst should not be kept for ever
 			}
 			j.flush(ctx, b)
-		case <-tick:
-			j.sync()
 		case <-ctx.Done():
 			j.flush(ctx, j.swap(spare))
 			return
@@ -392,8 +385,21 @@ func (j *Journal) Ready() error {
 	return nil
 }
 
-func (j *Journal) sync() {
-	if err := j.spool.Sync(); err != nil {
-		j.opts.Log.ErrorContext(context.Background(), "decision log: the spool could not be flushed", "error", err)
+// syncEvery flushes from time to time, beside the writer, so that no decision waits for it.
+func (j *Journal) syncEvery(ctx context.Context) {
+	if j.opts.Sync <= 0 {
+		return
+	}
+	tick := time.NewTicker(j.opts.Sync)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+			if err := j.spool.Sync(); err != nil {
+				j.opts.Log.ErrorContext(ctx, "decision log: the spool could not be flushed", "error", err)
+			}
+		case <-ctx.Done():
+			return
+		}
 	}
 }

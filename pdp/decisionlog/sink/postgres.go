@@ -149,7 +149,7 @@ func described(what string, err error) error {
 	case of.Code == "42P01":
 		return errors.New("postgres: there is no table decision_log, or no right to see it: SQLSTATE 42P01")
 	case of.Code == "42501":
-		return errors.New("postgres: the role may not insert into decision_log: SQLSTATE 42501")
+		return errors.New("postgres: the role may not insert into decision_log, or make a temporary table: SQLSTATE 42501")
 	case len(of.Code) == 5 && (of.Code[:2] == "22" || of.Code[:2] == "23"): // data that the table cannot take
 		return fmt.Errorf("%w: %w", told, decisionlog.ErrRejected)
 	}

@@ -38,6 +38,7 @@ type Options struct {
 	Dir      string   // made if it is not there; for one process alone
 	MaxBytes int64    // of all segments together; default 1 GiB, at least 1 MiB
 	Readers  []string // names; letters, digits, - and _
+	Lazy     bool     // flush full segments beside further writes, not before them; for who does not call Sync after each Append
 	Log      *slog.Logger
 }
 
@@ -57,12 +58,13 @@ type segment struct {
 	damaged bool
 }
 
-// Spool is an open folder. Append and Sync are for one goroutine; readers are for one goroutine each.
+// Spool is an open folder. Append is for one goroutine, and Sync may be called beside it; readers are for one goroutine each.
 type Spool struct {
 	opts    Options
 	segSize int64
 	lock    *os.File
-	active  *os.File // the last of segments; nil until the next Append makes one
+	active  *os.File // the last of segments; nil until the next Append makes one. Only Append changes it, under mu
+	lazy    sync.WaitGroup
 
 	mu       sync.Mutex
 	segments []*segment // ascending
@@ -236,15 +238,14 @@ func (s *Spool) fit(frames []byte) (int, error) {
 
 // begin seals the active segment and makes the next.
 func (s *Spool) begin() error {
-	if s.active != nil {
-		if err := errors.Join(s.active.Sync(), s.active.Close()); err != nil {
-			s.opts.Log.ErrorContext(context.Background(), "decision log: a segment could not be flushed", "error", err)
-		}
-		s.active = nil
+	if full := s.active; full != nil {
 		s.mu.Lock()
-		s.sealed = true
+		s.active, s.sealed = nil, true
 		s.clean()
 		s.mu.Unlock()
+		if err := s.later(func() error { return errors.Join(full.Sync(), full.Close()) }); err != nil {
+			return err
+		}
 	}
 	f, err := os.OpenFile(s.path(s.next, ".seg"), os.O_CREATE|os.O_EXCL|os.O_WRONLY|os.O_APPEND, 0o600)
 	if err != nil {
@@ -255,7 +256,20 @@ func (s *Spool) begin() error {
 	s.segments = append(s.segments, &segment{number: s.next})
 	s.next++
 	s.mu.Unlock()
-	return s.syncFolder()
+	return s.later(s.syncFolder)
+}
+
+// later flushes something: at once, or beside further writes if the spool is lazy.
+func (s *Spool) later(flush func() error) error {
+	if !s.opts.Lazy {
+		return flush()
+	}
+	s.lazy.Go(func() {
+		if err := flush(); err != nil {
+			s.opts.Log.ErrorContext(context.Background(), "decision log: a segment could not be flushed", "error", err)
+		}
+	})
+	return nil
 }
 
 func (s *Spool) syncFolder() error {
@@ -277,20 +291,26 @@ func (s *Spool) undo() error {
 		return nil
 	}
 	s.active.Close()
-	s.active = nil
 	s.mu.Lock()
-	s.sealed = true
+	s.active, s.sealed = nil, true
 	s.stats.Torn++
 	s.mu.Unlock()
 	return err
 }
 
-// Sync returns when all that was appended would survive a loss of power.
+// Sync returns when all that was appended would survive a loss of power; where the spool is lazy, all but full segments that are
+// being flushed.
 func (s *Spool) Sync() error {
-	if s.active == nil {
+	s.mu.Lock()
+	f := s.active
+	s.mu.Unlock()
+	if f == nil {
 		return nil
 	}
-	return s.active.Sync()
+	if err := f.Sync(); err != nil && !errors.Is(err, os.ErrClosed) { // it was full, and flushed before it was closed
+		return err
+	}
+	return nil
 }
 
 // Room is closed when there may be room again.
@@ -309,6 +329,7 @@ func (s *Spool) Stats() Stats {
 
 // Close flushes and lets the folder go.
 func (s *Spool) Close() error {
+	s.lazy.Wait()
 	var err error
 	if s.active != nil {
 		err = errors.Join(s.active.Sync(), s.active.Close())

@@ -139,6 +139,50 @@ func TestRecordsComeBackInOrderAlsoAfterARestart(t *testing.T) {
 	}
 }
 
+// Beside a writer that goes on through many segments, the spool is flushed and read.
+func TestASpoolIsFlushedBesideItsWriter(t *testing.T) {
+	t.Parallel()
+	for _, lazy := range []bool{false, true} {
+		s := open(t, spool.Options{Dir: t.TempDir(), MaxBytes: spool.MinBytes, Lazy: lazy})
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			for range 50 {
+				if err := s.Sync(); err != nil {
+					t.Error(err)
+				}
+			}
+		}()
+		all := numbers(t, s, 2000)
+		<-done
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+		want(t, all, numbered(0, 2000))
+	}
+}
+
+// numbers writes n records, more than the spool has room for, while it reads them.
+func numbers(t *testing.T, s *spool.Spool, n int) (read []string) {
+	t.Helper()
+	for _, text := range numbered(0, n) {
+		for {
+			_, err := s.Append(frame(t, text))
+			if err == nil {
+				break
+			}
+			if !errors.Is(err, spool.ErrFull) {
+				t.Fatal(err)
+			}
+			read = append(read, rest(s.Reader("a"))...)
+			if err := s.Reader("a").Commit(); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	return append(read, rest(s.Reader("a"))...)
+}
+
 func TestABatchIsBoundedInBytes(t *testing.T) {
 	t.Parallel()
 	s := open(t, spool.Options{Dir: t.TempDir()})
