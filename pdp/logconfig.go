@@ -49,7 +49,10 @@ type sinkConfig struct {
 	File            string `yaml:"file"`
 	HTTP            string `yaml:"http"`
 	TokenFile       string `yaml:"token_file"`
-	AllowHTTP       bool   `yaml:"allow_http"`
+	AllowPlaintext  bool   `yaml:"allow_plaintext"`
+	NATS            string `yaml:"nats"`
+	Subject         string `yaml:"subject"`
+	CredsFile       string `yaml:"creds_file"`
 	PostgresURLFile string `yaml:"postgres_url_file"`
 }
 
@@ -179,22 +182,29 @@ func (c logConfig) masks() (*decisionlog.Masks, error) {
 
 func (s sinkConfig) open() (name string, opened decisionlog.Sink, err error) {
 	kinds := 0
-	for _, v := range []string{s.File, s.HTTP, s.PostgresURLFile} {
+	for _, v := range []string{s.File, s.HTTP, s.NATS, s.PostgresURLFile} {
 		if v != "" {
 			kinds++
 		}
 	}
 	switch {
 	case kinds != 1:
-		return "", nil, errors.New("one of file, http and postgres_url_file")
-	case s.HTTP == "" && (s.TokenFile != "" || s.AllowHTTP):
-		return "", nil, errors.New("token_file and allow_http belong to http")
+		return "", nil, errors.New("one of file, http, nats and postgres_url_file")
+	case s.HTTP == "" && s.NATS == "" && (s.TokenFile != "" || s.AllowPlaintext):
+		return "", nil, errors.New("token_file and allow_plaintext belong to http and nats")
+	case s.NATS == "" && (s.Subject != "" || s.CredsFile != ""):
+		return "", nil, errors.New("subject and creds_file belong to nats")
 	case s.File != "":
 		name = "file"
 		opened, err = sink.OpenFile(s.File)
 	case s.HTTP != "":
 		name = "http"
-		opened, err = sink.OpenHTTP(sink.HTTPOptions{URL: s.HTTP, TokenFile: s.TokenFile, AllowHTTP: s.AllowHTTP})
+		opened, err = sink.OpenHTTP(sink.HTTPOptions{URL: s.HTTP, TokenFile: s.TokenFile, AllowHTTP: s.AllowPlaintext})
+	case s.NATS != "":
+		name = "nats"
+		opened, err = sink.OpenNATS(sink.NATSOptions{
+			URL: s.NATS, Subject: s.Subject, CredsFile: s.CredsFile, TokenFile: s.TokenFile, AllowPlaintext: s.AllowPlaintext,
+		})
 	default:
 		name = "postgres"
 		opened, err = openPostgres(s.PostgresURLFile)

@@ -1,4 +1,4 @@
-// Package sink is where decision logs go: files, HTTP servers that speak OPA's protocol, and PostgreSQL.
+// Package sink is where decision logs go: files, HTTP servers that speak OPA's protocol, NATS, and PostgreSQL.
 package sink
 
 import (
