@@ -78,7 +78,7 @@ func TestEveryAnsweredDecisionOutlivesAKill(t *testing.T) {
 	}
 	callers.Wait()
 	if err := cmd.Wait(); err == nil || len(answered) < 400 {
-		t.Fatalf("%d answered, ended by %v\n%s", len(answered), err, out.text.String())
+		t.Fatalf("%d answered, ended by %v\n%s", len(answered), err, out.String())
 	}
 
 	start(t, "-policies", policies, "-decision-log", file).stop(t)

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -18,6 +17,7 @@ import (
 
 	"go.uber.org/goleak"
 
+	"github.com/gatehouse-auth/gatehouse/internal/testenv"
 	"github.com/gatehouse-auth/gatehouse/pdp/authzen"
 )
 
@@ -27,22 +27,11 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 const patience = 30 * time.Second
 
 // logs are the lines of a program, as far as they have been written.
-type logs struct {
-	mu   sync.Mutex
-	text bytes.Buffer
-}
-
-func (l *logs) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.Write(p)
-}
+type logs struct{ testenv.Output }
 
 // find answers the first line with this message.
 func (l *logs) find(message string) map[string]any {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	for line := range strings.Lines(l.text.String()) {
+	for line := range strings.Lines(l.String()) {
 		var m map[string]any
 		if json.Unmarshal([]byte(line), &m) == nil && m["msg"] == message {
 			return m
@@ -90,7 +79,7 @@ func start(t *testing.T, args ...string) *program {
 		select {
 		case err := <-p.ended:
 			p.ended <- err
-			t.Fatalf("ended: %v\n%s", err, p.text.String())
+			t.Fatalf("ended: %v\n%s", err, p.String())
 		default:
 		}
 		line = p.find("deciding")
@@ -113,9 +102,7 @@ func (p *program) stop(t *testing.T) string {
 	case <-time.After(patience):
 		t.Error("the program does not end")
 	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.text.String()
+	return p.String()
 }
 
 func (p *program) ask(t *testing.T, kind, id string) (authzen.Response, error) {

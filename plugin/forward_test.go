@@ -2,7 +2,6 @@ package main
 
 import (
 	"bufio"
-	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -88,24 +87,7 @@ type site struct {
 	decision      atomic.Pointer[authzen.Response]
 	reached       atomic.Int64     // requests that reached the API
 	seen          chan http.Header // of the last of them
-	log           lockedBuffer
-}
-
-type lockedBuffer struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
-}
-
-func (b *lockedBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buf.Write(p)
-}
-
-func (b *lockedBuffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buf.String()
+	log           testenv.Output
 }
 
 // serveGuard runs forward-auth for the proxy, and the API, the issuer and the decision point around it.

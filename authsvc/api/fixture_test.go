@@ -1,7 +1,6 @@
 package api_test
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"io"
@@ -48,7 +47,7 @@ type server struct {
 	URL    string
 	logins *login.Service
 	db     dbtest.DB
-	log    *buffer
+	log    *testenv.Output
 	http   *http.Client
 
 	mu  sync.Mutex
@@ -68,7 +67,7 @@ func newServer(t *testing.T, db dbtest.DB, change ...func(*api.Options)) *server
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { client.Close() })
-	s := &server{db: db, log: &buffer{}, now: noon()}
+	s := &server{db: db, log: &testenv.Output{}, now: noon()}
 	log := telemetry.Logger(s.log, slog.LevelDebug)
 	root := []byte("thirty-two bytes of a root key..")
 	c := app.Config{RootKey: telemetry.Secret(hexadecimal(root)), Issuer: issuer, Audience: "api", AccessTTL: 5 * time.Minute}
@@ -117,23 +116,6 @@ func (s *server) at(now time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.now = now
-}
-
-type buffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (b *buffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.Write(p)
-}
-
-func (b *buffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.String()
 }
 
 // answer is a response, read.

@@ -46,7 +46,7 @@ type fixture struct {
 	db     dbtest.DB
 	hasher *password.Hasher
 	hashed *atomic.Int32 // how many hashes have been computed
-	log    *buffer
+	log    *testenv.Output
 
 	mu  sync.Mutex
 	now time.Time
@@ -69,7 +69,7 @@ func newFixture(t *testing.T, db dbtest.DB) *fixture {
 	if err != nil {
 		t.Fatal(err)
 	}
-	f := &fixture{db: db, hashed: &atomic.Int32{}, log: &buffer{}, now: noon()}
+	f := &fixture{db: db, hashed: &atomic.Int32{}, log: &testenv.Output{}, now: noon()}
 	id := func() string { return uuid.Must(uuid.NewV7()).String() }
 	log := telemetry.Logger(f.log, slog.LevelDebug)
 	f.hasher = password.New(password.Options{Pepper: []byte("a pepper of thirty-two bytes...."), Wait: time.Minute})
@@ -132,23 +132,6 @@ func (f *fixture) at(now time.Time) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.now = now
-}
-
-type buffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (b *buffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.Write(p)
-}
-
-func (b *buffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.String()
 }
 
 // add makes an account whose address is proved, and answers its id.

@@ -1,7 +1,6 @@
 package session_test
 
 import (
-	"bytes"
 	"context"
 	"log/slog"
 	"strings"
@@ -38,7 +37,7 @@ type fixture struct {
 	*session.Service
 	db    dbtest.DB
 	redis redis.UniversalClient
-	log   *buffer
+	log   *testenv.Output
 
 	mu  sync.Mutex
 	now time.Time
@@ -52,7 +51,7 @@ func newFixture(t *testing.T, db dbtest.DB, redisURL string) *fixture {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { client.Close() })
-	f := &fixture{db: db, redis: client, log: &buffer{}, now: noon()}
+	f := &fixture{db: db, redis: client, log: &testenv.Output{}, now: noon()}
 	f.Service = &session.Service{
 		Store: db.Sessions(), Box: box(t, 1), Publisher: publisher{f}, TokenLife: tokenLife, Now: f.clock,
 		NewID: func() string { return uuid.Must(uuid.NewV7()).String() }, Log: telemetry.Logger(f.log, slog.LevelDebug),
@@ -97,23 +96,6 @@ type publisher struct{ f *fixture }
 func (p publisher) Publish(ctx context.Context, r session.Revocation) error {
 	return redisx.PublishRevocation(ctx, p.f.redis,
 		redisx.Revocation{Kind: r.Kind, Value: r.Value, NotBefore: r.NotBefore, ExpiresAt: r.ExpiresAt}, p.f.clock())
-}
-
-type buffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (b *buffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.Write(p)
-}
-
-func (b *buffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.String()
 }
 
 // start opens a session of u1.

@@ -1,7 +1,6 @@
 package work_test
 
 import (
-	"bytes"
 	"context"
 	"database/sql"
 	"log/slog"
@@ -91,7 +90,7 @@ func databases(t *testing.T, test func(t *testing.T, dsn, driver, direct string)
 }
 
 // working is a database with a worker on it that runs until the test ends, and what it logs.
-func working(t *testing.T, dsn string, o *outside) (*store.DB, *syncBuffer) {
+func working(t *testing.T, dsn string, o *outside) (*store.DB, *testenv.Output) {
 	t.Helper()
 	db, err := store.Open(t.Context(), dsn)
 	if err != nil {
@@ -105,7 +104,7 @@ func working(t *testing.T, dsn string, o *outside) (*store.DB, *syncBuffer) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	log := &syncBuffer{}
+	log := &testenv.Output{}
 	w, err := work.NewWorker(work.Options{
 		Queue: db.Queue(), Renderer: renderer, Sender: o, Publish: o.publish, Profiles: o, Poll: 20 * time.Millisecond, Now: time.Now,
 		Log: telemetry.Logger(log, slog.LevelInfo),
@@ -127,23 +126,6 @@ func working(t *testing.T, dsn string, o *outside) (*store.DB, *syncBuffer) {
 		}
 	})
 	return db, log
-}
-
-type syncBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (s *syncBuffer) Write(p []byte) (int, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.b.Write(p)
-}
-
-func (s *syncBuffer) String() string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.b.String()
 }
 
 // next waits for what a worker hands out.

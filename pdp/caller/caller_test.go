@@ -7,12 +7,12 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
 	"go.uber.org/goleak"
 
+	"github.com/gatehouse-auth/gatehouse/internal/testenv"
 	"github.com/gatehouse-auth/gatehouse/pdp/caller"
 )
 
@@ -23,24 +23,6 @@ const (
 	oldToken = "0123456789abcdef0123456789abcdef"
 	newToken = "fedcba9876543210fedcba9876543210"
 )
-
-// logs may be read while they are written.
-type logs struct {
-	mu   sync.Mutex
-	text bytes.Buffer
-}
-
-func (l *logs) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.Write(p)
-}
-
-func (l *logs) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.String()
-}
 
 func within(t *testing.T, what string, holds func() bool) {
 	t.Helper()
@@ -120,7 +102,7 @@ func TestABadFileOfTokensIsRefused(t *testing.T) {
 // S71: a token that is taken from the file is of no use any more; a file that cannot be read changes nothing and is told once.
 func TestTokensRotateWithoutARestart(t *testing.T) {
 	t.Parallel()
-	file, log := filepath.Join(t.TempDir(), "tokens"), &logs{}
+	file, log := filepath.Join(t.TempDir(), "tokens"), &testenv.Output{}
 	put(t, file, "edge "+oldToken+"\n")
 	tokens, err := caller.OpenTokens(file, slog.New(slog.NewTextHandler(log, nil)))
 	if err != nil {

@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/gatehouse-auth/gatehouse/internal/testenv"
 	"github.com/gatehouse-auth/gatehouse/internal/testenv/pki"
 	"github.com/gatehouse-auth/gatehouse/pdp/caller"
 )
@@ -22,13 +23,13 @@ type site struct {
 	files  caller.Files
 	tls    *caller.TLS
 	server *httptest.Server
-	log    *logs
+	log    *testenv.Output
 }
 
 func newSite(t *testing.T, server, clients *pki.Authority) *site {
 	t.Helper()
 	dir := t.TempDir()
-	s := &site{files: caller.Files{Cert: filepath.Join(dir, "cert"), Key: filepath.Join(dir, "key"), ClientCA: filepath.Join(dir, "ca")}, log: &logs{}}
+	s := &site{files: caller.Files{Cert: filepath.Join(dir, "cert"), Key: filepath.Join(dir, "key"), ClientCA: filepath.Join(dir, "ca")}, log: &testenv.Output{}}
 	s.putCert(t, server)
 	put(t, s.files.ClientCA, clients.PEM)
 	var err error

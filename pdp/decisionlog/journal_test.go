@@ -21,6 +21,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
+	"github.com/gatehouse-auth/gatehouse/internal/testenv"
 	"github.com/gatehouse-auth/gatehouse/pdp/authzen"
 	"github.com/gatehouse-auth/gatehouse/pdp/decisionlog"
 	"github.com/gatehouse-auth/gatehouse/pdp/decisionlog/spool"
@@ -79,24 +80,6 @@ func idOf(t testing.TB, record string) string {
 		t.Fatalf("%q: %v", record, err)
 	}
 	return r.ID
-}
-
-// logs is a log that goroutines share.
-type logs struct {
-	mu   sync.Mutex
-	text bytes.Buffer
-}
-
-func (l *logs) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.Write(p)
-}
-
-func (l *logs) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.String()
 }
 
 func within(t testing.TB, what string, holds func() bool) {
@@ -329,7 +312,7 @@ func TestWithBlockADecisionWaitsForRoom(t *testing.T) {
 func TestWithFailADecisionIsDenied(t *testing.T) {
 	t.Parallel()
 	sink, letGo := stuck()
-	log := &logs{}
+	log := &testenv.Output{}
 	j := journal(t, decisionlog.Options{WhenFull: decisionlog.Fail, MaxBytes: spool.MinBytes, Log: slog.New(slog.NewJSONHandler(log, nil))}, sink)
 	stop := start(t, j)
 	ids := fill(t, j)
@@ -359,7 +342,7 @@ func TestWithFailADecisionIsDenied(t *testing.T) {
 func TestWithDropNoDecisionWaitsAndTheLossIsCounted(t *testing.T) {
 	t.Parallel()
 	sink, letGo := stuck()
-	log := &logs{}
+	log := &testenv.Output{}
 	j := journal(t, decisionlog.Options{WhenFull: decisionlog.Drop, MaxBytes: spool.MinBytes, Log: slog.New(slog.NewJSONHandler(log, nil))}, sink)
 	stop := start(t, j)
 	const all = 200 // of 50 KB each
@@ -390,7 +373,7 @@ func TestASinkThatComesBackGetsEverythingInOrder(t *testing.T) {
 		}
 		return nil
 	}}
-	log := &logs{}
+	log := &testenv.Output{}
 	j = journal(t, decisionlog.Options{Log: slog.New(slog.NewJSONHandler(log, nil))}, sink)
 	stop := start(t, j)
 	for _, id := range numbers(0, 50) {
@@ -482,7 +465,7 @@ func TestWhatIsNotShippedAtTheEndIsShippedAfterTheNextStart(t *testing.T) {
 // S67: a masked value is in no sink, no file of the spool, no line of the log and no error.
 func TestAMaskedValueIsNowhere(t *testing.T) {
 	t.Parallel()
-	dir, log := t.TempDir(), &logs{}
+	dir, log := t.TempDir(), &testenv.Output{}
 	sink, letGo := stuck()
 	j := journal(t, decisionlog.Options{
 		Dir: dir, WhenFull: decisionlog.Fail, MaxBytes: spool.MinBytes, Log: slog.New(slog.NewJSONHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug})),

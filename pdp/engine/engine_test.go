@@ -21,6 +21,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/gatehouse-auth/gatehouse/internal/fault"
+	"github.com/gatehouse-auth/gatehouse/internal/testenv"
 	"github.com/gatehouse-auth/gatehouse/pdp/authzen"
 	"github.com/gatehouse-auth/gatehouse/pdp/engine"
 	"github.com/gatehouse-auth/gatehouse/policies"
@@ -321,24 +322,6 @@ func patient(t testing.TB) fs.FS {
 	return files
 }
 
-// syncBuffer is a log that may be read while it is written.
-type syncBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (s *syncBuffer) Write(p []byte) (int, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.b.Write(p)
-}
-
-func (s *syncBuffer) String() string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.b.String()
-}
-
 func eventually(t *testing.T, what string, holds func() bool) {
 	t.Helper()
 	deadline, tick := time.After(20*time.Second), time.NewTicker(2*time.Millisecond)
@@ -366,7 +349,7 @@ func TestChangesAreTakenUpAndBrokenOnesAreNot(t *testing.T) {
 		return "package gatehouse.authz\n\ndefault decision := {\"allow\": false}\n\ndecision := {\"allow\": true} if input.subject.id == \"" + user + "\"\n"
 	}
 	write("authz.rego", allowing("alice"))
-	var log syncBuffer
+	var log testenv.Output
 	e := open(t, engine.Options{Dir: dir, Poll: 2 * time.Millisecond, Log: slog.New(slog.NewTextHandler(&log, nil))})
 	ctx, stop := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
