@@ -8,10 +8,10 @@ import (
 	"io/fs"
 	"log/slog"
 	"net"
-	"os"
 	"strings"
 
 	"github.com/gatehouse-auth/gatehouse/internal/lifecycle"
+	"github.com/gatehouse-auth/gatehouse/internal/web"
 	"github.com/gatehouse-auth/gatehouse/pdp/caller"
 )
 
@@ -63,24 +63,10 @@ func open(ctx context.Context, c config, log *slog.Logger) (*entrance, error) {
 	return e, nil
 }
 
-// listen opens a TCP port or a Unix socket; it takes over the socket that a killed predecessor left behind.
+// listen opens a TCP port or a Unix socket.
 func listen(ctx context.Context, address string, mode fs.FileMode) (net.Listener, error) {
-	path, unix := strings.CutPrefix(address, "unix://")
-	if !unix {
-		return new(net.ListenConfig).Listen(ctx, "tcp", address)
+	if path, unix := strings.CutPrefix(address, "unix://"); unix {
+		return web.ListenUnix(ctx, path, mode)
 	}
-	if c, err := new(net.Dialer).DialContext(ctx, "unix", path); err == nil {
-		return nil, errors.Join(fmt.Errorf("socket %s is in use", path), c.Close())
-	}
-	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("remove stale socket: %w", err)
-	}
-	ln, err := new(net.ListenConfig).Listen(ctx, "unix", path)
-	if err != nil {
-		return nil, err
-	}
-	if err := os.Chmod(path, mode); err != nil {
-		return nil, errors.Join(fmt.Errorf("socket: %w", err), ln.Close())
-	}
-	return ln, nil
+	return new(net.ListenConfig).Listen(ctx, "tcp", address)
 }

@@ -108,7 +108,7 @@ func (f *forwardAuth) open(ctx context.Context, peers []netip.Prefix) (net.Liste
 		if len(peers) > 0 {
 			return nil, errors.New("from: the mode of a Unix socket says who may ask")
 		}
-		return listen(ctx, path, 0o660) // the proxy's workers are in the group
+		return web.ListenUnix(ctx, path, 0o660) // the proxy's workers are in the group
 	}
 	return forwardauth.Listen(ctx, f.listen, peers)
 }

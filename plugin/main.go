@@ -8,7 +8,6 @@ import (
 	"flag"
 	"fmt"
 	"io"
-	"io/fs"
 	"log/slog"
 	"net"
 	"os"
@@ -65,7 +64,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	if err != nil {
 		return err
 	}
-	ln, err := listen(ctx, *socket, 0o600)
+	ln, err := web.ListenUnix(ctx, *socket, 0o600)
 	if err != nil {
 		return err
 	}
@@ -124,22 +123,4 @@ func signer(file string) (*assertion.Signer, error) {
 		return nil, fmt.Errorf("assertion keys: %w", err)
 	}
 	return assertion.ReadSigner(text, time.Now)
-}
-
-// listen takes over the socket that a killed predecessor left behind, and refuses one that somebody still serves.
-func listen(ctx context.Context, socket string, mode fs.FileMode) (net.Listener, error) {
-	if c, err := new(net.Dialer).DialContext(ctx, "unix", socket); err == nil {
-		return nil, errors.Join(fmt.Errorf("socket %s is in use", socket), c.Close())
-	}
-	if err := os.Remove(socket); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("remove stale socket: %w", err)
-	}
-	ln, err := new(net.ListenConfig).Listen(ctx, "unix", socket)
-	if err != nil {
-		return nil, fmt.Errorf("listen: %w", err)
-	}
-	if err := os.Chmod(socket, mode); err != nil {
-		return nil, errors.Join(fmt.Errorf("socket: %w", err), ln.Close())
-	}
-	return ln, nil
 }
