@@ -9,7 +9,6 @@ import (
 	"io"
 	"maps"
 	"os"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -144,7 +143,7 @@ func bundleBuild(ctx context.Context, args []string, stdout, stderr io.Writer) e
 	if err != nil {
 		return err
 	}
-	if err := replace(*out, archive); err != nil {
+	if err := bundle.ReplaceFile(*out, archive, 0o644); err != nil {
 		return err
 	}
 	checked := "compiles and passes its tests"
@@ -191,7 +190,7 @@ func bundleSign(args []string, stdout, stderr io.Writer) error {
 	if *out == "" {
 		*out = name
 	}
-	if err := replace(*out, archive); err != nil {
+	if err := bundle.ReplaceFile(*out, archive, 0o644); err != nil {
 		return err
 	}
 	return tell(stdout, *asJSON, *out, b, [2]string{"signed", orNo(key.id, key.file)})
@@ -257,22 +256,4 @@ func tell(w io.Writer, asJSON bool, name string, b *bundle.Bundle, more ...[2]st
 	}
 	_, err := io.WriteString(w, text)
 	return err
-}
-
-// replace writes a file at once or not at all.
-func replace(name string, b []byte) (err error) {
-	f, err := os.CreateTemp(filepath.Dir(name), ".bundle-*")
-	if err != nil {
-		return err
-	}
-	defer func() {
-		if err != nil {
-			_ = os.Remove(f.Name()) // only room is lost
-		}
-	}()
-	_, err = f.Write(b)
-	if err = errors.Join(err, f.Chmod(0o644), f.Close()); err != nil { //nolint:gosec // a bundle is published
-		return err
-	}
-	return os.Rename(f.Name(), name)
 }

@@ -44,7 +44,7 @@ func (s *Source) keep(ctx context.Context, o *offer) {
 		s.notKept(ctx, err)
 		return
 	}
-	if err := writeFile(s.archiveFile(o.bundle.Digest), o.archive); err != nil {
+	if err := ReplaceFile(s.archiveFile(o.bundle.Digest), o.archive, 0o600); err != nil {
 		s.notKept(ctx, err)
 		return
 	}
@@ -58,7 +58,7 @@ func (s *Source) keep(ctx context.Context, o *offer) {
 func (s *Source) note(ctx context.Context) bool {
 	text, err := json.Marshal(s.kept)
 	if err == nil {
-		err = writeFile(s.noteFile(), text)
+		err = ReplaceFile(s.noteFile(), text, 0o600)
 	}
 	if err != nil {
 		s.notKept(ctx, err)
@@ -151,10 +151,10 @@ func readFile(name string, limit int64) ([]byte, error) {
 	return readUpTo(f, limit)
 }
 
-// writeFile replaces a file at once or not at all, on disk before it answers. Nobody else may read it.
-func writeFile(name string, b []byte) (err error) {
-	dir, base := filepath.Split(name)
-	f, err := os.CreateTemp(dir, "."+base+".*") // mode 0600
+// ReplaceFile writes a file at once or not at all, on disk before it answers.
+func ReplaceFile(name string, b []byte, mode fs.FileMode) (err error) {
+	dir, base := filepath.Dir(name), filepath.Base(name)
+	f, err := os.CreateTemp(dir, "."+base+".*")
 	if err != nil {
 		return err
 	}
@@ -167,7 +167,7 @@ func writeFile(name string, b []byte) (err error) {
 	if err == nil {
 		err = f.Sync()
 	}
-	if err = errors.Join(err, f.Close()); err != nil {
+	if err = errors.Join(err, f.Chmod(mode), f.Close()); err != nil {
 		return err
 	}
 	if err = os.Rename(f.Name(), name); err != nil {
