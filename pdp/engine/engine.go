@@ -249,7 +249,27 @@ func (e *Engine) Evaluate(ctx context.Context, r authzen.Request) (res authzen.R
 	if snap.looksUp(r.Resource) {
 		about.LookedUp = properties
 	}
+	said, by, err := e.answer(ctx, snap, r, properties, now)
+	if err != nil {
+		return res, err
+	}
+	about.Reasons, about.Need, about.Obligations = said.about.Reasons, said.about.Need, said.about.Obligations
+	about.Outcome = outcomeOf(said.allow, about.Reasons)
+	about.Cache = snap.cacheable(r.Resource, now)
+	about.EvaluatedBy = by
+	return authzen.Response{Decision: said.allow, Context: about}, nil
+}
+
+// maxKey bounds the inputs that are remembered, in bytes of what can matter of them.
+const maxKey = 8 << 10
+
+// answer remembers what the policy says, or else asks it; by tells which.
+func (e *Engine) answer(ctx context.Context, snap *snapshot, r authzen.Request, properties map[string]any, now time.Time) (a answer, by string, err error) {
 	clock := clockOf(now)
+	if snap.answers == nil {
+		a, err = e.decide(ctx, snap, r, properties, now, clock)
+		return a, byTopdown, err
+	}
 	buf, _ := e.keys.Get().(*[]byte)
 	if buf == nil {
 		buf = new([]byte)
@@ -260,47 +280,41 @@ func (e *Engine) Evaluate(ctx context.Context, r authzen.Request) (res authzen.R
 			e.keys.Put(buf)
 		}
 	}()
-	if known = known && snap.answers != nil && len(key) <= maxKey; known {
+	known = known && len(key) <= maxKey
+	if known {
 		if a, ok := snap.answers.recall(key); ok {
-			about.Reasons, about.Need, about.Obligations = a.about.Reasons, a.about.Need, a.about.Obligations
-			about.Outcome = outcomeOf(a.allow, about.Reasons)
-			about.Cache = snap.cacheable(r.Resource, now)
-			about.EvaluatedBy = "remembered"
-			return authzen.Response{Decision: a.allow, Context: about}, nil
+			return a, byMemory, nil
 		}
 	}
-	allow, err := e.decide(ctx, snap, r, properties, now, about)
-	if err != nil {
-		return res, err
+	if a, err = e.decide(ctx, snap, r, properties, now, clock); err == nil && known {
+		snap.answers.keep(key, a)
 	}
-	if known {
-		snap.answers.keep(key, answer{allow, &authzen.ResponseContext{Reasons: about.Reasons, Need: about.Need, Obligations: about.Obligations}})
-	}
-	about.Outcome = outcomeOf(allow, about.Reasons)
-	about.Cache = snap.cacheable(r.Resource, now)
-	about.EvaluatedBy = "topdown"
-	return authzen.Response{Decision: allow, Context: about}, nil
+	return a, byTopdown, err
 }
 
-// maxKey bounds the inputs that are remembered, in bytes of what can matter of them.
-const maxKey = 8 << 10
+// What answered, in records of decisions.
+const (
+	byTopdown = "topdown"
+	byMemory  = "remembered"
+)
 
-// decide asks the policy and reads its decision into about.
-func (e *Engine) decide(ctx context.Context, snap *snapshot, r authzen.Request, properties map[string]any, now time.Time, about *authzen.ResponseContext) (allow bool, err error) {
-	input, err := inputOf(r, properties, clockOf(now))
+// decide asks the policy.
+func (e *Engine) decide(ctx context.Context, snap *snapshot, r authzen.Request, properties map[string]any, now time.Time, clock string) (answer, error) {
+	input, err := inputOf(r, properties, clock)
 	if err != nil {
-		return false, fault.New(fault.Invalid, "The request holds a value that is not JSON.").Because(err)
+		return answer{}, fault.New(fault.Invalid, "The request holds a value that is not JSON.").Because(err)
 	}
 	ctx, cancel := context.WithTimeout(ctx, e.opts.Deadline)
 	defer cancel()
 	results, err := e.eval(ctx, snap.query, rego.EvalParsedInput(input), rego.EvalTime(now), rego.EvalMetrics(metrics.NoOp()))
 	if err != nil {
-		return false, errFailed.Because(placeOf(err))
+		return answer{}, errFailed.Because(placeOf(err))
 	}
-	if allow, err = decisionOf(results, about); err != nil {
-		return false, errFailed.Because(err)
+	a := answer{about: &authzen.ResponseContext{}}
+	if a.allow, err = decisionOf(results, a.about); err != nil {
+		return answer{}, errFailed.Because(err)
 	}
-	return allow, nil
+	return a, nil
 }
 
 // Stats is how an engine is at one moment.
