@@ -135,16 +135,18 @@ func TestABrokenRuleIsSeen(t *testing.T) {
 	}
 }
 
-func TestTheContractNeedsTheStandardLibraryOnly(t *testing.T) {
+func TestContractsNeedTheStandardLibraryOnly(t *testing.T) {
 	t.Parallel()
 	all := list(t)
-	contract, ok := all[module+"pdp/authzen"]
-	if !ok {
-		t.Fatal("pdp/authzen is not there")
-	}
-	for _, i := range contract.Deps {
-		if !all[i].Standard {
-			t.Errorf("pdp/authzen reaches %s", i)
+	for _, name := range []string{"pdp/authzen", "pdp/directory/feed"} {
+		contract, ok := all[module+name]
+		if !ok {
+			t.Fatalf("%s is not there", name)
+		}
+		for _, i := range contract.Deps {
+			if !all[i].Standard {
+				t.Errorf("%s reaches %s", name, i)
+			}
 		}
 	}
 }
