@@ -17,6 +17,9 @@ func ParsePointer(pointer string) ([]string, error) {
 		return nil, errPointer
 	}
 	tokens := strings.Split(pointer[1:], "/")
+	if !strings.Contains(pointer, "~") {
+		return tokens, nil
+	}
 	for i, t := range tokens {
 		for at := strings.IndexByte(t, '~'); at >= 0; {
 			if at+1 == len(t) || (t[at+1] != '0' && t[at+1] != '1') {

@@ -138,12 +138,12 @@ func (g *Guard) decide(ctx context.Context, s *state) (authzen.Response, error) 
 	if g.Decisions == nil {
 		return g.Decider.Decide(ctx, s.evaluation())
 	}
-	q := question{s}
+	q := &question{state: s}
 	if answer, known := g.Decisions.Recall(q); known {
 		return answer, nil
 	}
 	asked := g.Now()
-	answer, err := g.Decider.Decide(ctx, s.evaluation())
+	answer, err := g.Decider.Decide(ctx, q.evaluation())
 	if err == nil {
 		g.Decisions.Keep(q, answer, asked)
 	}

@@ -11,10 +11,22 @@ import (
 
 // question is the state as the decision cache looks at it (decide.Question). It answers for the inputs that policies look at
 // most without building the evaluation request; evaluation says what it has to agree with.
-type question struct{ *state }
+type question struct {
+	*state
+	built bool
+	whole authzen.Request // once it is built
+}
+
+// evaluation builds the request once, for whoever looks into it and for the decision point.
+func (q *question) evaluation() authzen.Request {
+	if !q.built {
+		q.built, q.whole = true, q.state.evaluation()
+	}
+	return q.whole
+}
 
 // Kind implements decide.Question.
-func (q question) Kind() (action, resourceType string) { return q.action(), q.target.Type }
+func (q *question) Kind() (action, resourceType string) { return q.action(), q.target.Type }
 
 // Each value begins with its kind, and each text with its length, so that no two are alike. One pointer is always answered in
 // the same way, so that texts need not look like their JSON.
@@ -26,7 +38,7 @@ const (
 )
 
 // Append implements decide.Question.
-func (q question) Append(dst []byte, pointer string) ([]byte, bool) {
+func (q *question) Append(dst []byte, pointer string) ([]byte, bool) {
 	if rest, ok := strings.CutPrefix(pointer, "/subject/"); ok {
 		return q.appendSubject(dst, pointer, rest)
 	}
@@ -60,10 +72,15 @@ func (q question) Append(dst []byte, pointer string) ([]byte, bool) {
 		}
 		return append(dst, absent), true
 	}
-	return q.appendAny(dst, pointer)
+	switch name, ok := leaf(pointer, "/resource/properties/"); {
+	case !ok, name == "segments", name == "params":
+		return q.appendAny(dst, pointer)
+	default: // the edge sends no other
+		return append(dst, absent), true
+	}
 }
 
-func (q question) appendSubject(dst []byte, pointer, rest string) ([]byte, bool) {
+func (q *question) appendSubject(dst []byte, pointer, rest string) ([]byte, bool) {
 	if q.who.Anonymous() { // its few inputs are built in no time
 		return q.appendAny(dst, pointer)
 	}
@@ -108,7 +125,7 @@ func leaf(pointer, prefix string) (string, bool) {
 }
 
 // appendAny builds the whole evaluation request and looks there.
-func (q question) appendAny(dst []byte, pointer string) ([]byte, bool) {
+func (q *question) appendAny(dst []byte, pointer string) ([]byte, bool) {
 	tokens, err := authzen.ParsePointer(pointer)
 	if err != nil {
 		return dst, false

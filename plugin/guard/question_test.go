@@ -18,7 +18,7 @@ var pointers = []string{
 	"/subject/properties/attributes/nested/x", "/subject/properties/claims/iss", "/subject/properties/claims/client_id", "/subject/properties/claims/scope",
 	"/subject/properties/claims/acr", "/subject/properties/claims/amr", "/subject/properties/nothing", "/subject", "/action/name", "/action/properties", "/resource/type",
 	"/resource/id", "/resource/properties/path", "/resource/properties/segments", "/resource/properties/route", "/resource/properties/params",
-	"/resource/properties/params/id", "/resource/properties/params/other", "/context/ip", "/context/user_agent", "/context/acr", "/context/auth_time",
+	"/resource/properties/params/id", "/resource/properties/owner", "/resource/properties/", "/resource/properties/params/", "/resource/properties/params/other", "/context/ip", "/context/user_agent", "/context/acr", "/context/auth_time",
 	"/context/request_id", "/context", "/elsewhere", "",
 }
 
@@ -27,7 +27,7 @@ func TestTheCacheSeesTheInputsThatThePolicySees(t *testing.T) {
 	t.Parallel()
 	rules := patterns([]Resource{{"/orders/{id}", "order"}, {"/orders", "order"}, {"/shops/{id}/items/{other}", "item"}})
 	g := &Guard{patterns: rules}
-	var all []question
+	var all []*question
 	for _, who := range []principal.Principal{
 		{},
 		{Subject: "u1"},
@@ -46,7 +46,7 @@ func TestTheCacheSeesTheInputsThatThePolicySees(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			all = append(all, question{&state{Request: r, who: who, target: target, decision: Decision{TraceID: r.Route}}})
+			all = append(all, &question{state: &state{Request: r, who: who, target: target, decision: Decision{TraceID: r.Route}}})
 		}
 	}
 	for _, pointer := range pointers {
@@ -65,7 +65,7 @@ func TestTheCacheSeesTheInputsThatThePolicySees(t *testing.T) {
 }
 
 // seen is the value at the pointer as the cache has it, and in the JSON that the policy gets.
-func seen(t *testing.T, q question, pointer string) (cache, policy []byte) {
+func seen(t *testing.T, q *question, pointer string) (cache, policy []byte) {
 	t.Helper()
 	cache, ok := q.Append(nil, pointer)
 	if !ok {
