@@ -29,7 +29,7 @@ func BenchmarkGuard(b *testing.B) {
 		{"decision remembered by role", []string{"/subject/properties/roles", "/action/name", "/resource/type"}},
 		{"decision remembered by owner", []string{"/subject/id", "/subject/properties/roles", "/action/name", "/resource/type", "/resource/id", "/context/ip"}},
 		{"decision remembered by all that policies/ looks at", []string{
-			"/action/name", "/context/ip", "/resource/id", "/resource/properties/department", "/resource/properties/missing", "/resource/properties/owner", "/resource/properties/tenant",
+			"/action/name", "/context/ip", "/resource/id", "/resource/properties", "/resource/properties/department", "/resource/properties/missing", "/resource/properties/owner", "/resource/properties/tenant",
 			"/resource/type", "/subject/id", "/subject/properties/attributes/department", "/subject/properties/roles", "/subject/properties/tenant", "/subject/type",
 		}},
 	} {

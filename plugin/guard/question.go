@@ -49,6 +49,8 @@ func (q *question) Append(dst []byte, pointer string) ([]byte, bool) {
 		return appendText(dst, q.target.Type), true
 	case "/resource/id":
 		return appendText(dst, q.target.id()), true
+	case "/resource/properties": // all of it follows from these
+		return appendText(appendText(appendText(dst, q.target.path), q.Route), q.target.Pattern), true
 	case "/resource/properties/path":
 		return appendText(dst, q.target.path), true
 	case "/resource/properties/route":
