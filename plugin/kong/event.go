@@ -9,11 +9,9 @@ import (
 	"net"
 	"net/http"
 	"runtime/debug"
-	"strings"
 
 	protocol "github.com/Kong/go-pdk/server/kong_plugin_protocol"
 	"github.com/google/uuid"
-	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/structpb"
 
 	"github.com/gatehouse-auth/gatehouse/internal/principal"
@@ -76,45 +74,6 @@ func (e *event) ask(p plan) (a answers, err error) {
 	return a, nil
 }
 
-func headers(r *guard.Request, answer []byte) error {
-	var s structpb.Struct
-	if err := proto.Unmarshal(answer, &s); err != nil {
-		return errors.New("the headers are not UTF-8")
-	}
-	r.Header = make(map[string][]string, len(s.GetFields()))
-	n := 0
-	for name, value := range s.GetFields() {
-		values := []*structpb.Value{value}
-		if list, ok := value.GetKind().(*structpb.Value_ListValue); ok {
-			values = list.ListValue.GetValues()
-		}
-		name = strings.ToLower(name)
-		for _, v := range values {
-			s, err := headerText(v)
-			if err != nil {
-				return err
-			}
-			r.Header[name] = append(r.Header[name], s)
-		}
-		n += len(values)
-	}
-	r.HeadersTruncated = n >= maxHeaders
-	r.Host = strings.Join(r.Header["host"], ",")
-	return nil
-}
-
-// headerText reads one value. Lua's protobuf may leave an empty text out altogether, and a header without any value is true.
-func headerText(v *structpb.Value) (string, error) {
-	switch v := v.GetKind().(type) {
-	case *structpb.Value_StringValue:
-		return v.StringValue, nil
-	case nil, *structpb.Value_BoolValue:
-		return "", nil
-	default:
-		return "", errors.New("a header has no text")
-	}
-}
-
 // answer ends the event as the verdict says, in one write. It answers how many answers of Kong are to be read afterwards.
 func (e *event) answer(v guard.Verdict, sequence int64) (pending int, err error) {
 	out := e.out[:0]
@@ -122,11 +81,11 @@ func (e *event) answer(v guard.Verdict, sequence int64) (pending int, err error)
 		pending = 1
 		if len(v.Respond) > 0 {
 			pending++
-			if out, err = appendCall(out, "kong.response.set_headers", fields(v.Respond)); err != nil {
+			if out, err = appendHeaders(out, "kong.response.set_headers", v.Respond); err != nil {
 				return 0, err
 			}
 		}
-		if out, err = appendCall(out, "kong.service.request.set_headers", fields(v.SetHeaders)); err != nil {
+		if out, err = appendHeaders(out, "kong.service.request.set_headers", v.SetHeaders); err != nil {
 			return 0, err
 		}
 		out = appendFrame(out, nil) // the end of the event
