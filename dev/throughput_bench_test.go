@@ -2,10 +2,14 @@ package main
 
 import (
 	"net/http"
+	"os"
+	"path/filepath"
 	"runtime"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
+	"time"
 
 	"github.com/redis/go-redis/v9"
 
@@ -45,7 +49,7 @@ func BenchmarkThroughput(b *testing.B) {
 					b.Fatal(err)
 				}
 			}
-			before := commands(b, c)
+			before, used := commands(b, c), w.cpu(b, c)
 			b.SetParallelism(connections / runtime.GOMAXPROCS(0))
 			b.ResetTimer()
 			b.RunParallel(func(pb *testing.PB) {
@@ -59,8 +63,70 @@ func BenchmarkThroughput(b *testing.B) {
 			b.StopTimer()
 			b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "req/s")
 			b.ReportMetric(float64(commands(b, c)-before)/float64(b.N), "redis-cmds/op")
+			for name, spent := range w.cpu(b, c) {
+				b.ReportMetric(float64((spent-used[name]).Microseconds())/float64(b.N), name+"-cpu-µs/op")
+			}
 		})
 	}
+}
+
+// cpu is the processor time that each process has used so far: this one's, the plugin's, and that of Redis.
+func (w *bench) cpu(b *testing.B, c *redis.Client) map[string]time.Duration {
+	b.Helper()
+	var own syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &own); err != nil {
+		b.Fatal(err)
+	}
+	info, err := c.InfoMap(b.Context(), "cpu").Result()
+	if err != nil {
+		b.Fatal(err)
+	}
+	server := time.Duration(0)
+	for _, name := range []string{"used_cpu_user", "used_cpu_sys"} {
+		seconds, err := strconv.ParseFloat(info["CPU"][name], 64)
+		if err != nil {
+			b.Fatal(err)
+		}
+		server += time.Duration(seconds * float64(time.Second))
+	}
+	return map[string]time.Duration{
+		"rest": time.Duration(own.Utime.Nano() + own.Stime.Nano()), "plugin": w.pluginCPU(b), "redis": server,
+	}
+}
+
+// tick is a clock tick of /proc, the same on all Linux machines that Go runs on.
+const tick = 10 * time.Millisecond
+
+// pluginCPU reads what the kernel says of the process that serves the socket (proc(5)).
+func (w *bench) pluginCPU(b *testing.B) time.Duration {
+	b.Helper()
+	all, err := filepath.Glob("/proc/[0-9]*/cmdline")
+	if err != nil {
+		b.Fatal(err)
+	}
+	for _, name := range all {
+		line, err := os.ReadFile(name)
+		if err != nil || !strings.Contains(string(line), "gatehouse-plugin\x00") || !strings.Contains(string(line), w.socket) {
+			continue // of another process, or one that has ended
+		}
+		stat, err := os.ReadFile(filepath.Join(filepath.Dir(name), "stat"))
+		if err != nil {
+			b.Fatal(err)
+		}
+		_, after, _ := strings.Cut(string(stat), ") ")
+		fields := strings.Fields(after)
+		var ticks int64
+		for _, field := range fields[11:13] { // utime, stime
+			n, err := strconv.ParseInt(field, 10, 64)
+			if err != nil {
+				b.Fatal(err)
+			}
+			ticks += n
+		}
+		return time.Duration(ticks) * tick
+	}
+	b.Fatal("the plugin's process is not to be found")
+	return 0
 }
 
 // commands is how many commands Redis has run.

@@ -55,7 +55,7 @@ func Open(address string) (redis.UniversalClient, error) {
 	}
 	switch {
 	case kind == "" && len(hosts) == 1 && master == "":
-		o.MaxRetries, o.DialerRetries, o.ContextTimeoutEnabled, o.DisableIdentity = -1, 1, true, true
+		o.MaxRetries, o.DialerRetries, o.Protocol, o.ContextTimeoutEnabled, o.DisableIdentity = -1, 1, 2, true, true
 		o.MaintNotificationsConfig = quiet()
 		o.DialTimeout, o.ReadTimeout, o.WriteTimeout, o.PoolTimeout = wait, wait, wait, wait
 		return redis.NewClient(o), nil
@@ -63,13 +63,13 @@ func Open(address string) (redis.UniversalClient, error) {
 		return redis.NewFailoverClient(&redis.FailoverOptions{
 			MasterName: master, SentinelAddrs: withPort(hosts, "26379"), SentinelUsername: user, SentinelPassword: password,
 			Username: o.Username, Password: o.Password, DB: o.DB, TLSConfig: o.TLSConfig, PoolSize: o.PoolSize,
-			MaxRetries: -1, DialerRetries: 1, ContextTimeoutEnabled: true, DisableIdentity: true,
+			MaxRetries: -1, DialerRetries: 1, Protocol: 2, ContextTimeoutEnabled: true, DisableIdentity: true,
 			DialTimeout: wait, ReadTimeout: wait, WriteTimeout: wait, PoolTimeout: wait,
 		}), nil
 	case kind == "cluster" && o.DB == 0 && master == "":
 		return redis.NewClusterClient(&redis.ClusterOptions{
 			Addrs: withPort(hosts, "6379"), Username: o.Username, Password: o.Password, TLSConfig: o.TLSConfig, PoolSize: o.PoolSize,
-			MaxRetries: -1, DialerRetries: 1, ContextTimeoutEnabled: true, DisableIdentity: true,
+			MaxRetries: -1, DialerRetries: 1, Protocol: 2, ContextTimeoutEnabled: true, DisableIdentity: true,
 			DialTimeout: wait, ReadTimeout: wait, WriteTimeout: wait, PoolTimeout: wait, MaintNotificationsConfig: quiet(),
 		}), nil
 	}

@@ -2,6 +2,7 @@ package limit
 
 import (
 	"context"
+	"errors"
 	"hash/maphash"
 	"log/slog"
 	"sync/atomic"
@@ -40,6 +41,7 @@ type Limiter struct {
 	id      string
 	client  redis.UniversalClient
 	shared  *shared
+	gather  gather
 	local   *local
 	spent   *memo // keys that have no room
 	counted *memo // requests that were counted
@@ -61,6 +63,7 @@ func New(o Options) *Limiter {
 		id: o.ID, client: o.Redis, shared: newShared(o.Redis), local: newLocal(o.Now, o.Memory/2),
 		spent: newMemo(o.Memory / 4), counted: newMemo(o.Memory / 4), seed: maphash.MakeSeed(), now: o.Now, timeout: timeout,
 	}
+	l.gather.send = l.send
 	l.processes.Store(1)
 	l.breaker = redisx.Breaker{
 		Pause: retry, Tolerate: tolerate, Now: o.Now,
@@ -141,14 +144,9 @@ func (l *Limiter) Take(ctx context.Context, id string, keys []Key) (Result, erro
 	if states := l.Spent(keys); states != nil {
 		return Result{States: states}, nil
 	}
-	var out outcome
-	err := l.breaker.Do(func() (err error) {
-		// A caller who hangs up says nothing about Redis and is counted all the same.
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), l.timeout)
-		defer cancel()
-		out, err = l.shared.take(ctx, id, keys)
-		return err
-	})
+	t := &taking{id: id, keys: keys}
+	l.gather.do(t)
+	out, err := t.out, t.err
 	if err != nil {
 		return l.takeLocally(ctx, id, keys, err)
 	}
@@ -156,6 +154,21 @@ func (l *Limiter) Take(ctx context.Context, id string, keys []Key) (Result, erro
 	res := result(out, keys)
 	l.remember(id, keys, out, res.States)
 	return res, nil
+}
+
+// send counts a batch in Redis. To the breaker it is one call: what ails one connection ails all that was sent on it.
+func (l *Limiter) send(batch []*taking) {
+	err := l.breaker.Do(func() error {
+		// A caller who hangs up says nothing about Redis and is counted all the same.
+		ctx, cancel := context.WithTimeout(context.Background(), l.timeout)
+		defer cancel()
+		return l.shared.takeAll(ctx, batch)
+	})
+	if errors.Is(err, redisx.ErrOpen) {
+		for _, t := range batch {
+			t.err = err
+		}
+	}
 }
 
 // Spent answers the state of those keys that are known to have no room, without asking Redis; nil if there is none.

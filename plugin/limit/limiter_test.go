@@ -413,6 +413,17 @@ func BenchmarkTake(b *testing.B) {
 	fixed.Fixed = true
 	run("allowed/1/fixed", l, c, false, fixed)
 	run("allowed/2/id", l, c, true, key(endless), key(endless))
+	b.Run("allowed/2/at once", func(b *testing.B) { // by 16
+		keys := []limit.Key{key(endless), key(endless)}
+		b.SetParallelism(max(16/runtime.GOMAXPROCS(0), 1))
+		b.RunParallel(func(pb *testing.PB) {
+			for pb.Next() {
+				if _, err := l.Take(b.Context(), "", keys); err != nil {
+					b.Error(err)
+				}
+			}
+		})
+	})
 	spent := key(1)
 	for range 2 {
 		if _, err := l.Take(b.Context(), "", []limit.Key{spent}); err != nil {

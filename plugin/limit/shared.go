@@ -83,19 +83,48 @@ func (s *shared) calls(id string, keys []Key) []call {
 
 // take counts a request in one round trip.
 func (s *shared) take(ctx context.Context, id string, keys []Key) (outcome, error) {
-	calls := s.calls(id, keys)
-	answers := make([]*redis.Cmd, len(calls))
-	if len(calls) == 1 {
-		answers[0] = s.script.EvalSha(ctx, s.client, calls[0].keys, calls[0].args...)
+	t := &taking{id: id, keys: keys}
+	_ = s.takeAll(ctx, []*taking{t}) // t has the error
+	return t.out, t.err
+}
+
+// takeAll counts several requests in one round trip, each by itself. It answers an error if none could be counted.
+func (s *shared) takeAll(ctx context.Context, batch []*taking) (err error) {
+	calls := make([][]call, len(batch))
+	answers := make([][]*redis.Cmd, len(batch))
+	send := func(c redis.Scripter) {
+		for i, t := range batch {
+			calls[i] = s.calls(t.id, t.keys)
+			for _, one := range calls[i] {
+				answers[i] = append(answers[i], s.script.EvalSha(ctx, c, one.keys, one.args...))
+			}
+		}
+	}
+	if len(batch) == 1 && s.single {
+		send(s.client)
 	} else {
 		_, _ = s.client.Pipelined(ctx, func(p redis.Pipeliner) error { // each answer has its own error
-			for i, c := range calls {
-				answers[i] = s.script.EvalSha(ctx, p, c.keys, c.args...)
-			}
+			send(p)
 			return nil
 		})
 	}
-	out := outcome{allowed: true, usages: make([]usage, 0, len(keys))}
+	counted := false
+	for i, t := range batch {
+		if t.out, t.err = s.read(ctx, t, calls[i], answers[i]); t.err != nil {
+			err = t.err
+		} else {
+			counted = true
+		}
+	}
+	if counted {
+		return nil
+	}
+	return err
+}
+
+// read puts the answers for one request together.
+func (s *shared) read(ctx context.Context, t *taking, calls []call, answers []*redis.Cmd) (outcome, error) {
+	out := outcome{allowed: true, usages: make([]usage, 0, len(t.keys))}
 	for i, c := range calls {
 		answer, err := answers[i].Slice()
 		if redis.HasErrorPrefix(err, "NOSCRIPT") { // a new server, or one that came back empty
