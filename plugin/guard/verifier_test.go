@@ -18,7 +18,7 @@ import (
 )
 
 var edgeKey = sync.OnceValue(func() jose.SigningKey {
-	k, err := jose.GenerateRSA(2048)
+	k, err := jose.GenerateRSA(3072)
 	if err != nil {
 		panic(err)
 	}
@@ -241,7 +241,7 @@ func TestATokenIsAsAliveAsItsIssuerSays(t *testing.T) {
 // However many distinct tokens there are, good or bad, what is kept of them stays within the bound, and the heap with it.
 func TestAFloodOfDistinctTokensStaysInItsMemory(t *testing.T) { // not parallel: it looks at the heap
 	const most = 2 << 20
-	key, err := jose.GenerateRSA(2048)
+	key, err := jose.GenerateRSA(3072)
 	if err != nil {
 		t.Fatal(err)
 	}
