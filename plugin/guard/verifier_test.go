@@ -18,7 +18,7 @@ import (
 )
 
 var edgeKey = sync.OnceValue(func() jose.SigningKey {
-	k, err := jose.GenerateRSA(3072)
+	k, err := jose.GenerateRSA(2048)
 	if err != nil {
 		panic(err)
 	}
@@ -28,6 +28,7 @@ var edgeKey = sync.OnceValue(func() jose.SigningKey {
 // published is an issuer's key set that counts how often it is asked and may lose its keys.
 type published struct {
 	jose.KeySource
+	id        string
 	withdrawn atomic.Bool
 	asked     atomic.Int64
 }
@@ -40,11 +41,16 @@ func (p *published) Key(ctx context.Context, kid, algorithm string) (*jose.Publi
 	return p.KeySource.Key(ctx, kid, algorithm)
 }
 
-func (p *published) Holds(k *jose.PublicKey) bool { return !p.withdrawn.Load() && k.ID == edgeKey().ID }
+func (p *published) Holds(k *jose.PublicKey) bool { return !p.withdrawn.Load() && k.ID == p.id }
 
 func publish(t testing.TB) *published {
 	t.Helper()
-	set, err := jose.PublicSet(edgeKey())
+	return publishOf(t, edgeKey())
+}
+
+func publishOf(t testing.TB, key jose.SigningKey) *published {
+	t.Helper()
+	set, err := jose.PublicSet(key)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -52,7 +58,7 @@ func publish(t testing.TB) *published {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &published{KeySource: keys}
+	return &published{KeySource: keys, id: key.ID}
 }
 
 func trusted(name string, keys guard.KeySet, clock func() time.Time) guard.TrustedIssuer {
@@ -64,7 +70,12 @@ func trusted(name string, keys guard.KeySet, clock func() time.Time) guard.Trust
 
 func token(t testing.TB, issuer string) string {
 	t.Helper()
-	s, err := jose.Sign(edgeKey(), "at+jwt", map[string]any{
+	return tokenOf(t, edgeKey(), issuer)
+}
+
+func tokenOf(t testing.TB, key jose.SigningKey, issuer string) string {
+	t.Helper()
+	s, err := jose.Sign(key, "at+jwt", map[string]any{
 		"iss": issuer, "sub": "u1", "aud": "api", "iat": now.Unix(), "exp": now.Add(time.Minute).Unix(), "roles": []string{"customer"},
 	})
 	if err != nil {
@@ -241,7 +252,7 @@ func TestATokenIsAsAliveAsItsIssuerSays(t *testing.T) {
 // However many distinct tokens there are, good or bad, what is kept of them stays within the bound, and the heap with it.
 func TestAFloodOfDistinctTokensStaysInItsMemory(t *testing.T) { // not parallel: it looks at the heap
 	const most = 2 << 20
-	key, err := jose.GenerateRSA(3072)
+	key, err := jose.GenerateRSA(2048)
 	if err != nil {
 		t.Fatal(err)
 	}
