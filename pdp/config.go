@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -32,6 +33,7 @@ type config struct {
 	tls          caller.Files
 	anyoneMayAsk bool
 	dataPaths    []string
+	searchers    []string
 
 	maxBody       int64
 	maxBatch      int
@@ -60,6 +62,7 @@ func readConfig(args []string, getenv func(string) string, stderr io.Writer) (co
 	clientCA := text("tls-client-ca-file", "PDP_TLS_CLIENT_CA_FILE", "", "PEM file of the authorities of callers' certificates, which are then needed")
 	anyone := text("anyone-may-ask", "PDP_ANYONE_MAY_ASK", "false", "true: serve beyond this machine without tokens or certificates of callers")
 	dataPaths := text("data-paths", "PDP_DATA_PATHS", "", "documents that OPA's Data API answers, as orders/allow,kong; / for all; without any it is off")
+	searchers := text("search-callers", "PDP_SEARCH_CALLERS", "", "names of callers that may use AuthZEN's searches, as auditor,admin-ui; * for all callers; without any they are off")
 	maxBody := text("max-body", "PDP_MAX_BODY", strconv.Itoa(server.DefaultMaxBody), "bytes of a body")
 	maxBatch := text("max-batch", "PDP_MAX_BATCH", strconv.Itoa(server.DefaultMaxBatch), "evaluations in one request")
 	maxConcurrent := text("max-concurrent", "PDP_MAX_CONCURRENT", strconv.Itoa(server.DefaultMaxConcurrent), "requests decided on at the same moment; more get 503")
@@ -85,6 +88,8 @@ func readConfig(args []string, getenv func(string) string, stderr io.Writer) (co
 	fail("services", err)
 	c.dataPaths, err = parsePaths(*dataPaths)
 	fail("data-paths", err)
+	c.searchers, err = parseCallers(*searchers)
+	fail("search-callers", err)
 	mode, err := strconv.ParseUint(*socketMode, 8, 9)
 	if err != nil {
 		fail("socket-mode", errors.New("must be octal permissions, as 0660"))
@@ -102,6 +107,9 @@ func readConfig(args []string, getenv func(string) string, stderr io.Writer) (co
 	c.maxBatch, c.maxConcurrent = int(batch), int(concurrent)
 	if u, err := url.Parse(c.baseURL); c.baseURL != "" && (err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Host == "" || u.RawQuery != "" || u.Fragment != "") {
 		fail("base-url", errors.New("must be a URL without query and fragment"))
+	}
+	if len(c.searchers) > 0 && c.searchers[0] != server.AnyCaller && c.tokens == "" && c.tls.ClientCA == "" {
+		fail("search-callers", errors.New("callers have names only with tokens-file or tls-client-ca-file"))
 	}
 	if (c.tls.Cert == "") != (c.tls.Key == "") || c.tls.ClientCA != "" && c.tls.Cert == "" {
 		errs = append(errs, errors.New("tls-cert-file and tls-key-file belong together, and tls-client-ca-file needs both"))
@@ -139,6 +147,20 @@ func parsePaths(text string) ([]string, error) {
 		paths = append(paths, p)
 	}
 	return paths, nil
+}
+
+// parseCallers reads "auditor,admin-ui" or "*".
+func parseCallers(text string) ([]string, error) {
+	var names []string
+	for name := range strings.SplitSeq(text, ",") {
+		if name = strings.TrimSpace(name); name != "" {
+			names = append(names, name)
+		}
+	}
+	if len(names) > 1 && slices.Contains(names, server.AnyCaller) {
+		return nil, errors.New("* stands for all callers, so it stands alone")
+	}
+	return names, nil
 }
 
 // parseServices reads "orders=http://a:9000|http://b:9000,users=http://c".

@@ -114,6 +114,14 @@ func (d *decisionLog) engine(e server.Engine) server.Engine {
 	return &recorded{e, d.journal, time.Now}
 }
 
+// searcher records what is found.
+func (d *decisionLog) searcher(s server.Searcher) server.Searcher {
+	if d.journal == nil {
+		return s
+	}
+	return &recordedSearch{s, &recorded{journal: d.journal, now: time.Now}}
+}
+
 // measure adds the journal's metrics to those of the program.
 func (d *decisionLog) measure(meter *metrics.Registry) {
 	if d.journal != nil {
@@ -189,6 +197,36 @@ func (r *recorded) Document(ctx context.Context, q dataapi.Question) (dataapi.Do
 		return dataapi.Document{DecisionID: doc.DecisionID, Revision: doc.Revision}, lost
 	}
 	return doc, err
+}
+
+// recordedSearch is a searcher whose answers are given once they are recorded, each search as one record.
+type recordedSearch struct {
+	server.Searcher
+	recorded *recorded
+}
+
+// Search implements server.Searcher.
+func (s *recordedSearch) Search(ctx context.Context, q authzen.Search) (authzen.Found, error) {
+	start := s.recorded.now()
+	found, err := s.Searcher.Search(ctx, q)
+	path := "access/v1/search/" + string(q.For)
+	e := decisionlog.Event{DecisionID: found.DecisionID, Route: path, Path: path, Outcome: decisionlog.Document, Revision: found.Revision, Input: q.Request, Err: err}
+	if err != nil {
+		e.Outcome = decisionlog.Indeterminate
+	} else {
+		results := make([]any, len(found.Results))
+		for i, r := range found.Results {
+			results[i] = map[string]any{"type": r.Type, "id": r.ID, "name": r.Name}
+		}
+		e.Result = map[string]any{"results": results, "complete": found.Complete, "more": found.More}
+	}
+	// Where a page ended because the search's time was over, its record has some of its own.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), server.DefaultBatchTime)
+	defer cancel()
+	if lost := s.recorded.record(ctx, start, &e); lost != nil {
+		return authzen.Found{DecisionID: found.DecisionID, Revision: found.Revision}, lost
+	}
+	return found, err
 }
 
 func (r *recorded) record(ctx context.Context, start time.Time, e *decisionlog.Event) error {

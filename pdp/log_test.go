@@ -187,6 +187,33 @@ sinks: [{file: $DIR/log}]
 	}
 }
 
+// S67: a search is one record, with who asked, for what, and what was told.
+func TestSearchesAreRecorded(t *testing.T) {
+	t.Parallel()
+	file, dir := logFile(t, "spool: {dir: $DIR/spool}\nmasks: [{erase: /input/context}]\nsinks: [{file: $DIR/log}]\n")
+	policies, _ := folder(t, rules("order")+"\ndecision := {\"allow\": true} if input.action.name == \"GET\"\n")
+	search := "package gatehouse.search\n\nactions := {\"complete\": true, \"candidates\": [{\"name\": n} | some n in [\"GET\", \"PUT\"]]}\n"
+	if err := os.WriteFile(filepath.Join(policies, "gatehouse", "search.rego"), []byte(search), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	p := start(t, "-policies", policies, "-decision-log", file, "-search-callers", "*")
+	var found authzen.SearchResponse
+	postJSON(t, p.url+authzen.SearchActionPath, []byte(`{"subject":{"type":"user","id":"ann"},"resource":{"type":"invoice","id":"17"},"context":{"note":"`+canary+`"}}`), &found)
+	if len(found.Results) != 1 || found.Results[0].Name != "GET" {
+		t.Errorf("found %+v", found)
+	}
+	p.stop(t)
+	records := recordsIn(t, filepath.Join(dir, "log"))
+	if len(records) != 1 || strings.Contains(fmt.Sprint(records), canary) {
+		t.Fatalf("recorded %v", records)
+	}
+	r := records[0]
+	if at(t, r, "path") != "access/v1/search/action" || at(t, r, "decision_id") != found.Context.DecisionID || at(t, r, "input", "subject", "id") != "ann" ||
+		at(t, r, "gatehouse", "outcome") != decisionlog.Document || !strings.Contains(fmt.Sprint(at(t, r, "result", "results")), "GET") {
+		t.Errorf("recorded %v", r)
+	}
+}
+
 // S56, S67: with when_full: fail no decision is answered that is not recorded.
 func TestADecisionThatCannotBeRecordedIsRefused(t *testing.T) {
 	t.Parallel()

@@ -78,7 +78,7 @@ func run(ctx context.Context, args []string, getenv func(string) string, stderr 
 	meter := metrics.New(e.Stats, time.Now)
 	decisions.measure(meter)
 	handler := server.New(server.Options{
-		Engine: decisions.engine(e), DecisionLog: decisions.lines, Checks: decisions.checks(), Log: log, Meter: meter, Callers: in.callers, BaseURL: c.baseURL, DataPaths: c.dataPaths,
+		Engine: decisions.engine(e), Search: decisions.searcher(e), SearchCallers: c.searchers, DecisionLog: decisions.lines, Checks: decisions.checks(), Log: log, Meter: meter, Callers: in.callers, BaseURL: c.baseURL, DataPaths: c.dataPaths,
 		OPAVersion: engine.OPAVersion(), MaxBody: c.maxBody, MaxBatch: c.maxBatch, MaxConcurrent: c.maxConcurrent,
 	})
 	handler = decisions.handler(handler)

@@ -67,6 +67,8 @@ func statusOf(f *fault.Error) int {
 		return http.StatusPreconditionFailed
 	case "precondition_required":
 		return http.StatusPreconditionRequired
+	case "search_unsupported":
+		return http.StatusNotImplemented
 	}
 	switch f.Code {
 	case fault.Invalid:

@@ -1,5 +1,5 @@
 // Package authzen holds the contract between a policy enforcement point and a policy decision point: the types of the
-// OpenID AuthZEN Authorization API 1.0 (access evaluation and evaluations), with the members that Gatehouse adds to the answer's context,
+// OpenID AuthZEN Authorization API 1.0 (access evaluation, evaluations and searches), with the members that Gatehouse adds to the answer's context,
 // and a client. It needs the standard library only, so that the edge stays small.
 //
 // # What an answer may be used for again

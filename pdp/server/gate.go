@@ -46,6 +46,8 @@ func (s *server) shed(next http.Handler) http.Handler {
 		switch p := r.URL.Path; {
 		case p == authzen.Path || p == authzen.BatchPath:
 			s.refuse(w, r, apiAuthZEN, problem)
+		case s.offersSearch() && isSearch(p):
+			s.refuse(w, r, apiSearch, problem)
 		case len(s.data) > 0 && (p == dataapi.Prefix || strings.HasPrefix(p, dataapi.Prefix+"/")):
 			s.refuse(w, r, apiData, dataRefusal)
 		default:

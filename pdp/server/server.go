@@ -3,6 +3,7 @@
 //
 //	POST /access/v1/evaluation                 one decision
 //	POST /access/v1/evaluations                several
+//	POST /access/v1/search/{kind}              which subjects, resources or actions, for callers that were named for it
 //	GET  /.well-known/authzen-configuration    where these are
 //	POST, GET /v1/data/{path}                  the value of a rule or of data, as OPA answers it
 //	GET  /healthz, /readyz, /health            whether the program runs, and whether its newest policies decide
@@ -17,6 +18,7 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -37,10 +39,11 @@ const (
 	DefaultBatchTime     = 2 * time.Second
 )
 
-// The names of the two APIs, in metrics.
+// The names of the APIs, in metrics.
 const (
 	apiAuthZEN = "authzen"
 	apiData    = "data"
+	apiSearch  = "search"
 )
 
 // Engine decides. With an error, the response's context and the document still name the decision.
@@ -50,8 +53,8 @@ type Engine interface {
 	Ready() error
 }
 
-// Meter counts what the server does. An api is "authzen" or "data", an outcome one of authzen's or, of documents that are
-// neither true nor false, "document".
+// Meter counts what the server does. An api is "authzen", "data" or "search", an outcome one of authzen's or, of searches and of
+// documents that are neither true nor false, "document".
 type Meter interface {
 	Decided(api, outcome string, took time.Duration)
 	Shed(api string) // refused for want of room
@@ -75,6 +78,9 @@ type Options struct {
 	DataPaths  []string
 	OPAVersion string // for its provenance
 
+	Search        Searcher // nil: there are no searches
+	SearchCallers []string // the names of those who may search, or AnyCaller; without any there are no searches either
+
 	MaxBody       int64         // bytes of a body
 	MaxBatch      int           // evaluations in a request
 	MaxConcurrent int           // requests decided on at the same moment; more are refused with 503
@@ -83,8 +89,9 @@ type Options struct {
 
 type server struct {
 	Options
-	gate gate
-	data [][]string // DataPaths in segments
+	gate      gate
+	searching gate
+	data      [][]string // DataPaths in segments
 }
 
 // New makes the handler.
@@ -104,6 +111,9 @@ func New(opts Options) http.Handler {
 	mux.Handle("POST "+authzen.Path, s.known(problem, s.evaluate))
 	mux.Handle("POST "+authzen.BatchPath, s.known(problem, s.evaluateBatch))
 	mux.HandleFunc("GET "+authzen.MetadataPath, s.metadata)
+	if s.offersSearch() {
+		s.serveSearch(mux)
+	}
 	if len(opts.DataPaths) > 0 {
 		s.serveData(mux)
 	}
@@ -201,7 +211,8 @@ func echoRequestID(next http.Handler) http.Handler {
 	})
 }
 
-// metadata says where the endpoints are (AuthZEN 1.0, section on PDP metadata). Searches are not offered, so they are not named.
+// metadata says where the endpoints are (AuthZEN 1.0, section on PDP metadata). Only those searches are named that the policies
+// know an answer to.
 func (s *server) metadata(w http.ResponseWriter, r *http.Request) {
 	base := strings.TrimRight(s.BaseURL, "/")
 	if base == "" {
@@ -211,11 +222,20 @@ func (s *server) metadata(w http.ResponseWriter, r *http.Request) {
 		}
 		base = scheme + r.Host
 	}
-	answer(w, r, map[string]string{
+	told := map[string]string{
 		"policy_decision_point":       base,
 		"access_evaluation_endpoint":  base + authzen.Path,
 		"access_evaluations_endpoint": base + authzen.BatchPath,
-	})
+	}
+	if s.offersSearch() {
+		offered := s.Search.Searches()
+		for _, of := range searches {
+			if slices.Contains(offered, of.kind) {
+				told[of.metadata] = base + of.path
+			}
+		}
+	}
+	answer(w, r, told)
 }
 
 func answer(w http.ResponseWriter, r *http.Request, v any) {

@@ -1,0 +1,247 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/open-policy-agent/opa/v1/ast"
+	"github.com/open-policy-agent/opa/v1/metrics"
+	"github.com/open-policy-agent/opa/v1/rego"
+
+	"github.com/gatehouse-auth/gatehouse/internal/fault"
+	"github.com/gatehouse-auth/gatehouse/pdp/authzen"
+)
+
+// SearchPath is the package whose rules subjects, resources and actions answer what a search may find, as
+// {"complete": bool, "candidates": [{"type", "id", "properties"}]}, or [{"name", "properties"}] for actions. Their input is that of a
+// decision, without the id that is searched for.
+const SearchPath = "gatehouse/search"
+
+// Bounds of one page of a search.
+const (
+	maxCandidates = 100_000
+	maxAsked      = 10_000
+)
+
+var searchRules = map[authzen.Kind]string{authzen.Subjects: "subjects", authzen.Resources: "resources", authzen.Actions: "actions"}
+
+var (
+	errUnsearchable = fault.New(fault.Unavailable, "The policies do not say what such a search could find.").Named("search_unsupported")
+	errMoved        = fault.New(fault.Invalid, "The policies have changed since the page before; begin anew.").Named("page_token_invalid")
+)
+
+// candidate is what a search may find.
+type candidate struct {
+	authzen.Entity
+	properties map[string]any
+}
+
+// Searches answers which kinds the policies that decide now can be searched for.
+func (e *Engine) Searches() (kinds []authzen.Kind) {
+	snap := e.current.Load()
+	if snap == nil {
+		return nil
+	}
+	for _, kind := range []authzen.Kind{authzen.Subjects, authzen.Resources, authzen.Actions} {
+		if snap.searchable(kind) {
+			kinds = append(kinds, kind)
+		}
+	}
+	return kinds
+}
+
+func searchRef(kind authzen.Kind) ast.Ref {
+	return ast.MustParseRef("data.gatehouse.search." + searchRules[kind])
+}
+
+func (s *snapshot) searchable(kind authzen.Kind) bool {
+	return searchRules[kind] != "" && len(s.documents.compiler.GetRulesExact(searchRef(kind))) > 0
+}
+
+// Search decides on one candidate after the other, as Evaluate does, until the page is full, the deadline of ctx is over or enough
+// were asked about. What it finds is permitted; what it could not decide on is counted and not found. Nothing of it is remembered,
+// lest a search drive out what requests need.
+func (e *Engine) Search(ctx context.Context, q authzen.Search) (found authzen.Found, err error) {
+	snap := e.current.Load()
+	found = authzen.Found{Results: []authzen.Entity{}, DecisionID: e.opts.NewID()}
+	if snap == nil {
+		return found, errNotLoaded
+	}
+	found.Revision = snap.revision
+	defer func() {
+		if p := recover(); p != nil {
+			err = errFailed.Because(fmt.Errorf("panic: %v", p))
+		}
+		if err != nil {
+			found = authzen.Found{Results: []authzen.Entity{}, DecisionID: found.DecisionID, Revision: found.Revision}
+		}
+	}()
+	switch {
+	case q.Revision != "" && q.Revision != snap.revision:
+		return found, errMoved
+	case !snap.searchable(q.For):
+		return found, errUnsearchable
+	}
+	if _, deny := e.stale(e.opts.Now()); deny {
+		return found, errStale
+	}
+	candidates, reasons, err := e.candidates(ctx, snap, q)
+	if err != nil {
+		return found, err
+	}
+	found.Reasons = reasons
+	i := min(max(q.From, 0), len(candidates))
+	for first := i; i < len(candidates) && len(found.Results) < q.Limit && i-first < maxAsked; i++ {
+		allow, err := e.permits(ctx, snap, q, candidates[i])
+		if ctx.Err() != nil {
+			if i == first {
+				return found, errFailed.Because(errors.New("not one candidate was decided on in time"))
+			}
+			break // the next page begins with it
+		}
+		switch {
+		case err != nil:
+			found.Undecided++
+		case allow:
+			found.Results = append(found.Results, candidates[i].Entity)
+		}
+	}
+	if found.Undecided > 0 {
+		found.Reasons = append(found.Reasons, authzen.ReasonUndecided)
+	}
+	found.More, found.Next, found.Complete = i < len(candidates), i, len(found.Reasons) == 0
+	return found, nil
+}
+
+// permits decides on one candidate. What fails denies.
+func (e *Engine) permits(ctx context.Context, snap *snapshot, q authzen.Search, c candidate) (bool, error) {
+	r := q.Request
+	switch q.For {
+	case authzen.Subjects:
+		r.Subject = authzen.Subject{Type: c.Type, ID: c.ID, Properties: c.properties}
+	case authzen.Resources:
+		r.Resource = authzen.Resource{Type: c.Type, ID: c.ID, Properties: c.properties}
+	default:
+		r.Action = authzen.Action{Name: c.Name, Properties: c.properties}
+	}
+	properties, err := snap.properties(ctx, r.Resource)
+	if err != nil {
+		return false, err
+	}
+	now := e.opts.Now()
+	a, err := e.decide(ctx, snap, r, properties, now, clockOf(now))
+	return a.allow, err
+}
+
+// candidates asks the policy what a search may find, and why that may not be all.
+func (e *Engine) candidates(ctx context.Context, snap *snapshot, q authzen.Search) (all []candidate, reasons []string, err error) {
+	r := q.Request
+	switch q.For {
+	case authzen.Subjects:
+		r.Subject.ID = ""
+	case authzen.Resources:
+		r.Resource.ID = ""
+	default:
+		r.Action = authzen.Action{}
+	}
+	now := e.opts.Now()
+	input, err := inputOf(r, others(r.Resource.Properties, resourceMembers), clockOf(now))
+	if err != nil {
+		return nil, nil, fault.New(fault.Invalid, "The request holds a value that is not JSON.").Because(err)
+	}
+	query, err := snap.documents.prepared(ctx, searchRef(q.For))
+	if err != nil {
+		return nil, nil, errFailed.Because(fmt.Errorf("prepare: %w", err))
+	}
+	results, err := e.eval(ctx, *query, rego.EvalParsedInput(input), rego.EvalTime(now), rego.EvalMetrics(metrics.NoOp()))
+	if err != nil {
+		return nil, nil, errFailed.Because(placeOf(err))
+	}
+	if len(results) != 1 || len(results[0].Expressions) != 1 {
+		return nil, []string{authzen.ReasonUnknown}, nil
+	}
+	all, complete, err := candidatesOf(results[0].Expressions[0].Value, q)
+	if err != nil {
+		return nil, nil, errFailed.Because(fmt.Errorf("data.gatehouse.search.%s: %w", searchRules[q.For], err))
+	}
+	if !complete {
+		reasons = append(reasons, authzen.ReasonPartial)
+	}
+	if len(all) > maxCandidates {
+		all, reasons = all[:maxCandidates], append(reasons, authzen.ReasonTooMany)
+	}
+	return all, reasons, nil
+}
+
+// candidatesOf reads the value of a rule of SearchPath. It is as strict as decisionOf.
+func candidatesOf(v any, q authzen.Search) (all []candidate, complete bool, err error) {
+	o, ok := v.(map[string]any)
+	if !ok {
+		return nil, false, errors.New("is not an object")
+	}
+	for name := range o {
+		if name != "complete" && name != "candidates" {
+			return nil, false, errors.New("has an unknown member")
+		}
+	}
+	if complete, ok = o["complete"].(bool); !ok {
+		return nil, false, errors.New("complete is not a boolean")
+	}
+	list, ok := o["candidates"].([]any)
+	if !ok {
+		return nil, false, errors.New("candidates is not an array or set")
+	}
+	wanted := map[authzen.Kind]string{authzen.Subjects: q.Request.Subject.Type, authzen.Resources: q.Request.Resource.Type}[q.For]
+	seen := make(map[authzen.Entity]bool, len(list))
+	for _, item := range list {
+		c, err := candidateOf(item, q.For)
+		if err != nil {
+			return nil, false, err
+		}
+		if c.Type != wanted || seen[c.Entity] {
+			continue
+		}
+		seen[c.Entity] = true
+		all = append(all, c)
+	}
+	return all, complete, nil
+}
+
+var errCandidate = errors.New("a candidate needs type and id, or a name if it is an action, may have properties, and nothing else")
+
+func candidateOf(v any, kind authzen.Kind) (c candidate, err error) {
+	o, ok := v.(map[string]any)
+	if !ok {
+		return c, errCandidate
+	}
+	names := []string{"type", "id"}
+	if kind == authzen.Actions {
+		names = []string{"name"}
+	}
+	for name, v := range o {
+		if name == "properties" {
+			if c.properties, ok = v.(map[string]any); !ok {
+				return c, errCandidate
+			}
+			continue
+		}
+		text, ok := v.(string)
+		if !ok || text == "" || !slices.Contains(names, name) {
+			return c, errCandidate
+		}
+		switch name {
+		case "type":
+			c.Type = text
+		case "id":
+			c.ID = text
+		default:
+			c.Name = text
+		}
+	}
+	if kind == authzen.Actions && c.Name == "" || kind != authzen.Actions && (c.Type == "" || c.ID == "") {
+		return c, errCandidate
+	}
+	return c, nil
+}
