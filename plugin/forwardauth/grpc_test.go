@@ -16,6 +16,7 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/gatehouse-auth/gatehouse/internal/extauthz"
 	"github.com/gatehouse-auth/gatehouse/internal/web"
 	"github.com/gatehouse-auth/gatehouse/plugin/guard"
 )
@@ -180,14 +181,9 @@ func TestWhatEnvoyDoesNotSayIsRefused(t *testing.T) {
 	if err != nil || strings.Join(g.got.Header["authorization"], "|") != "Bearer a|Bearer b" || g.got.Header["x-bad"][0] != "\xff" || g.got.Header[":path"] != nil {
 		t.Errorf("raw headers: %v, %v", err, g.got.Header)
 	}
-	large := envoys(http(func(h *auth.AttributeContext_HttpRequest) { h.Body = strings.Repeat("x", maxMessage) }))
+	large := envoys(http(func(h *auth.AttributeContext_HttpRequest) { h.Body = strings.Repeat("x", extauthz.MaxMessage) }))
 	if res, err := envoy.Check(t.Context(), large); status.Code(err) != codes.InvalidArgument {
 		t.Errorf("too large: %v, %v", res, err)
-	}
-	for _, body := range []string{"", "\x00\x00", "\x01\x00\x00\x00\x00", "\x00\x00\x00\x00\x02x", "\x00\x00\x00\x00\x01xy"} { // empty, cut, compressed, cut, two
-		if m, err := readMessage(strings.NewReader(body)); err == nil {
-			t.Errorf("%q was read as %q", body, m)
-		}
 	}
 }
 
@@ -195,7 +191,7 @@ func TestWhatEnvoyDoesNotSayIsRefused(t *testing.T) {
 func TestWhatIsNoCallGetsNoAnswer(t *testing.T) {
 	t.Parallel()
 	h, g, _ := handler(t, EnvoyGRPC, nil)
-	for _, target := range []string{grpcPath, "/check", "/check/things", "/envoy.service.auth.v2.Authorization/Check"} {
+	for _, target := range []string{extauthz.Path, "/check", "/check/things", "/envoy.service.auth.v2.Authorization/Check"} {
 		w := ask(h, "POST", target, "Content-Type", "application/grpc")
 		if w.Body.Len() > 0 && w.Header().Get("Content-Type") == "application/grpc" || g.got.Path != "" {
 			t.Errorf("%s: %d %q", target, w.Code, w.Body)

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/gatehouse-auth/gatehouse/internal/extauthz"
 	"github.com/gatehouse-auth/gatehouse/internal/fault"
 	"github.com/gatehouse-auth/gatehouse/internal/principal"
 	"github.com/gatehouse-auth/gatehouse/internal/web"
@@ -68,7 +69,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		answer(w, h.refuse(r.Context(), guard.Request{Method: r.Method}, errPeer))
 	case h.Proxy == NGINX && path == RefusalPath:
 		h.refusal(w, r)
-	case h.Proxy == EnvoyGRPC && path == grpcPath:
+	case h.Proxy == EnvoyGRPC && path == extauthz.Path:
 		h.checkGRPC(w, r)
 	case h.asksAt(path):
 		h.check(w, r)

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/gatehouse-auth/gatehouse/internal/fault"
+	"github.com/gatehouse-auth/gatehouse/internal/requestline"
 	"github.com/gatehouse-auth/gatehouse/plugin/guard"
 )
 
@@ -86,14 +87,14 @@ func (w words) read(r *http.Request) (guard.Request, error) {
 
 // complete checks the method and the host, and cuts the target.
 func complete(r *guard.Request, target string) error {
-	if !isMethod(r.Method) {
+	if !requestline.Method(r.Method) {
 		return unreadable("the method is malformed")
 	}
-	if !isHost(r.Host) {
+	if !requestline.Host(r.Host) {
 		return unreadable("the host is malformed")
 	}
 	var err error
-	if r.Path, r.Query, err = originForm(target); err != nil {
+	if r.Path, r.Query, err = requestline.OriginForm(target); err != nil {
 		return errWords.Because(err)
 	}
 	r.Header["host"] = []string{r.Host}
@@ -114,37 +115,4 @@ func lastAddress(values []string) (netip.Addr, error) {
 		return netip.Addr{}, fmt.Errorf("not an address")
 	}
 	return a.Unmap(), nil
-}
-
-// originForm cuts a request target at its query. Anything but origin-form (RFC 9112 section 3.2.1) is refused: the absolute
-// form has a host of its own, and a fragment is no part of a request.
-func originForm(target string) (path, query string, err error) {
-	if !strings.HasPrefix(target, "/") {
-		return "", "", fmt.Errorf("the target is not in origin-form")
-	}
-	if strings.IndexByte(target, '#') >= 0 {
-		return "", "", fmt.Errorf("the target has a fragment")
-	}
-	for i := range len(target) {
-		if target[i] <= ' ' || target[i] == 0x7f {
-			return "", "", fmt.Errorf("the target holds a space or control character")
-		}
-	}
-	path, query, _ = strings.Cut(target, "?")
-	return path, query, nil
-}
-
-const (
-	maxMethod = 32
-	maxHost   = 255 + len(":65535")
-)
-
-// isMethod accepts what the proxies do: methods are case-sensitive, and an upstream could take "get" for GET.
-func isMethod(s string) bool {
-	return s != "" && len(s) <= maxMethod && strings.Trim(s, "ABCDEFGHIJKLMNOPQRSTUVWXYZ-") == ""
-}
-
-// isHost accepts a name or an address with or without a port, and nothing that could be a user, a path or two hosts.
-func isHost(s string) bool {
-	return s != "" && len(s) <= maxHost && strings.Trim(s, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-_:[]") == ""
 }

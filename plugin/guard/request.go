@@ -4,9 +4,9 @@ import (
 	"net/http"
 	"net/netip"
 	"strings"
-	"unicode/utf8"
 
 	"github.com/gatehouse-auth/gatehouse/internal/fault"
+	"github.com/gatehouse-auth/gatehouse/internal/requestline"
 )
 
 // Request is what the gateway tells of a request.
@@ -64,52 +64,13 @@ func (r Request) check() error {
 }
 
 // plain reports whether a header value is UTF-8 without control characters.
-func plain(s string) bool {
-	for i := range len(s) {
-		if (s[i] < 0x20 && s[i] != '\t') || s[i] == 0x7f {
-			return false
-		}
-	}
-	return utf8.ValidString(s)
-}
+func plain(s string) bool { return requestline.Plain(s) }
 
 // portable reports whether a header carries s unchanged: HTTP drops white space around a value (RFC 9110 section 5.5).
 func portable(s string) bool { return plain(s) && strings.TrimSpace(s) == s }
 
-// canonical reports whether every parser sees the same segments in the path: absolute, no empty or dot segment, no
-// separator, dot, percent, control or non-UTF-8 byte in disguise, no path parameter.
-func canonical(p string) bool {
-	if p == "" || p[0] != '/' || strings.Contains(p, "//") || strings.ContainsAny(p, "\\;#?") || !plain(p) {
-		return false
-	}
-	decoded := make([]byte, 0, len(p))
-	for i := 0; i < len(p); i++ {
-		c := p[i]
-		if c == '%' {
-			if i+2 >= len(p) {
-				return false
-			}
-			hi, lo := unhex(p[i+1]), unhex(p[i+2])
-			if hi < 0 || lo < 0 {
-				return false
-			}
-			c, i = byte(hi<<4|lo), i+2
-			if c < 0x20 || c == 0x7f || strings.IndexByte(`/\.%;?#`, c) >= 0 {
-				return false
-			}
-		}
-		decoded = append(decoded, c)
-	}
-	if !utf8.Valid(decoded) {
-		return false
-	}
-	for segment := range strings.SplitSeq(string(decoded), "/") {
-		if segment == "." || segment == ".." {
-			return false
-		}
-	}
-	return true
-}
+// canonical reports whether every parser sees the same segments in the path.
+func canonical(p string) bool { return requestline.Canonical(p) }
 
 // Ambiguous answers the refusal of a path that two parsers could read differently, nil for any other; it is for those who look
 // for a request's route before they ask a guard.
@@ -118,18 +79,6 @@ func Ambiguous(path string) error {
 		return nil
 	}
 	return errPath
-}
-
-func unhex(c byte) int {
-	switch {
-	case '0' <= c && c <= '9':
-		return int(c - '0')
-	case 'a' <= c && c <= 'f':
-		return int(c-'a') + 10
-	case 'A' <= c && c <= 'F':
-		return int(c-'A') + 10
-	}
-	return -1
 }
 
 // header answers the only value of a header; ok is false for none, err for several that differ.
