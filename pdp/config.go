@@ -35,6 +35,9 @@ type config struct {
 	dataPaths    []string
 	searchers    []string
 
+	envoyListen string
+	envoy       server.EnvoyOptions
+
 	maxBody       int64
 	maxBatch      int
 	maxConcurrent int
@@ -63,6 +66,10 @@ func readConfig(args []string, getenv func(string) string, stderr io.Writer) (co
 	anyone := text("anyone-may-ask", "PDP_ANYONE_MAY_ASK", "false", "true: serve beyond this machine without tokens or certificates of callers")
 	dataPaths := text("data-paths", "PDP_DATA_PATHS", "", "documents that OPA's Data API answers, as orders/allow,kong; / for all; without any it is off")
 	searchers := text("search-callers", "PDP_SEARCH_CALLERS", "", "names of callers that may use AuthZEN's searches, as auditor,admin-ui; * for all callers; without any they are off")
+	envoyListen := text("envoy-listen", "PDP_ENVOY_LISTEN", "", "host:port or unix:///path where Envoy asks by gRPC (ext_authz); without one it does not")
+	envoyResources := text("envoy-resources", "PDP_ENVOY_RESOURCES", "", "what Envoy's paths stand for, as /orders=order,/orders/{id}=order; without any, themselves")
+	envoyClaims := text("envoy-claims", "PDP_ENVOY_CLAIMS", "", "filter/key of the verified claims among Envoy's metadata, as envoy.filters.http.jwt_authn/payload")
+	envoyHeaders := text("envoy-headers", "PDP_ENVOY_HEADERS", "", "headers that obligations may set at Envoy, as X-Plan,X-Quota")
 	maxBody := text("max-body", "PDP_MAX_BODY", strconv.Itoa(server.DefaultMaxBody), "bytes of a body")
 	maxBatch := text("max-batch", "PDP_MAX_BATCH", strconv.Itoa(server.DefaultMaxBatch), "evaluations in one request")
 	maxConcurrent := text("max-concurrent", "PDP_MAX_CONCURRENT", strconv.Itoa(server.DefaultMaxConcurrent), "requests decided on at the same moment; more get 503")
@@ -76,7 +83,7 @@ func readConfig(args []string, getenv func(string) string, stderr io.Writer) (co
 	c.listen, c.status, c.baseURL, c.tokens = *listen, *status, *baseURL, *tokens
 	c.policies, c.bundles = *policies, *bundles
 	c.tls = caller.Files{Cert: *cert, Key: *key, ClientCA: *clientCA}
-	c.decisionLog = *decisionLog
+	c.decisionLog, c.envoyListen = *decisionLog, *envoyListen
 	var errs []error
 	fail := func(name string, err error) {
 		if err != nil {
@@ -88,6 +95,9 @@ func readConfig(args []string, getenv func(string) string, stderr io.Writer) (co
 	fail("services", err)
 	c.dataPaths, err = parsePaths(*dataPaths)
 	fail("data-paths", err)
+	c.envoy = server.EnvoyOptions{Claims: *envoyClaims, Headers: parseList(*envoyHeaders)}
+	c.envoy.Resources, err = parseResources(*envoyResources)
+	fail("envoy-resources", err)
 	c.searchers, err = parseCallers(*searchers)
 	fail("search-callers", err)
 	mode, err := strconv.ParseUint(*socketMode, 8, 9)
@@ -151,16 +161,33 @@ func parsePaths(text string) ([]string, error) {
 
 // parseCallers reads "auditor,admin-ui" or "*".
 func parseCallers(text string) ([]string, error) {
-	var names []string
-	for name := range strings.SplitSeq(text, ",") {
-		if name = strings.TrimSpace(name); name != "" {
-			names = append(names, name)
-		}
-	}
+	names := parseList(text)
 	if len(names) > 1 && slices.Contains(names, server.AnyCaller) {
 		return nil, errors.New("* stands for all callers, so it stands alone")
 	}
 	return names, nil
+}
+
+// parseResources reads "/orders=order,/orders/{id}=order".
+func parseResources(text string) (all []server.EnvoyResource, err error) {
+	for _, entry := range parseList(text) {
+		pattern, kind, ok := strings.Cut(entry, "=")
+		if !ok {
+			return nil, errors.New("each must be pattern=type")
+		}
+		all = append(all, server.EnvoyResource{Pattern: pattern, Type: kind})
+	}
+	return all, nil
+}
+
+// parseList reads what commas part.
+func parseList(text string) (all []string) {
+	for item := range strings.SplitSeq(text, ",") {
+		if item = strings.TrimSpace(item); item != "" {
+			all = append(all, item)
+		}
+	}
+	return all
 }
 
 // parseServices reads "orders=http://a:9000|http://b:9000,users=http://c".

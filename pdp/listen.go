@@ -19,6 +19,7 @@ import (
 type entrance struct {
 	net.Listener
 	callers caller.Check
+	tls     *caller.TLS // nil: none
 	parts   []lifecycle.Service
 }
 
@@ -39,28 +40,46 @@ func open(ctx context.Context, c config, log *slog.Logger) (*entrance, error) {
 		if err != nil {
 			return nil, err
 		}
-		config, e.callers.Certificates, e.parts = t.Config(), t.Mutual(), append(e.parts, t)
+		config, e.tls, e.callers.Certificates, e.parts = t.Config(), t, t.Mutual(), append(e.parts, t)
 	}
-	ln, err := listen(ctx, c.listen, c.socketMode)
+	var err error
+	e.Listener, err = e.at(ctx, "listen", c.listen, c, config, log)
+	return e, err
+}
+
+// envoy listens for Envoy as open does for others; nil where it is not wanted.
+func (e *entrance) envoy(ctx context.Context, c config, log *slog.Logger) (net.Listener, error) {
+	if c.envoyListen == "" {
+		return nil, nil
+	}
+	var config *tls.Config
+	if e.tls != nil {
+		config = e.tls.HTTP2()
+	}
+	return e.at(ctx, "envoy-listen", c.envoyListen, c, config, log)
+}
+
+// at listens at an address of the option named.
+func (e *entrance) at(ctx context.Context, option, address string, c config, tlsConfig *tls.Config, log *slog.Logger) (net.Listener, error) {
+	ln, err := listen(ctx, address, c.socketMode)
 	if err != nil {
 		return nil, err
 	}
 	if at, ok := ln.Addr().(*net.TCPAddr); ok && !at.IP.IsLoopback() {
 		switch {
 		case !e.callers.Required() && !c.anyoneMayAsk:
-			return nil, errors.Join(fmt.Errorf("listen: %s can be reached from elsewhere, and no caller has to show who it is: "+
-				"set tokens-file or tls-client-ca-file, or say anyone-may-ask", c.listen), ln.Close())
+			return nil, errors.Join(fmt.Errorf("%s: %s can be reached from elsewhere, and no caller has to show who it is: "+
+				"set tokens-file or tls-client-ca-file, or say anyone-may-ask", option, address), ln.Close())
 		case !e.callers.Required():
 			log.WarnContext(ctx, "anyone who reaches this address may ask", "address", ln.Addr().String())
-		case config == nil:
+		case tlsConfig == nil:
 			log.WarnContext(ctx, "callers' tokens travel without TLS", "address", ln.Addr().String())
 		}
 	}
-	if config != nil {
-		ln = tls.NewListener(ln, config)
+	if tlsConfig != nil {
+		ln = tls.NewListener(ln, tlsConfig)
 	}
-	e.Listener = ln
-	return e, nil
+	return ln, nil
 }
 
 // listen opens a TCP port or a Unix socket.

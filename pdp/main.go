@@ -9,6 +9,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"net/http"
 	"os"
 	"os/signal"
 	"syscall"
@@ -77,11 +78,19 @@ func run(ctx context.Context, args []string, getenv func(string) string, stderr 
 	}
 	meter := metrics.New(e.Stats, time.Now)
 	decisions.measure(meter)
-	handler := server.New(server.Options{
+	doors := server.New(server.Options{
 		Engine: decisions.engine(e), Search: decisions.searcher(e), SearchCallers: c.searchers, DecisionLog: decisions.lines, Checks: decisions.checks(), Log: log, Meter: meter, Callers: in.callers, BaseURL: c.baseURL, DataPaths: c.dataPaths,
 		OPAVersion: engine.OPAVersion(), MaxBody: c.maxBody, MaxBatch: c.maxBatch, MaxConcurrent: c.maxConcurrent,
 	})
-	handler = decisions.handler(handler)
+	handler := decisions.handler(doors)
+	proxy, err := doors.Envoy(c.envoy)
+	if err != nil {
+		return errors.Join(fmt.Errorf("envoy: %w", err), in.Close())
+	}
+	envoy, err := in.envoy(ctx, c, log)
+	if err != nil {
+		return errors.Join(err, in.Close())
+	}
 	services := in.parts
 	services = append(services, fetching...)
 	services = append(services, e, lifecycle.Func(func(ctx context.Context) error {
@@ -89,11 +98,14 @@ func run(ctx context.Context, args []string, getenv func(string) string, stderr 
 		writing, stop := context.WithCancel(context.WithoutCancel(ctx))
 		written := make(chan error, 1)
 		go func() { written <- decisions.run(writing) }()
-		err := web.Serve(ctx, in, handler, log)
+		err := serveAll(ctx, in, handler, envoy, decisions.handler(proxy), log)
 		stop()
 		return errors.Join(err, <-written)
 	}))
 	told := []any{slog.String("address", in.Addr().String()), slog.String("revision", e.Revision())}
+	if envoy != nil {
+		told = append(told, slog.String("envoy", envoy.Addr().String()))
+	}
 	if c.status != "none" {
 		private, err := new(net.ListenConfig).Listen(ctx, "tcp", c.status)
 		if err != nil {
@@ -106,4 +118,13 @@ func run(ctx context.Context, args []string, getenv func(string) string, stderr 
 	}
 	log.InfoContext(ctx, "deciding", told...)
 	return lifecycle.Run(ctx, services...)
+}
+
+// serveAll serves both doors until ctx ends, or one of them fails. The second may have no listener.
+func serveAll(ctx context.Context, first net.Listener, h http.Handler, second net.Listener, envoy http.Handler, log *slog.Logger) error {
+	doors := []lifecycle.Service{lifecycle.Func(func(ctx context.Context) error { return web.Serve(ctx, first, h, log) })}
+	if second != nil {
+		doors = append(doors, lifecycle.Func(func(ctx context.Context) error { return web.ServeHTTP2(ctx, second, envoy, log) }))
+	}
+	return lifecycle.Run(ctx, doors...)
 }

@@ -21,10 +21,12 @@ func Serve(ctx context.Context, ln net.Listener, h http.Handler, log *slog.Logge
 	return serve(ctx, ln, h, log, nil)
 }
 
-// ServeHTTP2 is Serve for HTTP/2 without TLS, by prior knowledge (RFC 9113 section 3.3), which is what gRPC speaks.
+// ServeHTTP2 is Serve for HTTP/2 alone, which is what gRPC speaks: over a listener of TLS, or else by prior knowledge (RFC 9113
+// section 3.3).
 func ServeHTTP2(ctx context.Context, ln net.Listener, h http.Handler, log *slog.Logger) error {
 	p := new(http.Protocols)
 	p.SetUnencryptedHTTP2(true)
+	p.SetHTTP2(true)
 	return serve(ctx, ln, h, log, p)
 }
 

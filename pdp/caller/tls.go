@@ -65,5 +65,17 @@ func (t *TLS) Config() *tls.Config {
 	return c
 }
 
+// HTTP2 is Config for a listener that speaks HTTP/2 alone.
+func (t *TLS) HTTP2() *tls.Config {
+	over := func() *tls.Config {
+		c := t.config.get().Clone()
+		c.NextProtos = []string{"h2"}
+		return c
+	}
+	c := over()
+	c.GetConfigForClient = func(*tls.ClientHelloInfo) (*tls.Config, error) { return over(), nil }
+	return c
+}
+
 // Run reads the files again when they change, until ctx ends.
 func (t *TLS) Run(ctx context.Context) error { return t.config.run(ctx) }

@@ -33,7 +33,7 @@ func New(stats func() engine.Stats, now func() time.Time) *Registry {
 		registry: prometheus.NewRegistry(),
 		decisions: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "gatehouse_pdp_decisions_total",
-			Help: "Decisions by api (authzen, data, search) and outcome: permit, deny, not_applicable (no rule), indeterminate (failed), document (told by the Data API or a search).",
+			Help: "Decisions by api (authzen, data, search, envoy) and outcome: permit, deny, not_applicable (no rule), indeterminate (failed), document (told by the Data API or a search).",
 		}, []string{"api", "outcome"}),
 		took: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name: "gatehouse_pdp_decision_duration_seconds", Help: "How long a decision took, its look-ups included, by api.", Buckets: buckets,

@@ -88,8 +88,12 @@ func (s *server) answerOne(w http.ResponseWriter, r *http.Request, req authzen.R
 	answer(w, r, res)
 }
 
-// decide asks the engine, and sees to it that the decision is counted and, unless it allows, logged. A panic is an error.
-func (s *server) decide(ctx context.Context, req authzen.Request) (res authzen.Response, err error) {
+func (s *server) decide(ctx context.Context, req authzen.Request) (authzen.Response, error) {
+	return s.decideFor(ctx, apiAuthZEN, req)
+}
+
+// decideFor asks the engine, and sees to it that the decision is counted and, unless it allows, logged. A panic is an error.
+func (s *server) decideFor(ctx context.Context, api string, req authzen.Request) (res authzen.Response, err error) {
 	start := s.Now()
 	func() {
 		defer func() {
@@ -102,7 +106,7 @@ func (s *server) decide(ctx context.Context, req authzen.Request) (res authzen.R
 	}()
 	outcome := outcomeOf(res, err)
 	took := s.Now().Sub(start)
-	s.Meter.Decided(apiAuthZEN, string(outcome), took)
+	s.Meter.Decided(api, string(outcome), took)
 	if err != nil || !res.Decision {
 		s.record(ctx, start, took, req, res, outcome, err)
 	}

@@ -44,6 +44,7 @@ const (
 	apiAuthZEN = "authzen"
 	apiData    = "data"
 	apiSearch  = "search"
+	apiEnvoy   = "envoy"
 )
 
 // Engine decides. With an error, the response's context and the document still name the decision.
@@ -53,7 +54,7 @@ type Engine interface {
 	Ready() error
 }
 
-// Meter counts what the server does. An api is "authzen", "data" or "search", an outcome one of authzen's or, of searches and of
+// Meter counts what the server does. An api is "authzen", "data", "search" or "envoy", an outcome one of authzen's or, of searches and of
 // documents that are neither true nor false, "document".
 type Meter interface {
 	Decided(api, outcome string, took time.Duration)
@@ -94,8 +95,14 @@ type server struct {
 	data      [][]string // DataPaths in segments
 }
 
-// New makes the handler.
-func New(opts Options) http.Handler {
+// Server is the handler of AuthZEN and the Data API, and makes that of Envoy, which takes of the same room.
+type Server struct {
+	http.Handler
+	shared *server
+}
+
+// New makes the server.
+func New(opts Options) *Server {
 	if opts.Now == nil {
 		opts.Now = time.Now
 	}
@@ -119,7 +126,7 @@ func New(opts Options) http.Handler {
 	}
 	s.serveHealth(mux)
 	h := limitBody(opts.MaxBody, web.Mux(mux))
-	return echoRequestID(web.Trace(s.shed(web.Log(opts.Log, web.Recover(opts.Log, web.SecurityHeaders(h))))))
+	return &Server{echoRequestID(web.Trace(s.shed(web.Log(opts.Log, web.Recover(opts.Log, web.SecurityHeaders(h)))))), s}
 }
 
 func orDefault[T int | int64 | time.Duration](v, absent T) T {
