@@ -330,11 +330,15 @@ func TestAWrongDecisionLogSaysWhatIsWrong(t *testing.T) {
 		"spool: {dir: $DIR/s, sync: often}\nsinks: [{file: $DIR/x}]":                                                  "spool.sync: always",
 		"spool: {dir: $DIR/s, size: 4KiB}\nsinks: [{file: $DIR/x}]":                                                   "at least 1048576 bytes",
 		"spool: {dir: $DIR/s}\nsinks: [{file: $DIR/none/x}]":                                                          "sinks[0]: file: open",
-		"spool: {dir: $DIR/s}\nsinks: [{file: $DIR/x, http: 'https://x'}]":                                            "sinks[0]: one of file, http, nats and postgres_url_file",
+		"spool: {dir: $DIR/s}\nsinks: [{file: $DIR/x, http: 'https://x'}]":                                            "sinks[0]: one of file, http, nats, postgres_url_file, kafka, rabbitmq",
 		"spool: {dir: $DIR/s}\nsinks: [{file: $DIR/x}, {file: $DIR/y}]":                                               "there is a sink file already",
 		"spool: {dir: $DIR/s}\nsinks: [{http: 'http://elsewhere.example'}]":                                           "sinks[0]: http: plain http",
-		"spool: {dir: $DIR/s}\nsinks: [{file: $DIR/x, token_file: y}]":                                                "belong to http and nats",
-		"spool: {dir: $DIR/s}\nsinks: [{file: $DIR/x, subject: y}]":                                                   "belong to nats",
+		"spool: {dir: $DIR/s}\nsinks: [{file: $DIR/x, token_file: y}]":                                                "token_file is not for file",
+		"spool: {dir: $DIR/s}\nsinks: [{file: $DIR/x, subject: y}]":                                                   "subject is not for file",
+		"spool: {dir: $DIR/s}\nsinks: [{kafka: [k.example:9093], topic: y, user: z}]":                                 "user and password_file belong together",
+		"spool: {dir: $DIR/s}\nsinks: [{kafka: [k.example:9093], topic: y, routing_key: z}]":                          "routing_key is not for kafka",
+		"spool: {dir: $DIR/s}\nsinks: [{rabbitmq: 'amqp://mq.example', routing_key: y, user: z, password_file: z}]":   "use amqps://",
+		"spool: {dir: $DIR/s}\nsinks: [{rabbitmq: 'amqps://mq.example', topic: y}]":                                   "topic is not for rabbitmq",
 		"spool: {dir: $DIR/s}\nsinks: [{nats: 'nats://n.example', subject: y}]":                                       "use tls://",
 		"spool: {dir: $DIR/s}\nsinks: [{http: 'https://x', token_file: y}]":                                           "no such file",
 		"spool: {dir: $DIR/s}\nsinks: [{postgres_url_file: $DIR/none}]":                                               "no such file",
@@ -391,13 +395,13 @@ func TestTheDocumentationHolds(t *testing.T) {
 	}
 	for from, to := range map[string]string{
 		"/etc/gatehouse/mask.rego":        policy,
-		"/var/lib/gatehouse/decision-log": "$DIR/spool", "/var/log/gatehouse": "$DIR", "/run/secrets/collector-token": secret, "/run/secrets/nats.creds": secret, "/run/secrets/decision-log-url": secret,
+		"/var/lib/gatehouse/decision-log": "$DIR/spool", "/var/log/gatehouse": "$DIR", "/run/secrets/collector-token": secret, "/run/secrets/nats.creds": secret, "/run/secrets/decision-log-url": secret, "/run/secrets/kafka": secret, "/run/secrets/rabbitmq": secret,
 	} {
 		config = strings.ReplaceAll(config, from, to)
 	}
 	file, _ := logFile(t, config)
 	opts, err := readLogConfig(file)
-	if err != nil || len(opts.Sinks) != 4 || opts.MaskBy == nil {
+	if err != nil || len(opts.Sinks) != 6 || opts.MaskBy == nil {
 		t.Errorf("%d sinks, %v", len(opts.Sinks), err)
 	}
 	for _, s := range opts.Sinks {

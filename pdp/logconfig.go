@@ -45,15 +45,26 @@ type maskConfig struct {
 }
 
 type sinkConfig struct {
-	Name            string `yaml:"name"`
-	File            string `yaml:"file"`
-	HTTP            string `yaml:"http"`
-	TokenFile       string `yaml:"token_file"`
-	AllowPlaintext  bool   `yaml:"allow_plaintext"`
-	NATS            string `yaml:"nats"`
-	Subject         string `yaml:"subject"`
-	CredsFile       string `yaml:"creds_file"`
-	PostgresURLFile string `yaml:"postgres_url_file"`
+	Name            string   `yaml:"name"`
+	File            string   `yaml:"file"`
+	HTTP            string   `yaml:"http"`
+	TokenFile       string   `yaml:"token_file"`
+	AllowPlaintext  bool     `yaml:"allow_plaintext"`
+	NATS            string   `yaml:"nats"`
+	Subject         string   `yaml:"subject"`
+	CredsFile       string   `yaml:"creds_file"`
+	PostgresURLFile string   `yaml:"postgres_url_file"`
+	Kafka           []string `yaml:"kafka"`
+	Topic           string   `yaml:"topic"`
+	Mechanism       string   `yaml:"mechanism"`
+	RabbitMQ        string   `yaml:"rabbitmq"`
+	Exchange        string   `yaml:"exchange"`
+	RoutingKey      string   `yaml:"routing_key"`
+	User            string   `yaml:"user"`
+	PasswordFile    string   `yaml:"password_file"`
+	CAFile          string   `yaml:"ca_file"`
+	CertFile        string   `yaml:"cert_file"`
+	KeyFile         string   `yaml:"key_file"`
 }
 
 // byteSize is a number of bytes, such as 512MiB.
@@ -180,39 +191,90 @@ func (c logConfig) masks() (*decisionlog.Masks, error) {
 	return decisionlog.NewMasks(list)
 }
 
-func (s sinkConfig) open() (name string, opened decisionlog.Sink, err error) {
-	kinds := 0
-	for _, v := range []string{s.File, s.HTTP, s.NATS, s.PostgresURLFile} {
-		if v != "" {
-			kinds++
+// sinkKinds are the kinds of sinks, and the settings that each has beside its own.
+var sinkKinds = []struct {
+	kind     string
+	settings []string
+}{
+	{"file", nil},
+	{"http", []string{"token_file", "allow_plaintext"}},
+	{"nats", []string{"subject", "token_file", "creds_file", "allow_plaintext"}},
+	{"postgres_url_file", nil},
+	{"kafka", []string{"topic", "mechanism", "user", "password_file", "ca_file", "cert_file", "key_file", "allow_plaintext"}},
+	{"rabbitmq", []string{"exchange", "routing_key", "user", "password_file", "ca_file", "cert_file", "key_file", "allow_plaintext"}},
+}
+
+// given are the settings that a sink has.
+func (s sinkConfig) given() (names []string) {
+	for _, setting := range []struct {
+		name string
+		is   bool
+	}{
+		{"file", s.File != ""}, {"http", s.HTTP != ""}, {"token_file", s.TokenFile != ""}, {"allow_plaintext", s.AllowPlaintext}, {"nats", s.NATS != ""},
+		{"subject", s.Subject != ""}, {"creds_file", s.CredsFile != ""}, {"postgres_url_file", s.PostgresURLFile != ""}, {"kafka", len(s.Kafka) > 0}, {"topic", s.Topic != ""},
+		{"mechanism", s.Mechanism != ""}, {"rabbitmq", s.RabbitMQ != ""}, {"exchange", s.Exchange != ""}, {"routing_key", s.RoutingKey != ""}, {"user", s.User != ""},
+		{"password_file", s.PasswordFile != ""}, {"ca_file", s.CAFile != ""}, {"cert_file", s.CertFile != ""}, {"key_file", s.KeyFile != ""},
+	} {
+		if setting.is {
+			names = append(names, setting.name)
 		}
 	}
-	switch {
-	case kinds != 1:
-		return "", nil, errors.New("one of file, http, nats and postgres_url_file")
-	case s.HTTP == "" && s.NATS == "" && (s.TokenFile != "" || s.AllowPlaintext):
-		return "", nil, errors.New("token_file and allow_plaintext belong to http and nats")
-	case s.NATS == "" && (s.Subject != "" || s.CredsFile != ""):
-		return "", nil, errors.New("subject and creds_file belong to nats")
-	case s.File != "":
-		name = "file"
+	return names
+}
+
+// kind answers which sink is meant. A setting of another kind would be one that nobody reads.
+func (s sinkConfig) kind() (string, error) {
+	given := s.given()
+	var found, all []string
+	var settings []string
+	for _, k := range sinkKinds {
+		all = append(all, k.kind)
+		if slices.Contains(given, k.kind) {
+			found, settings = append(found, k.kind), k.settings
+		}
+	}
+	if len(found) != 1 {
+		return "", fmt.Errorf("one of %s", strings.Join(all, ", "))
+	}
+	for _, name := range given {
+		if name != found[0] && !slices.Contains(settings, name) {
+			return "", fmt.Errorf("%s is not for %s", name, found[0])
+		}
+	}
+	return found[0], nil
+}
+
+func (s sinkConfig) open() (name string, opened decisionlog.Sink, err error) {
+	kind, err := s.kind()
+	if err != nil {
+		return "", nil, err
+	}
+	over := sink.BrokerTLS{CAFile: s.CAFile, CertFile: s.CertFile, KeyFile: s.KeyFile}
+	switch kind {
+	case "file":
 		opened, err = sink.OpenFile(s.File)
-	case s.HTTP != "":
-		name = "http"
+	case "http":
 		opened, err = sink.OpenHTTP(sink.HTTPOptions{URL: s.HTTP, TokenFile: s.TokenFile, AllowHTTP: s.AllowPlaintext})
-	case s.NATS != "":
-		name = "nats"
+	case "nats":
 		opened, err = sink.OpenNATS(sink.NATSOptions{
 			URL: s.NATS, Subject: s.Subject, CredsFile: s.CredsFile, TokenFile: s.TokenFile, AllowPlaintext: s.AllowPlaintext,
 		})
+	case "kafka":
+		opened, err = sink.OpenKafka(sink.KafkaOptions{
+			Brokers: s.Kafka, Topic: s.Topic, TLS: over, Mechanism: s.Mechanism, User: s.User, PasswordFile: s.PasswordFile, AllowPlaintext: s.AllowPlaintext,
+		})
+	case "rabbitmq":
+		opened, err = sink.OpenRabbitMQ(sink.RabbitMQOptions{
+			URL: s.RabbitMQ, Exchange: s.Exchange, RoutingKey: s.RoutingKey, TLS: over, User: s.User, PasswordFile: s.PasswordFile, AllowPlaintext: s.AllowPlaintext,
+		})
 	default:
-		name = "postgres"
+		kind = "postgres"
 		opened, err = openPostgres(s.PostgresURLFile)
 	}
 	if s.Name != "" {
-		name = s.Name
+		kind = s.Name
 	}
-	return name, opened, err
+	return kind, opened, err
 }
 
 func openPostgres(file string) (decisionlog.Sink, error) {

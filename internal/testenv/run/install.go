@@ -21,8 +21,8 @@ type binaries struct {
 	as                             *syscall.Credential // nil: whoever we are
 }
 
-// find looks for the servers, installing Debian's packages where they are missing and that is possible. A browser is tried
-// for as well, but only some tests need it, and say so themselves.
+// find looks for the servers, installing Debian's packages where they are missing and that is possible. A browser and
+// a message broker are tried for as well, but only some tests need them, and say so themselves.
 func find(ctx context.Context) (binaries, error) {
 	b, err := look()
 	if err != nil {
@@ -36,6 +36,11 @@ func find(ctx context.Context) (binaries, error) {
 	if testenv.FindChromium() == "" {
 		if err := install(ctx, errNoBrowser, "chromium"); err != nil {
 			fmt.Fprintln(os.Stderr, "testenv: tests in a browser will fail:", err)
+		}
+	}
+	if testenv.FindRabbitMQ() == "" {
+		if err := install(ctx, errNoRabbit, "rabbitmq-server"); err != nil {
+			fmt.Fprintln(os.Stderr, "testenv: tests of RabbitMQ will fail:", err)
 		}
 	}
 	if os.Geteuid() == 0 {
@@ -59,6 +64,7 @@ func look() (b binaries, err error) {
 var (
 	errMissing   = errors.New("PostgreSQL (initdb, postgres), Redis (redis-server) and NGINX (nginx) are needed, and one of them was not found")
 	errNoBrowser = errors.New("a browser, Chromium, was not found")
+	errNoRabbit  = errors.New("RabbitMQ (rabbitmq-server) was not found")
 )
 
 // newest finds a PostgreSQL program on the PATH or where Debian keeps its versions.
