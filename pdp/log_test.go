@@ -328,6 +328,8 @@ func TestAWrongDecisionLogSaysWhatIsWrong(t *testing.T) {
 		"spool: {dir: $DIR/s}":                                                                                        "sinks: at least one",
 		"spool: {dir: $DIR/s, when_full: ignore}\nsinks: [{file: $DIR/x}]":                                            "spool.when_full: block, drop or fail",
 		"spool: {dir: $DIR/s, sync: often}\nsinks: [{file: $DIR/x}]":                                                  "spool.sync: always",
+		"spool: {dir: $DIR/s, wait: soon}\nsinks: [{file: $DIR/x}]":                                                   "spool.wait: a time",
+		"spool: {dir: $DIR/s, wait: 1s, when_full: drop}\nsinks: [{file: $DIR/x}]":                                    "for when_full: block",
 		"spool: {dir: $DIR/s, size: 4KiB}\nsinks: [{file: $DIR/x}]":                                                   "at least 1048576 bytes",
 		"spool: {dir: $DIR/s}\nsinks: [{file: $DIR/none/x}]":                                                          "sinks[0]: file: open",
 		"spool: {dir: $DIR/s}\nsinks: [{file: $DIR/x, http: 'https://x'}]":                                            "sinks[0]: one of file, http, nats, postgres_url_file, kafka, rabbitmq",

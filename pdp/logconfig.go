@@ -26,6 +26,7 @@ type logConfig struct {
 		Dir      string   `yaml:"dir"`
 		Size     byteSize `yaml:"size"`
 		WhenFull string   `yaml:"when_full"`
+		Wait     string   `yaml:"wait"`
 		Sync     string   `yaml:"sync"`
 	} `yaml:"spool"`
 	Labels map[string]string `yaml:"labels"`
@@ -37,6 +38,10 @@ type logConfig struct {
 	MaskPolicy string       `yaml:"mask_policy"`
 	Sinks      []sinkConfig `yaml:"sinks"`
 }
+
+// defaultWait bounds how long a decision waits for room: long enough for a disk that stalls, and shorter than anybody's patience,
+// so that those who wait do not take the room of all others.
+const defaultWait = time.Second
 
 type maskConfig struct {
 	Erase   string `yaml:"erase"`
@@ -126,6 +131,14 @@ func (c logConfig) options() (decisionlog.Options, error) {
 	}
 	if !slices.Contains([]decisionlog.WhenFull{decisionlog.Block, decisionlog.Drop, decisionlog.Fail}, o.WhenFull) {
 		fail("spool.when_full: block, drop or fail")
+	}
+	o.Wait = defaultWait
+	if c.Spool.Wait != "" {
+		wait, err := time.ParseDuration(c.Spool.Wait)
+		if err != nil || wait < time.Millisecond || o.WhenFull != decisionlog.Block {
+			fail("spool.wait: a time from 1ms on, such as 1s, for when_full: block")
+		}
+		o.Wait = wait
 	}
 	switch c.Spool.Sync {
 	case "":

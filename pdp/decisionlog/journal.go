@@ -19,7 +19,7 @@ type WhenFull string
 
 // The choices. With Block and Fail a decision is answered once its record is in the spool, with Drop at once.
 const (
-	Block WhenFull = "block" // it waits for room, as long as the enforcement point does
+	Block WhenFull = "block" // it waits for room, as long as the enforcement point does and Options.Wait lets it; then as Fail
 	Fail  WhenFull = "fail"  // it is denied, with ErrUnrecorded
 	Drop  WhenFull = "drop"  // it is answered, and the loss counted and told
 )
@@ -32,6 +32,7 @@ type Options struct {
 	Dir      string // of the spool
 	MaxBytes int64  // of the spool; see package spool
 	WhenFull WhenFull
+	Wait     time.Duration // how long a decision may wait with Block; 0 is as long as the enforcement point does
 	// Sync says when records are flushed to the disk, so that they survive the end of the machine and not only that of the
 	// process: 0 before each is acknowledged, more than 0 at least so often, less than 0 when the system likes.
 	Sync  time.Duration
@@ -171,6 +172,11 @@ func (j *Journal) Record(ctx context.Context, e *Event) error {
 	enc.appendRecord(e, j.labels, rate)
 	if j.opts.MaskBy != nil {
 		j.maskBy(ctx, enc, e, rate)
+	}
+	if j.opts.WhenFull == Block && j.opts.Wait > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, j.opts.Wait)
+		defer cancel()
 	}
 	err := spool.Seal(enc.dst, 0, j.opts.Now())
 	var mine *batch

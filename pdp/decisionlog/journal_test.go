@@ -571,3 +571,21 @@ func TestWhatAJournalCannotBeMadeOfSaysWhy(t *testing.T) {
 		}
 	}
 }
+
+// However patient an enforcement point is, a decision that finds no room is refused after Wait.
+func TestWithBlockADecisionWaitsNoLongerThanItMay(t *testing.T) {
+	t.Parallel()
+	sink, letGo := stuck()
+	j := journal(t, decisionlog.Options{WhenFull: decisionlog.Block, Wait: 100 * time.Millisecond, MaxBytes: spool.MinBytes}, sink)
+	stop := start(t, j)
+	var err error
+	for deadline := time.Now().Add(patience); err == nil && time.Now().Before(deadline); {
+		err = j.Record(context.Background(), large("patient")) // which never ends by itself
+	}
+	if !errors.Is(err, decisionlog.ErrUnrecorded) || !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("answered %v", err)
+	}
+	letGo()
+	within(t, "there is room again", func() bool { return j.Record(context.Background(), large("after")) == nil })
+	stop()
+}
