@@ -53,6 +53,7 @@ func readOptions(name string, free bool, args []string, getenv func(string) stri
 	}
 	flags.StringVar(&o.KongFile, "kong", env("GATEHOUSE_DEV_KONG", "kong.yml"), "what the gateway guards, and how ($GATEHOUSE_DEV_KONG)")
 	flags.StringVar(&o.PolicyDir, "policies", env("GATEHOUSE_DEV_POLICIES", "policies"), "folder of policies; empty for those built in ($GATEHOUSE_DEV_POLICIES)")
+	flags.StringVar(&o.DecisionLog, "decision-log", getenv("GATEHOUSE_DEV_DECISION_LOG"), "file that says how the decision point records decisions ($GATEHOUSE_DEV_DECISION_LOG)")
 	flags.StringVar(&o.DatabaseURL, "database", getenv("GATEHOUSE_DEV_DATABASE_URL"), "postgres://… instead of an SQLite file in the data directory ($GATEHOUSE_DEV_DATABASE_URL)")
 	flags.StringVar(&o.RedisURL, "redis", getenv("GATEHOUSE_DEV_REDIS_URL"), "redis://… instead of the embedded one ($GATEHOUSE_DEV_REDIS_URL)")
 	flags.BoolVar(&o.pluginProcess, "plugin-process", getenv("GATEHOUSE_DEV_PLUGIN_PROCESS") != "", "run the built gatehouse-plugin as a child, as Kong does ($GATEHOUSE_DEV_PLUGIN_PROCESS)")

@@ -116,6 +116,43 @@ func TestServeSaysWhereItIsAndEndsLeavingOnlyItsData(t *testing.T) {
 	}
 }
 
+// Whole decisions are recorded as gatehouse-pdp does it, for its tools to read.
+func TestServeRecordsDecisions(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	config, records := filepath.Join(dir, "log.yaml"), filepath.Join(dir, "decisions.jsonl")
+	text := "spool: {dir: " + filepath.Join(dir, "spool") + "}\nsinks: [{file: " + records + "}]\n"
+	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	out, done := newOutput(), make(chan error, 1)
+	go func() {
+		done <- run(ctx, append([]string{"serve"}, everywhere("-data", filepath.Join(dir, "data"), "-decision-log", config)...), none, out, io.Discard)
+	}()
+	out.waitFor(t, "done; echo")
+	pdp := regexp.MustCompile(`http://(\S+) +the decision point`).FindStringSubmatch(out.String())
+	if pdp == nil {
+		t.Fatalf("printed %s", out)
+	}
+	client := &http.Client{Transport: &http.Transport{}}
+	res, err := client.Post("http://"+pdp[1]+"/access/v1/evaluation", "application/json",
+		strings.NewReader(`{"subject":{"type":"user","id":"ann"},"action":{"name":"GET"},"resource":{"type":"invoice","id":"17"}}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	res.Body.Close()
+	client.CloseIdleConnections()
+	cancel()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+	written, err := os.ReadFile(records)
+	if err != nil || strings.Count(string(written), "\n") != 1 || !strings.Contains(string(written), `"app":"gatehouse-dev"`) || !strings.Contains(string(written), "resource_unknown") {
+		t.Errorf("recorded %s, %v", written, err)
+	}
+}
+
 func TestBadFlagsAreRefusedByName(t *testing.T) {
 	t.Parallel()
 	for want, args := range map[string][]string{

@@ -12,6 +12,7 @@ import (
 	"github.com/gatehouse-auth/gatehouse/pdp/authzen"
 	"github.com/gatehouse-auth/gatehouse/pdp/decisionlog"
 	"github.com/gatehouse-auth/gatehouse/pdp/engine"
+	"github.com/gatehouse-auth/gatehouse/pdp/recording"
 	"github.com/gatehouse-auth/gatehouse/pdp/server"
 )
 
@@ -89,7 +90,7 @@ func BenchmarkWhatTheLogAdds(b *testing.B) {
 							b.Errorf("%d dropped, %d refused", s.Dropped, s.Refused)
 						}
 					})
-					asked = (&decisionLog{journal: j}).engine(e)
+					asked = recording.In(j).Engine(e)
 				}
 				q := usualQuestion(c.resource)
 				b.ReportAllocs()

@@ -19,6 +19,7 @@ import (
 	"github.com/gatehouse-auth/gatehouse/pdp/authzen"
 	"github.com/gatehouse-auth/gatehouse/pdp/decisionlog"
 	"github.com/gatehouse-auth/gatehouse/pdp/decisionlog/sink"
+	"github.com/gatehouse-auth/gatehouse/pdp/recording"
 	"github.com/gatehouse-auth/gatehouse/pdp/server"
 )
 
@@ -265,14 +266,14 @@ func (undecided) Evaluate(context.Context, authzen.Request) (authzen.Response, e
 func TestAFailureToDecideIsRecordedAsOne(t *testing.T) {
 	t.Parallel()
 	file, dir := logFile(t, "spool: {dir: $DIR/spool}\nsinks: [{file: $DIR/log}]\n")
-	d, err := openDecisionLog(file, slog.New(slog.DiscardHandler))
+	d, err := recording.Open("gatehouse-pdp", file, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
-	go func() { ended <- d.run(ctx) }()
-	if _, err := d.engine(undecided{}).Evaluate(t.Context(), authzen.Request{}); err == nil || err.Error() != canary {
+	go func() { ended <- d.Run(ctx) }()
+	if _, err := d.Engine(undecided{}).Evaluate(t.Context(), authzen.Request{}); err == nil || err.Error() != canary {
 		t.Errorf("answered %v", err)
 	}
 	cancel()
@@ -353,7 +354,7 @@ func TestAWrongDecisionLogSaysWhatIsWrong(t *testing.T) {
 		"spool: {dir: $DIR/s, when_full: x, sync: y}\nsample: {routes: {a: -1}}\nmasks: [{erase: /x}]\nsinks: [{}]\n": "spool.when_full", // and all the others
 	} {
 		file, _ := logFile(t, text)
-		_, err := openDecisionLog(file, slog.New(slog.DiscardHandler))
+		_, err := recording.Open("gatehouse-pdp", file, slog.New(slog.DiscardHandler))
 		if err == nil || !strings.Contains(err.Error(), want) || !strings.HasPrefix(err.Error(), "decision log: ") {
 			t.Errorf("%q:\n%v", text, err)
 		}
@@ -402,7 +403,7 @@ func TestTheDocumentationHolds(t *testing.T) {
 		config = strings.ReplaceAll(config, from, to)
 	}
 	file, _ := logFile(t, config)
-	opts, err := readLogConfig(file)
+	opts, err := recording.ReadConfig(file)
 	if err != nil || len(opts.Sinks) != 6 || opts.MaskBy == nil {
 		t.Errorf("%d sinks, %v", len(opts.Sinks), err)
 	}

@@ -20,6 +20,7 @@ import (
 	"github.com/gatehouse-auth/gatehouse/internal/web"
 	"github.com/gatehouse-auth/gatehouse/pdp/engine"
 	"github.com/gatehouse-auth/gatehouse/pdp/metrics"
+	"github.com/gatehouse-auth/gatehouse/pdp/recording"
 	"github.com/gatehouse-auth/gatehouse/pdp/server"
 	"github.com/gatehouse-auth/gatehouse/policies"
 )
@@ -68,7 +69,7 @@ func run(ctx context.Context, args []string, getenv func(string) string, stderr 
 	if err != nil {
 		return err
 	}
-	decisions, err := openDecisionLog(c.decisionLog, log)
+	decisions, err := recording.Open("gatehouse-pdp", c.decisionLog, log)
 	if err != nil {
 		return err
 	}
@@ -77,12 +78,12 @@ func run(ctx context.Context, args []string, getenv func(string) string, stderr 
 		return err
 	}
 	meter := metrics.New(e.Stats, time.Now)
-	decisions.measure(meter)
+	decisions.Measure(meter)
 	doors := server.New(server.Options{
-		Engine: decisions.engine(e), Search: decisions.searcher(e), SearchCallers: c.searchers, DecisionLog: decisions.lines, Checks: decisions.checks(), Log: log, Meter: meter, Callers: in.callers, BaseURL: c.baseURL, DataPaths: c.dataPaths,
+		Engine: decisions.Engine(e), Search: decisions.Searcher(e), SearchCallers: c.searchers, DecisionLog: decisions.Lines, Checks: decisions.Checks(), Log: log, Meter: meter, Callers: in.callers, BaseURL: c.baseURL, DataPaths: c.dataPaths,
 		OPAVersion: engine.OPAVersion(), MaxBody: c.maxBody, MaxBatch: c.maxBatch, MaxConcurrent: c.maxConcurrent,
 	})
-	handler := decisions.handler(doors)
+	handler := decisions.Handler(doors)
 	proxy, err := doors.Envoy(c.envoy)
 	if err != nil {
 		return errors.Join(fmt.Errorf("envoy: %w", err), in.Close())
@@ -97,8 +98,8 @@ func run(ctx context.Context, args []string, getenv func(string) string, stderr 
 		// The decision log outlives the last request, so that no denial made while draining is lost.
 		writing, stop := context.WithCancel(context.WithoutCancel(ctx))
 		written := make(chan error, 1)
-		go func() { written <- decisions.run(writing) }()
-		err := serveAll(ctx, in, handler, envoy, decisions.handler(proxy), log)
+		go func() { written <- decisions.Run(writing) }()
+		err := serveAll(ctx, in, handler, envoy, decisions.Handler(proxy), log)
 		stop()
 		return errors.Join(err, <-written)
 	}))
@@ -113,7 +114,7 @@ func run(ctx context.Context, args []string, getenv func(string) string, stderr 
 		}
 		told = append(told, slog.String("status", private.Addr().String()))
 		services = append(services, lifecycle.Func(func(ctx context.Context) error {
-			return web.Serve(ctx, private, server.Status(e, meter.Handler(log), decisions.checks()), log)
+			return web.Serve(ctx, private, server.Status(e, meter.Handler(log), decisions.Checks()), log)
 		}))
 	}
 	log.InfoContext(ctx, "deciding", told...)

@@ -25,6 +25,7 @@ import (
 	"github.com/gatehouse-auth/gatehouse/internal/redisx"
 	"github.com/gatehouse-auth/gatehouse/internal/telemetry"
 	"github.com/gatehouse-auth/gatehouse/pdp/decisionlog"
+	"github.com/gatehouse-auth/gatehouse/pdp/recording"
 	pdpserver "github.com/gatehouse-auth/gatehouse/pdp/server"
 	pluginapp "github.com/gatehouse-auth/gatehouse/plugin/app"
 	"github.com/gatehouse-auth/gatehouse/plugin/kong"
@@ -89,11 +90,23 @@ func (s *Stack) redisURL(given string) string {
 	return "redis://" + s.redis.Addr()
 }
 
-// decide serves the engine; the decision log outlives the last request.
-func (s *Stack) decide() {
-	decisions := decisionlog.New(s.log)
-	s.serve(PDP, pdpserver.New(pdpserver.Options{Engine: s.engine, DecisionLog: decisions, Log: s.log}))
-	s.services = append(s.services, decisions)
+// decide serves the engine. Whole decisions are recorded if there is a file that says how; denials are lines of the log in any
+// case, for Why.
+func (s *Stack) decide(decisionLog string) error {
+	lines := decisionlog.New(s.log)
+	s.services = append(s.services, lines)
+	recorded := recording.In(nil)
+	if decisionLog != "" {
+		var err error
+		if recorded, err = recording.Open("gatehouse-dev", decisionLog, s.log); err != nil {
+			return err
+		}
+		s.services = append(s.services, lifecycle.Func(recorded.Run))
+	}
+	s.serve(PDP, recorded.Handler(pdpserver.New(pdpserver.Options{
+		Engine: recorded.Engine(s.engine), DecisionLog: lines, Log: s.log, Checks: recorded.Checks(),
+	})))
+	return nil
 }
 
 func (s *Stack) buildAuthsvc(ctx context.Context, o Options, root telemetry.Secret) error {

@@ -39,6 +39,7 @@ type Options struct {
 	DatabaseURL string        // "" for an SQLite file in DataDir
 	RedisURL    string        // "" for the embedded Redis
 	PolicyDir   string        // "" for the policies that are built in
+	DecisionLog string        // file that says how decisions are recorded; "" for none
 	Deadline    time.Duration // of one evaluation; 0 for the engine's own
 	Plugin      string        // path of gatehouse-plugin, to run it as a child; "" for this process
 	Log         *slog.Logger
@@ -80,7 +81,7 @@ func New(ctx context.Context, o Options) (s *Stack, err error) {
 		func() error { return s.listen(ctx, o.Listen) },
 		func() error { return s.startRedis(o.RedisURL) },
 		func() error { return s.buildOrders() },
-		func() error { return s.buildPDP(ctx, o.PolicyDir, o.Deadline) },
+		func() error { return s.buildPDP(ctx, o) },
 		func() error { return s.buildAuthsvc(ctx, o, root) },
 		func() error { return s.buildGateway(ctx, o, root) },
 	} {
@@ -170,22 +171,21 @@ func (s *Stack) buildOrders() error {
 	return nil
 }
 
-func (s *Stack) buildPDP(ctx context.Context, dir string, deadline time.Duration) error {
+func (s *Stack) buildPDP(ctx context.Context, o Options) error {
 	var builtIn fs.FS
-	if dir == "" {
+	if o.PolicyDir == "" {
 		builtIn = policies.FS
 	}
 	var err error
 	s.engine, err = engine.Open(ctx, engine.Options{
-		Policies: builtIn, Dir: dir, Deadline: deadline, Now: s.policyNow, Log: s.log,
+		Policies: builtIn, Dir: o.PolicyDir, Deadline: o.Deadline, Now: s.policyNow, Log: s.log,
 		Services: map[string][]string{"orders": {"http://" + s.Addresses.Orders1, "http://" + s.Addresses.Orders2}},
 	})
 	if err != nil {
 		return fmt.Errorf("policies: %w", err)
 	}
 	s.services = append(s.services, s.engine)
-	s.decide()
-	return nil
+	return s.decide(o.DecisionLog)
 }
 
 // mails is where authsvc's mails go.

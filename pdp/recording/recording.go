@@ -1,4 +1,6 @@
-package main
+// Package recording puts a decision log around an engine: it reads the file that says how decisions are recorded, opens its sinks, and
+// records what the engine decides, so that no interface of the decision point knows of it.
+package recording
 
 import (
 	"context"
@@ -27,26 +29,27 @@ import (
 	"github.com/gatehouse-auth/gatehouse/pdp/server"
 )
 
-// decisionLog is where decisions are recorded: in a journal if there is a file that says how, else as lines of the program's own
-// log, and denials alone.
-type decisionLog struct {
-	lines   *decisionlog.Log
+// Log is where decisions are recorded: in a journal if there is a file that says how, else as lines of the program's own log, and
+// denials alone.
+type Log struct {
+	Lines   *decisionlog.Log     // for server.Options
 	journal *decisionlog.Journal // nil without a file
 	files   []*sink.File
 }
 
-// openDecisionLog reads the file, if there is one. With a journal the program's log has failures to decide only.
-func openDecisionLog(path string, log *slog.Logger) (*decisionLog, error) {
+// Open reads the file, if path is not "". With a journal the program's log has failures to decide only. app is the program's name
+// among the labels.
+func Open(app, path string, log *slog.Logger) (*Log, error) {
 	if path == "" {
-		return &decisionLog{lines: decisionlog.New(log)}, nil
+		return &Log{Lines: decisionlog.New(log)}, nil
 	}
-	opts, err := readLogConfig(path)
+	opts, err := ReadConfig(path)
 	if err != nil {
 		return nil, fmt.Errorf("decision log: %w", err)
 	}
 	opts.Log = log
-	opts.Labels = withLabels(opts.Labels)
-	d := &decisionLog{lines: decisionlog.New(slog.New(warnings{log.Handler()}))}
+	opts.Labels = withLabels(app, opts.Labels)
+	d := &Log{Lines: decisionlog.New(slog.New(warnings{log.Handler()}))}
 	for _, s := range opts.Sinks {
 		if f, ok := s.(*sink.File); ok {
 			d.files = append(d.files, f)
@@ -62,9 +65,12 @@ func openDecisionLog(path string, log *slog.Logger) (*decisionLog, error) {
 	return d, nil
 }
 
+// In records in a journal that somebody else opened, and runs.
+func In(journal *decisionlog.Journal) *Log { return &Log{journal: journal} }
+
 // withLabels adds those that OPA has as well.
-func withLabels(labels map[string]string) map[string]string {
-	all := map[string]string{"app": "gatehouse-pdp", "id": uuid.NewString()}
+func withLabels(app string, labels map[string]string) map[string]string {
+	all := map[string]string{"app": app, "id": uuid.NewString()}
 	if info, ok := debug.ReadBuildInfo(); ok {
 		all["version"] = info.Main.Version
 	}
@@ -79,10 +85,10 @@ func (w warnings) Enabled(ctx context.Context, level slog.Level) bool {
 	return level >= slog.LevelWarn && w.Handler.Enabled(ctx, level)
 }
 
-// run writes until ctx ends, and then what is left. SIGHUP makes it open its files anew.
-func (d *decisionLog) run(ctx context.Context) error {
+// Run writes until ctx ends, and then what is left. SIGHUP makes it open its files anew.
+func (d *Log) Run(ctx context.Context) error {
 	if d.journal == nil {
-		return d.lines.Run(ctx)
+		return d.Lines.Run(ctx)
 	}
 	hangup := make(chan os.Signal, 1)
 	signal.Notify(hangup, syscall.SIGHUP)
@@ -103,42 +109,42 @@ func (d *decisionLog) run(ctx context.Context) error {
 	})
 	failed := make(chan error, 1)
 	all.Go(func() { failed <- d.journal.Run(ctx) })
-	return errors.Join(d.lines.Run(ctx), <-failed)
+	return errors.Join(d.Lines.Run(ctx), <-failed)
 }
 
-// engine records what e decides.
-func (d *decisionLog) engine(e server.Engine) server.Engine {
+// Engine records what e decides.
+func (d *Log) Engine(e server.Engine) server.Engine {
 	if d.journal == nil {
 		return e
 	}
 	return &recorded{e, d.journal, time.Now}
 }
 
-// searcher records what is found.
-func (d *decisionLog) searcher(s server.Searcher) server.Searcher {
+// Searcher records what is found.
+func (d *Log) Searcher(s server.Searcher) server.Searcher {
 	if d.journal == nil {
 		return s
 	}
 	return &recordedSearch{s, &recorded{journal: d.journal, now: time.Now}}
 }
 
-// measure adds the journal's metrics to those of the program.
-func (d *decisionLog) measure(meter *metrics.Registry) {
+// Measure adds the journal's metrics to those of the program.
+func (d *Log) Measure(meter *metrics.Registry) {
 	if d.journal != nil {
 		meter.Register(d.journal.Collector())
 	}
 }
 
-// checks says for /readyz how the journal is.
-func (d *decisionLog) checks() map[string]web.Check {
+// Checks says for /readyz how the journal is.
+func (d *Log) Checks() map[string]web.Check {
 	if d.journal == nil {
 		return nil
 	}
 	return map[string]web.Check{"decision_log": func(context.Context) error { return d.journal.Ready() }}
 }
 
-// handler tells the journal who asks.
-func (d *decisionLog) handler(next http.Handler) http.Handler {
+// Handler tells the journal who asks.
+func (d *Log) Handler(next http.Handler) http.Handler {
 	if d.journal == nil {
 		return next
 	}

@@ -1,4 +1,4 @@
-package main
+package recording
 
 import (
 	"bytes"
@@ -20,8 +20,8 @@ import (
 	"github.com/gatehouse-auth/gatehouse/pdp/decisionlog/sink"
 )
 
-// logConfig is the file of -decision-log.
-type logConfig struct {
+// config is the file.
+type config struct {
 	Spool struct {
 		Dir      string   `yaml:"dir"`
 		Size     byteSize `yaml:"size"`
@@ -91,13 +91,13 @@ func (b *byteSize) UnmarshalYAML(n *yaml.Node) error {
 	return nil
 }
 
-// readLogConfig answers the options of a journal, with its sinks open, or all that is wrong with the file.
-func readLogConfig(path string) (decisionlog.Options, error) {
+// ReadConfig answers the options of a journal, with its sinks open, or all that is wrong with the file.
+func ReadConfig(path string) (decisionlog.Options, error) {
 	text, err := os.ReadFile(path) //nolint:gosec // the operator named it
 	if err != nil {
 		return decisionlog.Options{}, err
 	}
-	var c logConfig
+	var c config
 	d := yaml.NewDecoder(bytes.NewReader(text))
 	d.KnownFields(true)
 	if err := d.Decode(&c); err != nil {
@@ -116,7 +116,7 @@ func readLogConfig(path string) (decisionlog.Options, error) {
 	return opts, nil
 }
 
-func (c logConfig) options() (decisionlog.Options, error) {
+func (c config) options() (decisionlog.Options, error) {
 	var errs []error
 	fail := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
 	o := decisionlog.Options{
@@ -190,7 +190,7 @@ func (c logConfig) options() (decisionlog.Options, error) {
 	return o, errors.Join(errs...)
 }
 
-func (c logConfig) masks() (*decisionlog.Masks, error) {
+func (c config) masks() (*decisionlog.Masks, error) {
 	var list []decisionlog.Mask
 	for i, m := range c.Masks {
 		switch {
