@@ -330,6 +330,18 @@ func TestAServerInTroubleIsAwayAndAskedLessOften(t *testing.T) {
 		"answered 304; redirects": status(http.StatusNotModified),
 		"answered 302; redirects are not followed": func(w http.ResponseWriter, q *http.Request) { http.Redirect(w, q, d.URL+"/else", http.StatusFound) },
 		"no answer in time":                        func(_ http.ResponseWriter, q *http.Request) { <-q.Context().Done() },
+		"answer in time": func(w http.ResponseWriter, q *http.Request) { // a byte now and then
+			for tick := time.NewTicker(10 * time.Millisecond); ; {
+				select {
+				case <-q.Context().Done():
+					tick.Stop()
+					return
+				case <-tick.C:
+					_, _ = w.Write(whole[:1])
+					_ = http.NewResponseController(w).Flush()
+				}
+			}
+		},
 		"the answer was cut off": func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Content-Length", "9999")
 			_, _ = w.Write(whole[:100])

@@ -7,7 +7,7 @@ const MaxEntries = maxEntries
 
 // Remember stores an answer as Find does.
 func (s *Set) Remember(kind, id string) {
-	s.remember(key{kind, id}, entry{map[string]any{}, s.now().Add(time.Minute)})
+	s.remember(key{kind, id}, entry{map[string]any{}, s.now(), s.now().Add(time.Minute)})
 }
 
 // Remembered is how many answers are stored.

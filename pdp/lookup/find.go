@@ -43,8 +43,8 @@ type Set struct {
 type key struct{ kind, id string }
 
 type entry struct {
-	properties map[string]any
-	until      time.Time
+	properties   map[string]any
+	asked, until time.Time
 }
 
 // NewClient makes the HTTP client that look-ups need: no redirects, no proxy of the environment, bounded connections.
@@ -118,7 +118,7 @@ func (s *Set) find(ctx context.Context, kind, id string) (map[string]any, Result
 		asked := s.now()
 		found, err := s.ask(ctx, kind, spec, id)
 		if err == nil && found[missing] == nil {
-			s.remember(k, entry{found, asked.Add(spec.ttl)})
+			s.remember(k, entry{found, asked, asked.Add(spec.ttl)})
 		}
 		return found, err
 	})
@@ -251,7 +251,10 @@ func (s *Set) remembered(k key) (map[string]any, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	e, ok := s.cache[k]
-	if !ok || !s.now().Before(e.until) {
+	if !ok {
+		return nil, false
+	}
+	if now := s.now(); !now.Before(e.until) || now.Before(e.asked) { // a clock that was set back keeps nothing longer
 		return nil, false
 	}
 	return e.properties, true

@@ -224,6 +224,9 @@ func TestAnswersAreRememberedForTheirTTL(t *testing.T) {
 	if c.advance(time.Millisecond); owner() != "2" {
 		t.Error("remembered too long")
 	}
+	if c.advance(-time.Hour); owner() != "3" {
+		t.Error("a clock that is set back keeps an answer for longer")
+	}
 }
 
 func TestManyObjectsDoNotGrowTheMemoryWithoutBound(t *testing.T) {

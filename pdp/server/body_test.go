@@ -32,6 +32,11 @@ func badBodies() map[string][2]string {
 		"second value":        {whole + whole, ""},
 		"something after":     {whole + canary, ""},
 		"not UTF-8":           {with("ann", "\xff"+canary), ""},
+		"half of a pair":      {with(`"10.0.0.1"`, `"`+canary+`\ud800"`), ""},
+		"its other half":      {with(`"10.0.0.1"`, `"\udc00"`), ""},
+		"halves in disorder":  {with(`"10.0.0.1"`, `"\udc00\ud800"`), ""},
+		"half and a letter":   {with(`"10.0.0.1"`, `"\ud800\u0041"`), ""},
+		"half in a name":      {with(`"ip"`, `"\uD83D"`), ""},
 		"comma at the end":    {with(`"name":"GET"`, `"name":"GET",`), ""},
 		"name not quoted":     {with(`"name"`, `name`), ""},
 		"no number":           {with(`"10.0.0.1"`, "01"), ""},
@@ -92,7 +97,7 @@ func TestABodyHasOneReadingOrNone(t *testing.T) {
 
 func TestAWholeBodyIsTakenAsItIs(t *testing.T) {
 	t.Parallel()
-	body := strings.Replace(whole, `"ip":"10.0.0.1"`, `"ip":"10.0.0.1","n":12345678901234567890,"f":1e2,"u":"\u00e9\n","a":[[],{}],"z":null`, 1)
+	body := strings.Replace(whole, `"ip":"10.0.0.1"`, `"ip":"10.0.0.1","n":12345678901234567890,"f":1e2,"u":"\u00e9\n","p":"\ud83d\ude00\\ud800","a":[[],{}],"z":null`, 1)
 	r, fields, err := parse([]byte(body))
 	if err != nil || len(fields) > 0 {
 		t.Fatalf("fields %v, error %v", fields, err)
@@ -104,7 +109,7 @@ func TestAWholeBodyIsTakenAsItIs(t *testing.T) {
 	if n := r.Context["n"]; n != json.Number("12345678901234567890") {
 		t.Errorf("n is %v", n)
 	}
-	if !reflect.DeepEqual(r.Context["a"], []any{[]any{}, map[string]any{}}) || r.Context["u"] != "é\n" {
+	if !reflect.DeepEqual(r.Context["a"], []any{[]any{}, map[string]any{}}) || r.Context["u"] != "é\n" || r.Context["p"] != "😀\\ud800" {
 		t.Errorf("context %v", r.Context)
 	}
 	if _, ok := r.Context["z"]; !ok {
