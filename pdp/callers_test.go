@@ -71,6 +71,19 @@ func TestBeyondThisMachineCallersMustShowWhoTheyAre(t *testing.T) {
 			t.Fatalf("%s: it serves", listen)
 		}
 	}
+	for want, args := range map[string][]string{
+		"envoy-listen: ":                  {"-envoy-listen", "0.0.0.0:0"},
+		"callers have names only with":    {"-search-callers", "auditor"},
+		"search-callers: * stands":        {"-search-callers", "*,auditor"},
+		"envoy: claims: must be":          {"-envoy-claims", "payload"},
+		"envoy-resources: each must be":   {"-envoy-resources", "/orders"},
+		`envoy: headers: "Authorization"`: {"-envoy-headers", "Authorization"},
+	} {
+		err := run(t.Context(), append([]string{"serve", "-policies", dir, "-listen", "127.0.0.1:0", "-status", "none"}, args...), func(string) string { return "" }, io.Discard)
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v: %v", args, err)
+		}
+	}
 	for what, args := range map[string][]string{
 		"anyone": {"-anyone-may-ask=true"}, "tokens": {"-tokens-file", write(t, "tokens", "edge "+oldToken+"\n")},
 	} {

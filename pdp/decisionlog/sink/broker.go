@@ -49,7 +49,7 @@ func password(file string) (string, error) {
 	if file == "" {
 		return "", nil
 	}
-	text, err := os.ReadFile(file)
+	text, err := os.ReadFile(file) //nolint:gosec // the operator named it
 	if err != nil {
 		return "", fmt.Errorf("password: %w", err)
 	}
