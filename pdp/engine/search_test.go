@@ -174,3 +174,33 @@ func TestWhatASearchCannotUnderstandIsAnError(t *testing.T) {
 		t.Errorf("actions: %+v, %v", got, err)
 	}
 }
+
+// BenchmarkSearch is one page over a thousand subjects, of whom a hundred are permitted.
+func BenchmarkSearch(b *testing.B) {
+	e, err := Open(b.Context(), Options{Deadline: time.Minute, Policies: fstest.MapFS{
+		"gatehouse/authz.rego": {Data: []byte(`package gatehouse.authz
+default decision := {"allow": false, "reasons": ["no_rule"]}
+decision := {"allow": true} if endswith(input.subject.id, "0")
+`)},
+		"gatehouse/search.rego": {Data: []byte(`package gatehouse.search
+subjects := {"complete": true, "candidates": [{"type": "user", "id": id} | some id, _ in data.gatehouse.users]}
+`)},
+		"gatehouse/users.json": {Data: func() []byte {
+			var all []string
+			for i := range 1000 {
+				all = append(all, fmt.Sprintf(`"u%d":{}`, i))
+			}
+			return []byte(`{"users":{` + strings.Join(all, ",") + `}}`)
+		}()},
+	}})
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(e.Close)
+	b.ReportAllocs()
+	for b.Loop() {
+		if found, err := e.Search(b.Context(), users(1000, 0)); err != nil || len(found.Results) != 100 || found.More {
+			b.Fatalf("%+v, %v", found, err)
+		}
+	}
+}
