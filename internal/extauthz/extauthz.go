@@ -29,6 +29,8 @@ const (
 	codeUnauthenticated = 16
 )
 
+const contentType = "application/grpc"
+
 // ErrMessage is every message that cannot be read.
 var ErrMessage = errors.New("the message cannot be read")
 
@@ -37,8 +39,8 @@ var errNoCall = errors.New("not a gRPC call")
 // Receive reads the message of a call, or ends the call and answers why. A call that fails has a status other than OK and no
 // message: Envoy takes an empty message for a pass.
 func Receive(w http.ResponseWriter, r *http.Request) ([]byte, error) {
-	w.Header().Set("Content-Type", "application/grpc")
-	if r.Method != http.MethodPost || !strings.HasPrefix(r.Header.Get("Content-Type"), "application/grpc") || r.ProtoMajor < 2 {
+	w.Header().Set("Content-Type", contentType)
+	if r.Method != http.MethodPost || !strings.HasPrefix(r.Header.Get("Content-Type"), contentType) || r.ProtoMajor < 2 {
 		end(w, codeUnimplemented, errNoCall.Error())
 		return nil, errNoCall
 	}
@@ -51,6 +53,7 @@ func Receive(w http.ResponseWriter, r *http.Request) ([]byte, error) {
 
 // Reply sends a CheckResponse and ends the call.
 func Reply(w http.ResponseWriter, response []byte) {
+	w.Header().Set("Content-Type", contentType)
 	framed := make([]byte, 5, 5+len(response))
 	binary.BigEndian.PutUint32(framed[1:5], uint32(len(response))) //nolint:gosec // headers and a problem document
 	if _, err := w.Write(append(framed, response...)); err != nil {

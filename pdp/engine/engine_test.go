@@ -338,10 +338,10 @@ func eventually(t *testing.T, what string, holds func() bool) {
 // S56, S62: changed files are taken up, broken ones never replace working ones and are told.
 func TestChangesAreTakenUpAndBrokenOnesAreNot(t *testing.T) {
 	t.Parallel()
-	dir := t.TempDir()
-	write := func(name, text string) {
+	dir, aside := t.TempDir(), filepath.Join(t.TempDir(), "aside")
+	write := func(name, text string) { // at once, as editors do: half of a file is another policy
 		t.Helper()
-		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+		if err := errors.Join(os.WriteFile(aside, []byte(text), 0o600), os.Rename(aside, filepath.Join(dir, name))); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -96,17 +96,17 @@ func (d *envoyDoor) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		problem(w, r, fault.New(fault.NotFound, "There is nothing at this path."))
 		return
 	}
-	message, err := extauthz.Receive(w, r)
-	if err != nil {
-		d.Log.WarnContext(r.Context(), "call by Envoy failed", "error", err)
-		return
-	}
 	ctx, cancel := context.WithTimeout(r.Context(), envoyDeadline)
 	defer cancel()
 	name, err := d.Callers.Identify(r)
-	if err != nil {
+	if err != nil { // before anything of its message is read
 		d.Meter.Stranger()
 		extauthz.Reply(w, d.refusal(ctx, "", nil, errProxy.Because(err)))
+		return
+	}
+	message, err := extauthz.Receive(w, r)
+	if err != nil {
+		d.Log.WarnContext(ctx, "call by Envoy failed", "error", err)
 		return
 	}
 	if name != "" {

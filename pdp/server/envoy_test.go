@@ -305,6 +305,15 @@ func TestEnvoyShowsAToken(t *testing.T) {
 	if len(e.asked) != 0 {
 		t.Error("a stranger was answered")
 	}
+	// Nothing of a stranger's message is read.
+	h, err := server.New(server.Options{Engine: e, Callers: caller.Check{Tokens: tokens}, Log: slog.New(slog.DiscardHandler)}).Envoy(mesh)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := httptest.NewRequestWithContext(t.Context(), http.MethodPost, extauthz.Path, unread{t})
+	r.ProtoMajor = 2
+	r.Header.Set("Content-Type", "application/grpc")
+	h.ServeHTTP(httptest.NewRecorder(), r)
 	ctx := metadata.AppendToOutgoingContext(t.Context(), "authorization", "Bearer "+token)
 	if res, err := client.Check(ctx, envoys(t, nil)); err != nil || res.GetOkResponse() == nil || len(e.asked) != 1 {
 		t.Errorf("answered %v, %v", res, err)
