@@ -92,7 +92,7 @@ func kafka(t *testing.T, partitions int32, more ...kfake.Opt) (*kfake.Cluster, *
 
 func kafkaOptions(t *testing.T, c *kfake.Cluster) sink.KafkaOptions {
 	t.Helper()
-	return sink.KafkaOptions{Brokers: c.ListenAddrs(), Topic: kafkaTopic, User: "gatehouse", PasswordFile: tokenFile(t, kafkaPassword+"\n"), Timeout: 3 * time.Second}
+	return sink.KafkaOptions{Brokers: c.ListenAddrs(), Topic: kafkaTopic, User: "gatehouse", PasswordFile: tokenFile(t, kafkaPassword+"\n"), Timeout: 30 * time.Second}
 }
 
 func openKafka(t *testing.T, o sink.KafkaOptions) *sink.Kafka {
@@ -145,8 +145,10 @@ func TestKafkaKeepsTheContract(t *testing.T) {
 	t.Parallel()
 	sinktest.Run(t, func(t *testing.T) sinktest.Place {
 		c, d := kafka(t, 1)
+		o := kafkaOptions(t, c)
+		o.Timeout = 10 * time.Second // so long an outage lasts before it is told
 		return sinktest.Place{
-			Sink: openKafka(t, kafkaOptions(t, c)), Secrets: []string{kafkaPassword},
+			Sink: openKafka(t, o), Secrets: []string{kafkaPassword},
 			Delivered: func(t *testing.T) []string { return consumed(t, c)[0] },
 			Break: func(*testing.T) func() {
 				d.set(true)

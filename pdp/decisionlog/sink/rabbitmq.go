@@ -82,7 +82,7 @@ func (r *RabbitMQ) config() (amqp.Config, error) {
 		who = &amqp.PlainAuth{Username: r.o.User, Password: secret}
 	}
 	return amqp.Config{
-		SASL: []amqp.Authentication{who}, TLSClientConfig: over, Heartbeat: 10 * time.Second, Dial: amqp.DefaultDial(min(r.o.Timeout, 5*time.Second)),
+		SASL: []amqp.Authentication{who}, TLSClientConfig: over, Heartbeat: 10 * time.Second, Dial: amqp.DefaultDial(r.o.Timeout),
 		Properties: amqp.Table{"connection_name": "gatehouse-pdp decision log"},
 	}, nil
 }

@@ -67,7 +67,7 @@ func (r *rabbit) records(t *testing.T, queue string) (all []string) {
 }
 
 func (r *rabbit) options(address, queue string) sink.RabbitMQOptions {
-	return sink.RabbitMQOptions{URL: "amqp://" + address + "/", RoutingKey: queue, User: r.User, PasswordFile: r.passwordFile, Timeout: 10 * time.Second}
+	return sink.RabbitMQOptions{URL: "amqp://" + address + "/", RoutingKey: queue, User: r.User, PasswordFile: r.passwordFile, Timeout: 30 * time.Second}
 }
 
 func openRabbitMQ(t *testing.T, o sink.RabbitMQOptions) *sink.RabbitMQ {
