@@ -41,6 +41,9 @@ func open(t *testing.T, opts engine.Options) *engine.Engine {
 	if opts.Deadline == 0 {
 		opts.Deadline = 5 * time.Second
 	}
+	if opts.Tests == 0 {
+		opts.Tests = time.Minute // those of the built-in policies take seconds on a busy machine with the race detector
+	}
 	e, err := engine.Open(t.Context(), opts)
 	if err != nil {
 		t.Fatal(err)
