@@ -6,10 +6,10 @@ OPA           = $(GO) run github.com/open-policy-agent/opa@$(shell $(GO) list -m
 WITH_SERVERS := $(GO) run ./internal/testenv/run --
 PROGRAMS     := $(addprefix bin/gatehouse-,plugin pdp authsvc dev)
 
-.PHONY: help dev demo test bench lint policies security docs build $(PROGRAMS)
+.PHONY: help dev demo test bench bench-pdp lint policies security docs build $(PROGRAMS)
 
 help: ## what there is to make
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1\t\2/p' Makefile
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' Makefile
 
 dev: bin/gatehouse-dev bin/gatehouse-plugin ## everything in one process, until Ctrl-C; FLAGS=-h lists what can be set
 	@bin/gatehouse-dev serve $(FLAGS)
@@ -22,6 +22,9 @@ test: ## all tests, with the race detector, against a PostgreSQL and a Redis of 
 
 bench: ## all benchmarks, five rounds
 	@$(WITH_SERVERS) $(GO) test -run '^$$' -bench . -benchmem -count 5 $(FLAGS) ./...
+
+bench-pdp: ## the decision point beside OPA's own server; ROUNDS=5, FLAGS=-h lists the rest
+	@$(GO) run ./pdp/bench -rounds $(or $(ROUNDS),5) $(FLAGS)
 
 lint: ## formatting, vet, golangci-lint, and the policies
 	@unformatted=$$(gofmt -l .); test -z "$$unformatted" || { echo "run gofmt -w on:"; echo "$$unformatted"; exit 1; }

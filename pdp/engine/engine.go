@@ -61,6 +61,9 @@ type Options struct {
 	Now      func() time.Time    // default time.Now
 	NewID    func() string       // decision ids; default UUIDv7
 	Log      *slog.Logger        // default slog.Default
+
+	NoPartial bool // do without partial evaluation
+	NoNative  bool // do without native code
 }
 
 // Engine decides. It is safe for concurrent use.
@@ -326,6 +329,7 @@ type Stats struct {
 	Failures uint64    // policies that did not, each counted once
 	Lookups  map[lookup.Count]uint64
 
+	EvaluatedBy  string // the form that decides what is not remembered
 	Hits, Misses uint64 // decisions that were remembered, or had to be made
 
 	Sources []SourceStats // the folder, if there is one, and each Feed

@@ -1,0 +1,217 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"syscall"
+	"time"
+
+	"github.com/gatehouse-auth/gatehouse/pdp/authzen"
+	"github.com/gatehouse-auth/gatehouse/pdp/engine"
+)
+
+// asked is a question as an evaluation request, decoded from JSON.
+type asked struct {
+	request authzen.Request
+	want    bool
+}
+
+func evaluations(all []question) []asked {
+	out := make([]asked, len(all))
+	for i, q := range all {
+		segments := make([]any, len(q.segments))
+		for j, s := range q.segments {
+			segments[j] = s
+		}
+		out[i] = asked{authzen.Request{
+			Subject: authzen.Subject{Type: "user", ID: userName(q.user), Properties: object{"attributes": object{"department": userDept(q.user)}}},
+			Action:  authzen.Action{Name: q.method},
+			Resource: authzen.Resource{Type: "item", ID: q.path(), Properties: object{
+				"path": q.path(), "segments": segments, "owner": q.owner, "department": q.resDept,
+			}},
+			Context: object{"ip": q.ip, "asked_at": stampOf(q)},
+		}, q.want}
+	}
+	return out
+}
+
+// open loads a folder into an engine of this process.
+func open(ctx context.Context, dir string, change func(*engine.Options)) (*engine.Engine, error) {
+	opts := engine.Options{Dir: dir, Memory: -1, Deadline: time.Minute, Log: slog.New(slog.DiscardHandler)}
+	change(&opts)
+	return engine.Open(ctx, opts)
+}
+
+// cpuTime is what this process has used of processors.
+func cpuTime() time.Duration {
+	var u syscall.Rusage
+	_ = syscall.Getrusage(syscall.RUSAGE_SELF, &u) // it fails for wrong arguments alone
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
+
+// measure answers what a decision costs, in µs of processor time, and checks each.
+func measure(ctx context.Context, e *engine.Engine, all []asked, length time.Duration) (float64, error) {
+	n, before, until := 0, cpuTime(), time.Now().Add(length)
+	for time.Now().Before(until) {
+		for range min(20, len(all)) {
+			q := &all[n%len(all)]
+			res, err := e.Evaluate(ctx, q.request)
+			if err != nil {
+				return 0, err
+			}
+			if res.Decision != q.want {
+				return 0, fmt.Errorf("decided %v where the reference says %v", res.Decision, q.want)
+			}
+			n++
+		}
+	}
+	return float64((cpuTime() - before).Nanoseconds()) / float64(n) / 1e3, nil
+}
+
+// inProcess measures Engine.Evaluate without HTTP, by each of its ways to an answer.
+func (b *bench) inProcess(ctx context.Context, questions []question, rounds int) error {
+	all := evaluations(questions)
+	fmt.Printf("\nIn process, Engine.Evaluate, CPU µs per decision (%d rounds, medians)\n%-28s %10s %10s %10s %10s\n", rounds, "", "plain", "topdown", "native", "hit")
+	ways := []func(*engine.Options){
+		func(o *engine.Options) { o.NoNative, o.NoPartial = true, true },
+		func(o *engine.Options) { o.NoNative = true },
+		func(*engine.Options) {},
+		func(o *engine.Options) { o.Memory = engine.DefaultMemory },
+	}
+	for _, style := range []string{typical, indexed, ruled, naive} {
+		dir, err := b.write("process-"+style, style, b.users, true)
+		if err != nil {
+			return err
+		}
+		engines := make([]*engine.Engine, len(ways))
+		by := ""
+		for i, way := range ways {
+			if engines[i], err = open(ctx, dir, way); err != nil {
+				return err
+			}
+			defer engines[i].Close()
+			by += " " + engines[i].Stats().EvaluatedBy
+		}
+		times := make([][]float64, len(ways))
+		for range rounds {
+			for i, e := range engines {
+				of := all
+				if i == len(ways)-1 {
+					of = all[:min(len(all), 200)]
+				}
+				t, err := measure(ctx, e, of, 200*time.Millisecond)
+				if err != nil {
+					return err
+				}
+				times[i] = append(times[i], t)
+			}
+		}
+		fmt.Printf("%-28s", style)
+		for _, t := range times {
+			fmt.Printf(" %10.2f", median(t))
+		}
+		fmt.Println("  (" + by[1:] + ")")
+	}
+	return nil
+}
+
+// heap is what is alive.
+func heap() float64 {
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return float64(m.HeapAlloc) / (1 << 20)
+}
+
+// usersFor have so many bindings together.
+func usersFor(bindings int) int { return max(bindings*2/5, 1) }
+
+// growth measures one policy with a thousand bindings, and with many.
+func (b *bench) growth(ctx context.Context, bindings, rounds int) error {
+	if bindings == 0 {
+		return nil
+	}
+	fmt.Printf("\nRole bindings, indexed policy, in process\n%-28s %10s %10s %10s\n", "", "p50 µs", "heap MB", "load s")
+	for _, n := range []int{1000, bindings} {
+		users := usersFor(n)
+		dir, err := b.write(fmt.Sprintf("growth-%d", n), indexed, users, true)
+		if err != nil {
+			return err
+		}
+		all := evaluations(questions(2000, users, 7))
+		before, began := heap(), time.Now()
+		e, err := open(ctx, dir, func(*engine.Options) {})
+		if err != nil {
+			return err
+		}
+		took, alive := time.Since(began), heap()-before
+		var medians []float64
+		for range rounds {
+			times := make([]float64, 0, 10*len(all))
+			for i := range 10 * len(all) {
+				q := &all[i%len(all)]
+				at := time.Now()
+				res, err := e.Evaluate(ctx, q.request)
+				times = append(times, float64(time.Since(at).Nanoseconds())/1e3)
+				if err != nil || res.Decision != q.want {
+					return errors.Join(err, fmt.Errorf("decided %v where the reference says %v", res.Decision, q.want))
+				}
+			}
+			medians = append(medians, median(times))
+		}
+		fmt.Printf("%-28d %10.2f %10.1f %10.2f\n", n, median(medians), alive, took.Seconds())
+		e.Close()
+		runtime.KeepAlive(e)
+	}
+	return nil
+}
+
+// publish asks a server steadily while its policies are published again and again.
+func (b *bench) publish(ctx context.Context, bindings, rounds int) error {
+	if bindings == 0 {
+		return nil
+	}
+	users := usersFor(bindings)
+	dir, err := b.write("publish", indexed, users, false)
+	if err != nil {
+		return err
+	}
+	pdp, err := b.startPDP(ctx, dir)
+	if err != nil {
+		return err
+	}
+	defer pdp.stop()
+	requests := dataAPI.requests(questions(5000, users, 7))
+	steady := load{api: dataAPI, requests: requests, conns: 8, time: 4 * time.Second, rate: 1000}
+	if _, err := steady.run(pdp); err != nil {
+		return err
+	}
+	var quiet, busy []result
+	for range max(rounds/2, 1) {
+		idle, err := steady.run(pdp)
+		if err != nil {
+			return err
+		}
+		text := policyOf(indexed) + fmt.Sprintf("\n# published %s\n", time.Now())
+		if err := os.WriteFile(filepath.Join(dir, "authz/policy.rego"), []byte(text), 0o600); err != nil {
+			return err
+		}
+		loading, err := steady.run(pdp)
+		if err != nil {
+			return err
+		}
+		quiet, busy = append(quiet, idle), append(busy, loading)
+	}
+	late := func(all []result) float64 {
+		return slices.MaxFunc(all, func(a, b result) int { return int(a.p3n - b.p3n) }).p3n
+	}
+	fmt.Printf("\nPublishing with %d bindings at 1,000 requests/s: worst p99.9 %.1f ms while it loads, %.1f ms else; RSS %d MB; no decision failed\n",
+		bindings, late(busy)/1e3, late(quiet)/1e3, pdp.resident())
+	return nil
+}
