@@ -1,0 +1,166 @@
+// Package native compiles Rego rules to Go closures.
+//
+// What it takes are rules as OPA's compiler leaves them: complete rules with else and default, functions, sets that rules add to,
+// comprehensions, every, not; unification of what is known with patterns of variables, arrays and objects; references into the
+// input, the data, other rules and local values, and iteration over these; and the builtins of builtin.go, the common ones in Go
+// and others by OPA's own implementation. Anything else (with, partial objects, rules that lie within data, unification of two
+// sides that are both unknown, …) is not compiled, and Compile says what it was.
+//
+// Why an answer can be trusted. OPA's compiler orders a body so that each expression has what it needs, so what is bound where is
+// known before anything runs. A rule sees nothing but its input and data, and no rule can reach itself, so that evaluation is a
+// walk through nested loops, and the value of a rule is worked out once and kept. The one thing that the walk's extent can change
+// is which errors are met, as builtins fail and complete rules conflict. A program here goes through at least what topdown goes
+// through: it leaves out only what topdown does as well (behind the first solution of a rule whose values are all the same
+// constant, and of every), and what cannot fail. And whatever fails here, or is of a form that is not known here, is not answered
+// at all: Eval answers ErrAskTopdown. So there is no error text and no rule about errors that must be the same in two places.
+//
+// Besides, the engine compares the answers of a program with those of topdown before it puts it in force, and FuzzProgram does with
+// generated policies.
+package native
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+
+	"github.com/open-policy-agent/opa/v1/ast"
+)
+
+// ErrAskTopdown says that a program has no answer to this question, whatever the reason.
+var ErrAskTopdown = errors.New("native: not answered")
+
+var errNotHere = errors.New("has no counterpart")
+
+// Input is what a question is about.
+type Input interface {
+	// At answers what stands at a path of object members, as encoding/json decodes it with UseNumber; false if there is nothing.
+	At(path []string) (any, bool)
+}
+
+// JSON is an Input that was decoded from JSON.
+type JSON struct{ Value any }
+
+// At implements Input.
+func (j JSON) At(path []string) (any, bool) {
+	v := j.Value
+	for _, name := range path {
+		object, ok := v.(map[string]any)
+		if !ok {
+			return nil, false
+		}
+		if v, ok = object[name]; !ok {
+			return nil, false
+		}
+	}
+	return v, true
+}
+
+// Nothing is the Input of a question that has none.
+type Nothing struct{}
+
+// At implements Input.
+func (Nothing) At([]string) (any, bool) { return nil, false }
+
+// Program answers one reference. It is safe for concurrent use.
+type Program struct {
+	root   value
+	inputs [][]string
+	slots  int
+	docs   int
+	frames sync.Pool
+}
+
+// Compile makes a program of the rules, or data, at ref. The compiler has compiled its modules; data is what the rules see, as
+// encoding/json decodes it with UseNumber, and is used as it is: nothing may change it. The error says what is not compiled.
+func Compile(c *ast.Compiler, data map[string]any, ref ast.Ref) (*Program, error) {
+	p := &Program{}
+	b := &builder{compiler: c, data: data, program: p, inputs: map[string]int{}, rules: map[string]*rules{}}
+	root, err := (&scope{builder: b, slots: map[ast.Var]int{}}).value(ast.NewTerm(ref))
+	if err != nil {
+		return nil, err
+	}
+	if p.slots > maxSlots {
+		return nil, fmt.Errorf("%d variables are too many", p.slots)
+	}
+	p.root = root
+	return p, nil
+}
+
+// maxSlots bounds the variables of a program; each takes 16 bytes in every evaluation under way.
+const maxSlots = 1 << 16
+
+// Eval answers the value for an input, as encoding/json would decode it, sets as sorted arrays; it may share parts with data and
+// input. The error is ErrAskTopdown, or that of the context once it has ended.
+func (p *Program) Eval(ctx context.Context, in Input) (v any, defined bool, err error) {
+	f, _ := p.frames.Get().(*frame)
+	if f == nil {
+		f = &frame{vars: make([]any, p.slots), inputs: make([]any, len(p.inputs)), docs: make([]any, p.docs)}
+	}
+	for i := range f.inputs {
+		f.inputs[i] = unasked
+	}
+	for i := range f.docs {
+		f.docs[i] = unasked
+	}
+	f.ctx, f.in, f.steps = ctx, in, 0
+	defer func() {
+		switch stopped := recover().(type) {
+		case nil:
+			f.in, f.ctx = nil, nil
+			p.frames.Put(f)
+		case late:
+			err = stopped.err
+		case bail:
+			err = fmt.Errorf("%w: %s", ErrAskTopdown, stopped.why)
+		default: // topdown knows better
+			err = fmt.Errorf("%w: panic: %v", ErrAskTopdown, stopped)
+		}
+	}()
+	if v = p.root(f); v == undefined {
+		return nil, false, nil
+	}
+	return plain(v), true, nil
+}
+
+// unasked is what a frame holds of a rule or input that nothing has asked for yet.
+var unasked any = &struct{ _ uint16 }{}
+
+// frame is the state of one evaluation.
+type frame struct {
+	vars   []any // by slot; which are set is known from where in a rule one is
+	inputs []any // values of Program.inputs
+	docs   []any // values of rules
+	in     Input
+	ctx    context.Context //nolint:containedctx // a frame is one evaluation
+	steps  int
+}
+
+// late is panicked with when the context has ended.
+type late struct{ err error }
+
+// step counts a turn of a loop.
+func (f *frame) step() {
+	if f.steps++; f.steps&0x3ff == 0 {
+		if err := f.ctx.Err(); err != nil {
+			panic(late{err})
+		}
+	}
+}
+
+// value works out the one value of a term, or undefined.
+type value func(*frame) any
+
+// rest is what follows: it answers true to say that no more solutions are wanted.
+type rest func(*frame) (enough bool)
+
+// stage makes an expression from what follows it.
+type stage func(rest) rest
+
+// chain puts stages before what follows them.
+func chain(stages []stage, then rest) rest {
+	for i := len(stages) - 1; i >= 0; i-- {
+		then = stages[i](then)
+	}
+	return then
+}
