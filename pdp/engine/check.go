@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"io/fs"
+	"log/slog"
 	"maps"
 	"net/url"
 	"slices"
@@ -79,7 +80,7 @@ func Check(ctx context.Context, p Part) (decides bool, err error) {
 		}
 		return false, nil
 	}
-	e := &Engine{opts: Options{Services: anyService(src.data), Deadline: DefaultDeadline, Tests: DefaultTests, Now: time.Now}, http: lookup.NewClient()}
+	e := &Engine{opts: Options{Services: anyService(src.data), Deadline: DefaultDeadline, Tests: DefaultTests, Now: time.Now, Log: slog.New(slog.DiscardHandler), NoNative: true, NoPartial: true}, http: lookup.NewClient()}
 	defer e.Close()
 	_, err = e.build(ctx, ps)
 	return err == nil, err

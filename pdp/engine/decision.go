@@ -7,18 +7,16 @@ import (
 	"slices"
 	"strconv"
 
-	"github.com/open-policy-agent/opa/v1/rego"
-
 	"github.com/gatehouse-auth/gatehouse/pdp/authzen"
 )
 
 // decisionOf reads the policy's decision into about and answers whether it allows. It is strict: a misspelt member is an error,
 // because a policy that says something which nobody understands has not decided.
-func decisionOf(results rego.ResultSet, about *authzen.ResponseContext) (allow bool, err error) {
-	if len(results) != 1 || len(results[0].Expressions) != 1 {
+func decisionOf(of said, about *authzen.ResponseContext) (allow bool, err error) {
+	if !of.defined {
 		return false, errors.New("decision is undefined")
 	}
-	decision, ok := results[0].Expressions[0].Value.(map[string]any)
+	decision, ok := of.value.(map[string]any)
 	if !ok {
 		return false, errors.New("decision is not an object")
 	}

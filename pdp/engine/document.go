@@ -3,21 +3,24 @@ package engine
 import (
 	"context"
 	"fmt"
+	"strings"
 	"sync"
 
 	"github.com/open-policy-agent/opa/v1/ast"
-	"github.com/open-policy-agent/opa/v1/metrics"
 	"github.com/open-policy-agent/opa/v1/rego"
 	"github.com/open-policy-agent/opa/v1/storage"
 	"github.com/open-policy-agent/opa/v1/util"
 	"github.com/open-policy-agent/opa/v1/version"
 
-	"github.com/gatehouse-auth/gatehouse/internal/fault"
 	"github.com/gatehouse-auth/gatehouse/pdp/dataapi"
+	"github.com/gatehouse-auth/gatehouse/pdp/native"
 )
 
 // OPAVersion is that of the OPA in this program, as "1.22.2".
 func OPAVersion() string { return version.Version }
+
+// often is how many questions for a path make it worth having fast forms of.
+const often = 16
 
 // maxPrepared bounds the prepared queries of one snapshot; each takes some 10 KB.
 const maxPrepared = 256
@@ -26,9 +29,13 @@ const maxPrepared = 256
 type documents struct {
 	compiler *ast.Compiler
 	store    storage.Store
+	data     map[string]any // the same as in the store
+
+	once sync.Once
+	made []any // inputs to compare forms by
 
 	mu      sync.Mutex
-	queries map[string]*rego.PreparedEvalQuery
+	queries map[string]*forms
 }
 
 // Document answers the value of a rule or of data, for the policies that decide now. The input is the caller's word: no look-up
@@ -54,28 +61,13 @@ func (e *Engine) Document(ctx context.Context, q dataapi.Question) (doc dataapi.
 	if _, deny := e.stale(now); deny {
 		return doc, errStale
 	}
-	opts := []rego.EvalOption{rego.EvalTime(now), rego.EvalMetrics(metrics.NoOp()), rego.EvalParsedInput(nil)}
-	if q.HasInput {
-		input, err := ast.InterfaceToValue(q.Input)
-		if err != nil {
-			return doc, fault.New(fault.Invalid, "The input holds a value that is not JSON.").Because(err)
-		}
-		opts[2] = rego.EvalParsedInput(input)
-	}
-	ctx, cancel := context.WithTimeout(ctx, e.opts.Deadline)
-	defer cancel()
-	query, err := snap.documents.prepared(ctx, refOf(q.Path))
+	f, err := e.prepared(ctx, &snap.documents, q.Path)
 	if err != nil {
 		return doc, errFailed.Because(fmt.Errorf("prepare: %w", err))
 	}
-	results, err := e.eval(ctx, *query, opts...)
-	if err != nil {
-		return doc, errFailed.Because(placeOf(err))
-	}
-	if len(results) == 1 && len(results[0].Expressions) == 1 {
-		doc.Value, doc.Defined = results[0].Expressions[0].Value, true
-	}
-	return doc, nil
+	got, by, err := e.ask(ctx, f, document{native.JSON{Value: q.Input}, q.HasInput}, now)
+	doc.Value, doc.Defined, doc.EvaluatedBy = got.value, got.defined, by
+	return doc, err
 }
 
 // refOf reads whole numbers as places in arrays, as OPA does.
@@ -92,19 +84,28 @@ func refOf(path []string) ast.Ref {
 	return ref
 }
 
-// prepared answers the query for ref. When there are too many it forgets any one: paths that are asked for often come back.
-func (d *documents) prepared(ctx context.Context, ref ast.Ref) (*rego.PreparedEvalQuery, error) {
-	name := ref.String()
+// prepared answers the forms for a path. When there are too many it forgets any one: paths that are asked for often come back.
+func (e *Engine) prepared(ctx context.Context, d *documents, path []string) (*forms, error) {
+	name := strings.Join(path, "\x00")
 	d.mu.Lock()
-	q, ok := d.queries[name]
+	f, ok := d.queries[name]
 	d.mu.Unlock()
-	if ok {
-		return q, nil
+	if ok && (f.settled || f.asked.Add(1) < often) {
+		return f, nil
 	}
-	made, err := rego.New(rego.ParsedQuery(ast.NewBody(ast.NewExpr(ast.NewTerm(ref)))), rego.Compiler(d.compiler), rego.Store(d.store),
-		rego.StrictBuiltinErrors(true)).PrepareForEval(ctx)
-	if err != nil {
-		return nil, err
+	ctx, cancel := context.WithTimeout(ctx, e.opts.Deadline)
+	defer cancel()
+	ref := refOf(path)
+	if ok {
+		f = e.quicken(ctx, d, nil, ref, f.plain)
+		e.tell(ctx, f)
+	} else {
+		plain, err := rego.New(rego.ParsedQuery(ast.NewBody(ast.NewExpr(ast.NewTerm(ref)))), rego.Compiler(d.compiler), rego.Store(d.store),
+			rego.StrictBuiltinErrors(true)).PrepareForEval(ctx)
+		if err != nil {
+			return nil, err
+		}
+		f = &forms{rule: ref.String(), plain: plain}
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -114,6 +115,6 @@ func (d *documents) prepared(ctx context.Context, ref ast.Ref) (*rego.PreparedEv
 			break
 		}
 	}
-	d.queries[name] = &made
-	return &made, nil
+	d.queries[name] = f
+	return f, nil
 }

@@ -190,7 +190,7 @@ decision := {"allow": 1} if input.resource.id == "malformed"
 // S56: an evaluation that finds no processor within its deadline has failed; the next ones go on when there is one.
 func TestWaitingForAProcessorEndsAtTheDeadline(t *testing.T) {
 	t.Parallel()
-	e := open(t, engine.Options{Deadline: time.Second, Policies: module(`decision := {"allow": true} if input.subject.id == "alice"`)})
+	e := open(t, engine.Options{NoNative: true, Deadline: time.Second, Policies: module(`decision := {"allow": true} if input.subject.id == "alice"`)})
 	leave := e.Occupy()
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
 	defer cancel()

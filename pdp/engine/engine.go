@@ -30,8 +30,6 @@ import (
 	"time"
 
 	"github.com/google/uuid"
-	"github.com/open-policy-agent/opa/v1/metrics"
-	"github.com/open-policy-agent/opa/v1/rego"
 	"github.com/open-policy-agent/opa/v1/topdown"
 
 	"github.com/gatehouse-auth/gatehouse/internal/fault"
@@ -77,6 +75,7 @@ type Engine struct {
 
 	keys         sync.Pool
 	hits, misses atomic.Uint64
+	counts       counts
 
 	sources map[string]*state // by name; the map itself never changes
 	bounded []*state          // those with a MaxStaleness
@@ -206,18 +205,6 @@ func placeOf(err error) error {
 	}
 }
 
-// eval evaluates when there is a processor for it. To have more evaluations under way than processors would make each of them
-// later; and those that wait here can be counted and bounded, where those in the scheduler's own queue cannot.
-func (e *Engine) eval(ctx context.Context, query rego.PreparedEvalQuery, opts ...rego.EvalOption) (rego.ResultSet, error) {
-	select {
-	case e.slots <- struct{}{}:
-	case <-ctx.Done():
-		return nil, fmt.Errorf("waiting for a processor: %w", ctx.Err())
-	}
-	defer func() { <-e.slots }()
-	return query.Eval(ctx, opts...)
-}
-
 // Evaluate decides. The context's time is the engine's own, whatever the request says. The answer carries the decision's id and
 // the policies' revision also when there is an error.
 func (e *Engine) Evaluate(ctx context.Context, r authzen.Request) (res authzen.Response, err error) {
@@ -252,7 +239,7 @@ func (e *Engine) Evaluate(ctx context.Context, r authzen.Request) (res authzen.R
 	if snap.looksUp(r.Resource) {
 		about.LookedUp = properties
 	}
-	said, by, err := e.answer(ctx, snap, r, properties, now)
+	said, by, err := e.answer(ctx, snap, &r, properties, now)
 	if err != nil {
 		return res, err
 	}
@@ -267,17 +254,16 @@ func (e *Engine) Evaluate(ctx context.Context, r authzen.Request) (res authzen.R
 const maxKey = 8 << 10
 
 // answer remembers what the policy says, or else asks it; by tells which.
-func (e *Engine) answer(ctx context.Context, snap *snapshot, r authzen.Request, properties map[string]any, now time.Time) (a answer, by string, err error) {
+func (e *Engine) answer(ctx context.Context, snap *snapshot, r *authzen.Request, properties map[string]any, now time.Time) (a answer, by string, err error) {
 	clock := clockOf(now)
 	if snap.answers == nil {
-		a, err = e.decide(ctx, snap, r, properties, now, clock)
-		return a, byTopdown, err
+		return e.decide(ctx, snap, r, properties, now, clock)
 	}
 	buf, _ := e.keys.Get().(*[]byte)
 	if buf == nil {
 		buf = new([]byte)
 	}
-	key, known := snap.looksAt.key((*buf)[:0], &r, properties, clock)
+	key, known := snap.looksAt.key((*buf)[:0], r, properties, clock)
 	defer func() {
 		if *buf = key; cap(key) <= maxKey {
 			e.keys.Put(buf)
@@ -289,35 +275,23 @@ func (e *Engine) answer(ctx context.Context, snap *snapshot, r authzen.Request, 
 			return a, byMemory, nil
 		}
 	}
-	if a, err = e.decide(ctx, snap, r, properties, now, clock); err == nil && known {
+	if a, by, err = e.decide(ctx, snap, r, properties, now, clock); err == nil && known {
 		snap.answers.keep(key, a)
 	}
-	return a, byTopdown, err
+	return a, by, err
 }
 
-// What answered, in records of decisions.
-const (
-	byTopdown = "topdown"
-	byMemory  = "remembered"
-)
-
 // decide asks the policy.
-func (e *Engine) decide(ctx context.Context, snap *snapshot, r authzen.Request, properties map[string]any, now time.Time, clock string) (answer, error) {
-	input, err := inputOf(r, properties, clock)
+func (e *Engine) decide(ctx context.Context, snap *snapshot, r *authzen.Request, properties map[string]any, now time.Time, clock string) (answer, string, error) {
+	got, by, err := e.ask(ctx, snap.forms, &question{request: r, known: properties, clock: clock}, now)
 	if err != nil {
-		return answer{}, fault.New(fault.Invalid, "The request holds a value that is not JSON.").Because(err)
-	}
-	ctx, cancel := context.WithTimeout(ctx, e.opts.Deadline)
-	defer cancel()
-	results, err := e.eval(ctx, snap.query, rego.EvalParsedInput(input), rego.EvalTime(now), rego.EvalMetrics(metrics.NoOp()))
-	if err != nil {
-		return answer{}, errFailed.Because(placeOf(err))
+		return answer{}, by, err
 	}
 	a := answer{about: &authzen.ResponseContext{}}
-	if a.allow, err = decisionOf(results, a.about); err != nil {
-		return answer{}, errFailed.Because(err)
+	if a.allow, err = decisionOf(got, a.about); err != nil {
+		return answer{}, by, errFailed.Because(err)
 	}
-	return a, nil
+	return a, by, nil
 }
 
 // Stats is how an engine is at one moment.
@@ -329,7 +303,11 @@ type Stats struct {
 	Failures uint64    // policies that did not, each counted once
 	Lookups  map[lookup.Count]uint64
 
-	EvaluatedBy  string // the form that decides what is not remembered
+	EvaluatedBy string            // the form that is asked first: native, partial or topdown
+	Evaluations map[string]uint64 // decisions and documents by the form that answered
+	Left        uint64            // questions that native programs left to topdown
+	Wrong       uint64            // times that a fast form answered otherwise than topdown, and was dropped
+
 	Hits, Misses uint64 // decisions that were remembered, or had to be made
 
 	Sources []SourceStats // the folder, if there is one, and each Feed
@@ -351,6 +329,11 @@ func (e *Engine) Stats() Stats {
 	s := Stats{
 		Revision: e.Revision(), Since: e.since, Newest: e.current.Load() != nil, Loads: e.loads, Failures: e.failures, Lookups: e.lookups.All(),
 		Hits: e.hits.Load(), Misses: e.misses.Load(),
+		Evaluations: map[string]uint64{byNative: e.counts.native.Load(), byPartial: e.counts.partial.Load(), byTopdown: e.counts.topdown.Load()},
+		Left:        e.counts.left.Load(), Wrong: e.counts.wrong.Load(),
+	}
+	if snap := e.current.Load(); snap != nil {
+		s.EvaluatedBy = snap.forms.name()
 	}
 	for _, name := range slices.Sorted(maps.Keys(e.sources)) {
 		source := e.sources[name]

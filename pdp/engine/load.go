@@ -36,7 +36,7 @@ const (
 // snapshot is everything that a decision depends on. It never changes.
 type snapshot struct {
 	revision string
-	query    rego.PreparedEvalQuery
+	forms    *forms
 	lookups  *lookup.Set
 	looksAt  looksAt
 	answers  *answers // nil: nothing is remembered
@@ -153,10 +153,15 @@ func (e *Engine) steps(ctx context.Context, ps parts, step *string) (*snapshot, 
 	}
 	*step = StepProbe
 	s := &snapshot{
-		revision: src.revision, query: query, lookups: lookups, looksAt: deps, answers: newAnswers(e.opts.Memory, &e.hits, &e.misses),
-		documents: documents{compiler: compiler, store: store, queries: map[string]*rego.PreparedEvalQuery{}},
+		revision: src.revision, forms: &forms{rule: Entrypoint, plain: query}, lookups: lookups, looksAt: deps, answers: newAnswers(e.opts.Memory, &e.hits, &e.misses),
+		documents: documents{compiler: compiler, store: store, data: src.data, queries: map[string]*forms{}},
 	}
-	return s, s.deniesByDefault(ctx, e.opts.Deadline)
+	if err := s.deniesByDefault(ctx, e.opts.Deadline); err != nil {
+		return nil, err
+	}
+	s.forms = e.quicken(ctx, &s.documents, src.modules, ast.MustParseRef(Entrypoint), query)
+	e.tell(ctx, s.forms)
+	return s, nil
 }
 
 // deniesByDefault asks for something that no policy can know (S62).
@@ -171,11 +176,11 @@ func (s *snapshot) deniesByDefault(ctx context.Context, deadline time.Duration) 
 	}
 	ctx, cancel := context.WithTimeout(ctx, max(deadline, time.Second)) // the first evaluation of a cold snapshot
 	defer cancel()
-	results, err := s.query.Eval(ctx, rego.EvalParsedInput(input))
+	results, err := s.forms.plain.Eval(ctx, rego.EvalParsedInput(input))
 	if err != nil {
 		return err
 	}
-	allow, err := decisionOf(results, &authzen.ResponseContext{})
+	allow, err := decisionOf(saidBy(results), &authzen.ResponseContext{})
 	if err != nil {
 		return err
 	}

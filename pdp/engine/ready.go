@@ -76,7 +76,10 @@ func (e *Engine) Ready() error {
 		return fault.New(fault.Unavailable, strings.TrimSpace(fmt.Sprintf("The policies of revision %s are too old and %s: nothing heard from %s. %s",
 			e.Revision(), then, strings.Join(names, ", "), why))).Named("stale")
 	}
+	suspicion := e.current.Load().suspicion()
 	switch {
+	case why == "" && suspicion != "":
+		return fault.New(fault.Unavailable, "The policies decide, by topdown. "+suspicion).Named("degraded")
 	case why == "":
 		return nil
 	case slices.ContainsFunc(slices.Collect(maps.Values(e.sources)), func(s *state) bool { return s.failure != nil }):

@@ -39,6 +39,6 @@ func Input(r authzen.Request, known map[string]any, now time.Time) (ast.Value, e
 
 // Decision reads the result of the entry point as strictly as Evaluate does.
 func Decision(results rego.ResultSet) (allow bool, about authzen.ResponseContext, err error) {
-	allow, err = decisionOf(results, &about)
+	allow, err = decisionOf(saidBy(results), &about)
 	return allow, about, err
 }

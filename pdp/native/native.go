@@ -23,6 +23,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"time"
 
 	"github.com/open-policy-agent/opa/v1/ast"
 )
@@ -91,8 +92,8 @@ func Compile(c *ast.Compiler, data map[string]any, ref ast.Ref) (*Program, error
 const maxSlots = 1 << 16
 
 // Eval answers the value for an input, as encoding/json would decode it, sets as sorted arrays; it may share parts with data and
-// input. The error is ErrAskTopdown, or that of the context once it has ended.
-func (p *Program) Eval(ctx context.Context, in Input) (v any, defined bool, err error) {
+// input. The error is ErrAskTopdown, or that of the context once it has ended; context.DeadlineExceeded after limit.
+func (p *Program) Eval(ctx context.Context, in Input, limit time.Duration) (v any, defined bool, err error) {
 	f, _ := p.frames.Get().(*frame)
 	if f == nil {
 		f = &frame{vars: make([]any, p.slots), inputs: make([]any, len(p.inputs)), docs: make([]any, p.docs)}
@@ -103,7 +104,7 @@ func (p *Program) Eval(ctx context.Context, in Input) (v any, defined bool, err 
 	for i := range f.docs {
 		f.docs[i] = unasked
 	}
-	f.ctx, f.in, f.steps = ctx, in, 0
+	f.ctx, f.in, f.steps, f.limit, f.until = ctx, in, 0, limit, time.Time{}
 	defer func() {
 		switch stopped := recover().(type) {
 		case nil:
@@ -134,17 +135,30 @@ type frame struct {
 	in     Input
 	ctx    context.Context //nolint:containedctx // a frame is one evaluation
 	steps  int
+
+	limit time.Duration
+	until time.Time // zero before the first look at the clock
 }
 
 // late is panicked with when the context has ended.
 type late struct{ err error }
 
-// step counts a turn of a loop.
+// step counts a turn of a loop; what has no loops needs no clock.
 func (f *frame) step() {
 	if f.steps++; f.steps&0x3ff == 0 {
-		if err := f.ctx.Err(); err != nil {
-			panic(late{err})
-		}
+		f.look()
+	}
+}
+
+func (f *frame) look() {
+	now := time.Now()
+	switch err := f.ctx.Err(); {
+	case err != nil:
+		panic(late{err})
+	case f.until.IsZero():
+		f.until = now.Add(f.limit)
+	case now.After(f.until):
+		panic(late{context.DeadlineExceeded})
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/open-policy-agent/opa/v1/ast"
 	"github.com/open-policy-agent/opa/v1/rego"
@@ -58,7 +59,7 @@ func pairOf(t testing.TB, module, data string) pair {
 // answers are what both say, as JSON; "undefined", or "error".
 func (p pair) answers(t testing.TB, input any) (here, topdown string) {
 	t.Helper()
-	v, defined, err := p.program.Eval(t.Context(), native.JSON{Value: input})
+	v, defined, err := p.program.Eval(t.Context(), native.JSON{Value: input}, time.Minute)
 	here = written(t, v, defined, err)
 	if err != nil && !errors.Is(err, native.ErrAskTopdown) {
 		t.Fatal(err)

@@ -197,7 +197,7 @@ func (r *recorded) Document(ctx context.Context, q dataapi.Question) (dataapi.Do
 		return doc, err
 	}
 	e := decisionlog.Event{
-		DecisionID: doc.DecisionID, Route: path, Path: path, Outcome: outcome, Revision: doc.Revision, Input: q.Input, Result: doc.Value, Err: err,
+		DecisionID: doc.DecisionID, Route: path, Path: path, Outcome: outcome, Revision: doc.Revision, EvaluatedBy: doc.EvaluatedBy, Input: q.Input, Result: doc.Value, Err: err,
 	}
 	if lost := r.record(ctx, start, &e); lost != nil {
 		return dataapi.Document{DecisionID: doc.DecisionID, Revision: doc.Revision}, lost

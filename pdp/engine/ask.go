@@ -1,0 +1,144 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	"github.com/open-policy-agent/opa/v1/ast"
+	"github.com/open-policy-agent/opa/v1/metrics"
+	"github.com/open-policy-agent/opa/v1/rego"
+
+	"github.com/gatehouse-auth/gatehouse/internal/fault"
+	"github.com/gatehouse-auth/gatehouse/pdp/native"
+)
+
+// input is what a question is about, for either kind of form.
+type input interface {
+	native.Input
+	term() (ast.Value, error) // nil if there is no input
+}
+
+// document is the input of a question of OPA's Data API.
+type document struct {
+	native.JSON
+	given bool
+}
+
+func (d document) At(path []string) (any, bool) {
+	if !d.given {
+		return nil, false
+	}
+	return d.JSON.At(path)
+}
+
+func (d document) term() (ast.Value, error) {
+	if !d.given {
+		return nil, nil //nolint:nilnil // there is none, which is no failure
+	}
+	return ast.InterfaceToValue(d.Value)
+}
+
+func (q *question) term() (ast.Value, error) { return inputOf(*q.request, q.known, q.clock) }
+
+// counts are of all evaluations since the start.
+type counts struct {
+	native, partial, topdown atomic.Uint64
+	left                     atomic.Uint64 // by native programs, to topdown
+	wrong                    atomic.Uint64 // answers of fast forms that were not topdown's
+}
+
+// ask answers by the fastest form that has an answer.
+func (e *Engine) ask(ctx context.Context, f *forms, in input, now time.Time) (said, string, error) {
+	fast := !f.dropped.Load()
+	if fast && f.native != nil {
+		v, defined, err := f.native.Eval(ctx, in, e.opts.Deadline)
+		switch got := (said{value: v, defined: defined}); {
+		case err == nil && doubted():
+			return e.askTwice(ctx, f, got, in, now)
+		case err == nil:
+			e.counts.native.Add(1)
+			return got, byNative, nil
+		case !errors.Is(err, native.ErrAskTopdown):
+			return said{}, byNative, errFailed.Because(err)
+		}
+		e.counts.left.Add(1)
+	}
+	if fast && f.partial != nil {
+		got, err := e.askOPA(ctx, f.partial, in, now)
+		e.counts.partial.Add(1)
+		return got, byPartial, err
+	}
+	got, err := e.askOPA(ctx, &f.plain, in, now)
+	e.counts.topdown.Add(1)
+	return got, byTopdown, err
+}
+
+// askTwice has topdown confirm what a fast form said. If it does not, its own word holds, and the fast forms are not asked again.
+func (e *Engine) askTwice(ctx context.Context, f *forms, got said, in input, now time.Time) (said, string, error) {
+	by, err := e.askOPA(ctx, &f.plain, in, now)
+	e.counts.topdown.Add(1)
+	if err != nil && (ctx.Err() != nil || errors.Is(err, context.DeadlineExceeded)) { // topdown had no time to say
+		return got, byNative, nil
+	}
+	if err == nil && by.like(got) {
+		return by, byNative, nil
+	}
+	e.counts.wrong.Add(1)
+	f.dropped.Store(true)
+	e.opts.Log.ErrorContext(ctx, "a fast form answered otherwise than topdown; topdown decides from here on", "rule", f.rule)
+	return by, byTopdown, err
+}
+
+// askOPA evaluates when there is a processor for it. To have more evaluations under way than processors would make each of them
+// later; and those that wait here can be counted and bounded, where those in the scheduler's own queue cannot.
+func (e *Engine) askOPA(ctx context.Context, q *rego.PreparedEvalQuery, in input, now time.Time) (said, error) {
+	v, err := in.term()
+	if err != nil {
+		return said{}, fault.New(fault.Invalid, "The request holds a value that is not JSON.").Because(err)
+	}
+	ctx, cancel := context.WithTimeout(ctx, e.opts.Deadline)
+	defer cancel()
+	select {
+	case e.slots <- struct{}{}:
+	case <-ctx.Done():
+		return said{}, errFailed.Because(fmt.Errorf("waiting for a processor: %w", ctx.Err()))
+	}
+	defer func() { <-e.slots }()
+	results, err := q.Eval(ctx, rego.EvalParsedInput(v), rego.EvalTime(now), rego.EvalMetrics(metrics.NoOp()))
+	if err != nil {
+		return said{}, errFailed.Because(placeOf(err))
+	}
+	return saidBy(results), nil
+}
+
+// tell logs how a rule is evaluated.
+func (e *Engine) tell(ctx context.Context, f *forms) {
+	if f.wrong != "" {
+		e.counts.wrong.Add(1)
+		e.opts.Log.ErrorContext(ctx, "a fast form was dropped", "rule", f.rule, "why", f.wrong)
+	}
+	e.opts.Log.InfoContext(ctx, "evaluating", "rule", f.rule, "by", f.name(), "not_native", f.notNative, "not_partial", f.notPartial)
+}
+
+// suspicion says for people what of the snapshot's fast forms cannot be trusted; "" if nothing.
+func (s *snapshot) suspicion() string {
+	s.documents.mu.Lock()
+	all := []*forms{s.forms}
+	for _, f := range s.documents.queries {
+		all = append(all, f)
+	}
+	s.documents.mu.Unlock()
+	for _, f := range all {
+		switch {
+		case f == nil:
+		case f.wrong != "":
+			return f.rule + ": " + f.wrong + ", and was dropped."
+		case f.dropped.Load():
+			return f.rule + ": a fast form answered a question otherwise than topdown, and was dropped."
+		}
+	}
+	return ""
+}

@@ -1,0 +1,271 @@
+package engine
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"reflect"
+	"slices"
+	"sync/atomic"
+	"time"
+
+	"github.com/open-policy-agent/opa/v1/ast"
+	"github.com/open-policy-agent/opa/v1/metrics"
+	"github.com/open-policy-agent/opa/v1/rego"
+
+	"github.com/gatehouse-auth/gatehouse/pdp/native"
+)
+
+// What answered, in records of decisions and in metrics.
+const (
+	byTopdown = "topdown"    // OPA, of the rules as they are written
+	byPartial = "partial"    // OPA, of what partial evaluation left of them
+	byNative  = "native"     // Go closures
+	byMemory  = "remembered" // from before
+)
+
+// Bounds of what is done to make policies fast when they come into force.
+const (
+	partialTime   = 2 * time.Second        // for partial evaluation
+	partialKnown  = 256                    // members; what is larger stays unknown, or rules would be multiplied by users
+	partialRules  = 20_000                 // that it may leave
+	probeTime     = 300 * time.Millisecond // for all comparisons of one form
+	documentProbe = 20 * time.Millisecond  // and for those of a document, which somebody waits for
+	maxProbes     = 512
+)
+
+// forms are the ways to the value of one reference: topdown always, and what is faster and answers the same.
+type forms struct {
+	rule    string // for people
+	plain   rego.PreparedEvalQuery
+	partial *rego.PreparedEvalQuery
+	native  *native.Program
+	settled bool          // there are the fast forms that there will be
+	asked   atomic.Uint32 // before
+	dropped atomic.Bool   // a fast form was found to answer something else
+
+	// What became of the fast forms, for people.
+	notNative  string // why there is no native program
+	notPartial string
+	wrong      string // what a fast form answered otherwise
+}
+
+// name tells which form is asked first.
+func (f *forms) name() string {
+	switch {
+	case f.dropped.Load():
+		return byTopdown
+	case f.native != nil:
+		return byNative
+	case f.partial != nil:
+		return byPartial
+	}
+	return byTopdown
+}
+
+// quicken makes the fast forms of a reference, keeps those that answer as topdown does, and drops those that are not faster. It
+// never fails: whatever goes wrong leaves topdown. Without modules, as parsed, there is no partial evaluation.
+func (e *Engine) quicken(ctx context.Context, d *documents, modules map[string]*ast.Module, ref ast.Ref, plain rego.PreparedEvalQuery) *forms {
+	within := probeTime
+	if modules == nil {
+		within = documentProbe
+	}
+	f := &forms{rule: ref.String(), plain: plain, settled: true}
+	if !e.opts.NoNative {
+		p, err := compileNative(d, ref)
+		f.native = p
+		if err != nil {
+			f.notNative = err.Error()
+		}
+	}
+	var probes []any
+	if f.native != nil || !e.opts.NoPartial {
+		probes = d.probes()
+	}
+	expected, usual := askAll(ctx, &f.plain, probes, within)
+	probes = probes[:len(expected)]
+	if f.native != nil {
+		f.checkNative(ctx, probes, expected)
+	}
+	if f.native == nil && modules != nil && !e.opts.NoPartial {
+		f.tryPartial(ctx, d, modules, ref, probes, expected, usual)
+	}
+	return f
+}
+
+func compileNative(d *documents, ref ast.Ref) (p *native.Program, err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			p, err = nil, fmt.Errorf("panic: %v", r)
+		}
+	}()
+	return native.Compile(d.compiler, d.data, ref)
+}
+
+// probes are made once; those of a document are the first of them.
+func (d *documents) probes() []any {
+	d.once.Do(func() { d.made = probesOf(d.compiler, d.data, maxProbes) })
+	return d.made
+}
+
+// said is an answer, to be compared.
+type said struct {
+	value   any
+	defined bool
+	failed  bool
+}
+
+func (s said) like(o said) bool {
+	return s.failed == o.failed && s.defined == o.defined && reflect.DeepEqual(s.value, o.value)
+}
+
+func ask(ctx context.Context, q *rego.PreparedEvalQuery, input any) said {
+	results, err := q.Eval(ctx, rego.EvalInput(input), rego.EvalMetrics(metrics.NoOp()))
+	if err != nil {
+		return said{failed: true}
+	}
+	return saidBy(results)
+}
+
+func saidBy(results rego.ResultSet) said {
+	if len(results) != 1 || len(results[0].Expressions) != 1 {
+		return said{}
+	}
+	return said{value: results[0].Expressions[0].Value, defined: true}
+}
+
+// askAll answers as many inputs as it can within a time, and how long that took.
+func askAll(ctx context.Context, q *rego.PreparedEvalQuery, inputs []any, within time.Duration) ([]said, time.Duration) {
+	ctx, cancel := context.WithTimeout(ctx, within)
+	defer cancel()
+	all, began := make([]said, 0, len(inputs)), time.Now()
+	for _, in := range inputs {
+		got := ask(ctx, q, in)
+		if ctx.Err() != nil {
+			break
+		}
+		all = append(all, got)
+	}
+	return all, time.Since(began)
+}
+
+// checkNative compares a program with topdown, and drops it when it differs or leaves most to topdown.
+func (f *forms) checkNative(ctx context.Context, probes []any, expected []said) {
+	left := 0
+	for i, p := range probes {
+		v, defined, err := f.native.Eval(ctx, native.JSON{Value: p}, time.Second)
+		switch got := (said{value: v, defined: defined}); {
+		case errors.Is(err, native.ErrAskTopdown):
+			left++
+		case err != nil: // it is late, where topdown was not
+			f.native, f.notNative = nil, "it took too long"
+			return
+		case !got.like(expected[i]):
+			f.native, f.wrong = nil, fmt.Sprintf("the native form answers otherwise than topdown for generated input %d", i)
+			return
+		}
+	}
+	if len(probes) > 0 && left == len(probes) {
+		f.native, f.notNative = nil, "it left every question to topdown"
+	}
+}
+
+// tryPartial evaluates the rules as far as they do not depend on the input, and keeps what is left if it is right and faster.
+func (f *forms) tryPartial(ctx context.Context, d *documents, modules map[string]*ast.Module, ref ast.Ref, probes []any, expected []said, usual time.Duration) {
+	q, err := partially(ctx, d, modules, ref)
+	if err != nil {
+		f.notPartial = err.Error()
+		return
+	}
+	answers, took := askAll(ctx, q, probes, max(usual, time.Millisecond))
+	for i, got := range answers {
+		if !got.like(expected[i]) {
+			f.wrong = fmt.Sprintf("the partially evaluated form answers otherwise than topdown for generated input %d", i)
+			return
+		}
+	}
+	if len(answers) < len(probes) || took > usual*9/10 {
+		f.notPartial = fmt.Sprintf("it is not faster: %v for %d questions, instead of %v for %d", took.Round(time.Microsecond), len(answers), usual.Round(time.Microsecond), len(probes))
+		return
+	}
+	f.partial = q
+}
+
+func partially(ctx context.Context, d *documents, modulesOf map[string]*ast.Module, ref ast.Ref) (q *rego.PreparedEvalQuery, err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			q, err = nil, fmt.Errorf("panic: %v", r)
+		}
+	}()
+	ctx, cancel := context.WithTimeout(ctx, partialTime)
+	defer cancel()
+	answer := ast.VarTerm("answer")
+	made := rego.New(rego.ParsedQuery(ast.NewBody(ast.Equality.Expr(answer, ast.NewTerm(ref)))), rego.Compiler(d.compiler), rego.Store(d.store),
+		rego.StrictBuiltinErrors(true), rego.Unknowns(append([]string{"input"}, large(d.data, "data")...)))
+	left, err := made.Partial(ctx)
+	if err != nil {
+		return nil, err
+	}
+	n := len(left.Queries)
+	for _, m := range left.Support {
+		n += len(m.Rules)
+	}
+	if n > partialRules {
+		return nil, fmt.Errorf("it leaves %d rules, more than %d", n, partialRules)
+	}
+	// What is left refers to the rules as well, so that they are compiled together; anew, for d's own must stay as they are.
+	modules := map[string]*ast.Module{}
+	for name, m := range modulesOf {
+		modules[name] = m.Copy()
+	}
+	residual := &ast.Module{Package: &ast.Package{Path: ast.MustParseRef("data." + residualPackage)}}
+	residual.SetRegoVersion(ast.RegoV1)
+	for _, body := range left.Queries {
+		residual.Rules = append(residual.Rules, &ast.Rule{Head: ast.NewHead("answer", nil, answer), Body: body, Module: residual})
+	}
+	modules["residual"] = residual
+	for i, m := range left.Support {
+		modules[fmt.Sprintf("support %d", i)] = m
+	}
+	compiler := ast.NewCompiler().WithCapabilities(Capabilities())
+	if compiler.Compile(modules); compiler.Failed() {
+		return nil, compiler.Errors
+	}
+	prepared, err := rego.New(rego.Query("data."+residualPackage+".answer"), rego.Compiler(compiler), rego.Store(d.store), rego.StrictBuiltinErrors(true)).PrepareForEval(ctx)
+	return &prepared, err
+}
+
+// residualPackage holds what partial evaluation leaves.
+const residualPackage = "gatehouse_residual"
+
+// large names the parts of data with many members.
+func large(v any, at string) (all []string) {
+	switch v := v.(type) {
+	case map[string]any:
+		if len(v) > partialKnown {
+			return []string{at}
+		}
+		for _, name := range slices.Sorted(maps.Keys(v)) {
+			all = append(all, large(v[name], at+"["+quoted(name)+"]")...)
+		}
+	case []any:
+		if len(v) > partialKnown {
+			return []string{at}
+		}
+	}
+	return all
+}
+
+func quoted(s string) string {
+	b, _ := json.Marshal(s) // a string; it cannot fail
+	return string(b)
+}
+
+// again is how many native answers there are to one that topdown is asked for as well.
+const again = 4096
+
+// doubted reports whether this answer is one of those.
+func doubted() bool { return rand.Uint32()%again == 0 } //nolint:gosec // no secret
