@@ -56,7 +56,7 @@ func (e *Engine) ask(ctx context.Context, f *forms, in input, now time.Time) (sa
 	if fast && f.native != nil {
 		v, defined, err := f.native.Eval(ctx, in, e.opts.Deadline)
 		switch got := (said{value: v, defined: defined}); {
-		case err == nil && doubted():
+		case err == nil && e.doubted():
 			return e.askTwice(ctx, f, got, in, now)
 		case err == nil:
 			e.counts.native.Add(1)
@@ -67,9 +67,11 @@ func (e *Engine) ask(ctx context.Context, f *forms, in input, now time.Time) (sa
 		e.counts.left.Add(1)
 	}
 	if fast && f.partial != nil {
-		got, err := e.askOPA(ctx, f.partial, in, now)
-		e.counts.partial.Add(1)
-		return got, byPartial, err
+		// Partial evaluation changes the order of things, so that a builtin may fail where topdown does not come to it.
+		if got, err := e.askOPA(ctx, f.partial, in, now); err == nil || ctx.Err() != nil {
+			e.counts.partial.Add(1)
+			return got, byPartial, err
+		}
 	}
 	got, err := e.askOPA(ctx, &f.plain, in, now)
 	e.counts.topdown.Add(1)

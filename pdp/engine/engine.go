@@ -60,8 +60,8 @@ type Options struct {
 	NewID    func() string       // decision ids; default UUIDv7
 	Log      *slog.Logger        // default slog.Default
 
-	NoPartial bool // do without partial evaluation
-	NoNative  bool // do without native code
+	NoPartial bool // never decide by what partial evaluation leaves of the rules
+	NoNative  bool // never decide by native code
 }
 
 // Engine decides. It is safe for concurrent use.
@@ -76,6 +76,7 @@ type Engine struct {
 	keys         sync.Pool
 	hits, misses atomic.Uint64
 	counts       counts
+	again        uint32 // oneIn, but in tests
 
 	sources map[string]*state // by name; the map itself never changes
 	bounded []*state          // those with a MaxStaleness
@@ -131,7 +132,7 @@ func Open(ctx context.Context, opts Options) (*Engine, error) {
 	if opts.OnLoad == nil {
 		opts.OnLoad = func(Load) {}
 	}
-	e := &Engine{opts: opts, files: opts.Policies, http: lookup.NewClient(), sources: map[string]*state{}, offered: parts{}, active: parts{}, slots: make(chan struct{}, runtime.GOMAXPROCS(0))}
+	e := &Engine{opts: opts, again: oneIn, files: opts.Policies, http: lookup.NewClient(), sources: map[string]*state{}, offered: parts{}, active: parts{}, slots: make(chan struct{}, runtime.GOMAXPROCS(0))}
 	if e.files == nil && opts.Dir != "" {
 		e.files = os.DirFS(opts.Dir)
 	}

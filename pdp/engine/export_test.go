@@ -1,5 +1,10 @@
 package engine
 
+import (
+	"context"
+	"time"
+)
+
 // Kept is how many decisions are remembered, and how many bytes they count for.
 func (e *Engine) Kept() (n, bytes int) {
 	a := e.current.Load().answers
@@ -30,4 +35,22 @@ func (e *Engine) Occupy() (leave func()) {
 			<-e.slots
 		}
 	}
+}
+
+// TakeNative makes an engine answer by another's native code.
+func (e *Engine) TakeNative(other *Engine) {
+	e.current.Load().forms.native = other.current.Load().forms.native
+}
+
+// DoubtAlways has topdown asked for every native answer.
+func (e *Engine) DoubtAlways() { e.again = 1 }
+
+// CheckNative compares another's native code with topdown, as when policies come into force, and answers what was found.
+func (e *Engine) CheckNative(other *Engine) string {
+	s := e.current.Load()
+	f := &forms{plain: s.forms.plain, native: other.current.Load().forms.native}
+	probes := s.documents.probes()
+	expected, _ := askAll(context.Background(), &f.plain, probes, time.Minute)
+	f.checkNative(context.Background(), probes, expected)
+	return f.wrong
 }

@@ -1,7 +1,6 @@
 package engine_test
 
 import (
-	"encoding/json"
 	"fmt"
 	"log/slog"
 	"net/http"
@@ -15,7 +14,6 @@ import (
 
 	"pgregory.net/rapid"
 
-	"github.com/gatehouse-auth/gatehouse/pdp/authzen"
 	"github.com/gatehouse-auth/gatehouse/pdp/engine"
 )
 
@@ -132,47 +130,11 @@ func TestRememberedDecisionsStayWithinTheirMemory(t *testing.T) {
 // Whatever a policy looks at, an engine that remembers answers as one that does not.
 func TestRememberingChangesNoAnswer(t *testing.T) {
 	t.Parallel()
-	paths := []string{
-		"input.subject.id", "input.subject.roles", "input.subject.tenant", "input.subject.attributes.x", "input.subject.properties.x", "input.subject.attributes",
-		"input.action.name", "input.action.properties.x", "input.resource.type", "input.resource.id", "input.resource.route", "input.resource.params.id",
-		"input.resource.properties.owner", "input.resource.properties", "input.resource", "input.context.ip", "input.context.time", "input.context.x", "input.context", "input.subject", "input",
-	}
-	conditions := []string{
-		`%s == "a"`, `not %s == "a"`, `"a" in %s`, `%s == %s`, `count(%s) > 1`, `some v in %s; v == "b"`, `some k, _ in %s; k == "x"`,
-		`object.get(%s, "x", "a") == "b"`, `walk(%s, [_, "b"])`, `v := %s; v.x == "a"`, `every v in %s { v != "b" }`, `is_number(%s)`, `%s[_] == "b"`,
-	}
-	path, condition := rapid.SampledFrom(paths), rapid.SampledFrom(conditions)
-	var value func(depth int) *rapid.Generator[any]
-	value = func(depth int) *rapid.Generator[any] {
-		of := []*rapid.Generator[any]{
-			rapid.SampledFrom([]any{"a", "b", "", nil, true, false, 1.0, json.Number("1"), []string{"a", "b"}, []string{}, "10.0.0.1"}),
-		}
-		if depth > 0 {
-			of = append(of,
-				rapid.Map(rapid.SliceOfN(value(depth-1), 0, 2), func(v []any) any { return v }),
-				rapid.Map(rapid.MapOfN(rapid.SampledFrom([]string{"x", "id", "owner"}), value(depth-1), 0, 2), func(v map[string]any) any { return v }))
-		}
-		return rapid.OneOf(of...)
-	}
-	members := rapid.MapOfN(rapid.SampledFrom([]string{"x", "roles", "tenant", "attributes", "route", "params", "owner", "ip", "time"}), value(2), 0, 4)
-	word := rapid.SampledFrom([]string{"a", "b", ""})
+	policies := anyPolicies()
 	rapid.Check(t, func(rt *rapid.T) {
-		var body strings.Builder
-		body.WriteString("decision := {\"allow\": count(met) > 0, \"reasons\": sort(met)} if count(met) > 0\n")
-		for i := range rapid.IntRange(1, 3).Draw(rt, "rules") {
-			fmt.Fprintf(&body, "met contains \"r%d\" if {\n\tinput.subject.type == \"user\"\n", i)
-			for range rapid.IntRange(1, 3).Draw(rt, "conditions") {
-				c := condition.Draw(rt, "condition")
-				refs := make([]any, strings.Count(c, "%s"))
-				for j := range refs {
-					refs[j] = path.Draw(rt, "path")
-				}
-				fmt.Fprintf(&body, "\t%s\n", fmt.Sprintf(c, refs...))
-			}
-			body.WriteString("}\n")
-		}
+		body := policies.body(rt)
 		var clock int64
-		opts := engine.Options{Policies: module(body.String()), Now: func() time.Time { return time.Unix(clock, 0) }, Deadline: time.Minute, Log: slog.New(slog.DiscardHandler)}
+		opts := engine.Options{Policies: module(body), Now: func() time.Time { return time.Unix(clock, 0) }, Deadline: time.Minute, Log: slog.New(slog.DiscardHandler)}
 		remembering, err := engine.Open(t.Context(), opts)
 		if err != nil {
 			rt.Skip(err) // not a policy: a comparison that OPA knows to be of two types, say
@@ -186,17 +148,12 @@ func TestRememberingChangesNoAnswer(t *testing.T) {
 		defer plain.Close()
 		for range rapid.IntRange(1, 40).Draw(rt, "questions") {
 			clock = int64(rapid.IntRange(0, 1).Draw(rt, "clock"))
-			r := authzen.Request{
-				Subject:  authzen.Subject{Type: "user", ID: word.Draw(rt, "subject"), Properties: members.Draw(rt, "subject properties")},
-				Action:   authzen.Action{Name: word.Draw(rt, "action"), Properties: members.Draw(rt, "action properties")},
-				Resource: authzen.Resource{Type: word.Draw(rt, "type"), ID: word.Draw(rt, "id"), Properties: members.Draw(rt, "resource properties")},
-				Context:  members.Draw(rt, "context"),
-			}
+			r := policies.request(rt)
 			want, wantErr := plain.Evaluate(t.Context(), r)
 			for range 2 {
 				got, gotErr := remembering.Evaluate(t.Context(), r)
 				if got.Decision != want.Decision || !reflect.DeepEqual(got.Context.Reasons, want.Context.Reasons) || (gotErr == nil) != (wantErr == nil) {
-					rt.Fatalf("%s\n%+v: remembering %v %v %v, plain %v %v %v", body.String(), r, got.Decision, got.Context.Reasons, gotErr, want.Decision, want.Context.Reasons, wantErr)
+					rt.Fatalf("%s\n%+v: remembering %v %v %v, plain %v %v %v", body, r, got.Decision, got.Context.Reasons, gotErr, want.Decision, want.Context.Reasons, wantErr)
 				}
 			}
 		}
