@@ -41,6 +41,8 @@ type config struct {
 	maxBody       int64
 	maxBatch      int
 	maxConcurrent int
+
+	native, partial bool
 }
 
 // readConfig reads flags, and the environment for those that are not given.
@@ -73,6 +75,8 @@ func readConfig(args []string, getenv func(string) string, stderr io.Writer) (co
 	maxBody := text("max-body", "PDP_MAX_BODY", strconv.Itoa(server.DefaultMaxBody), "bytes of a body")
 	maxBatch := text("max-batch", "PDP_MAX_BATCH", strconv.Itoa(server.DefaultMaxBatch), "evaluations in one request")
 	maxConcurrent := text("max-concurrent", "PDP_MAX_CONCURRENT", strconv.Itoa(server.DefaultMaxConcurrent), "requests decided on at the same moment; more get 503")
+	native := text("native", "PDP_NATIVE", "on", "off: never decide by native code, only by OPA")
+	partial := text("partial-evaluation", "PDP_PARTIAL_EVALUATION", "on", "off: where OPA decides, never by partially evaluated rules")
 	flags.TextVar(&c.level, "log-level", slog.LevelInfo, "debug, info, warn or error")
 	if err := flags.Parse(args); err != nil {
 		return c, err
@@ -100,6 +104,10 @@ func readConfig(args []string, getenv func(string) string, stderr io.Writer) (co
 	fail("envoy-resources", err)
 	c.searchers, err = parseCallers(*searchers)
 	fail("search-callers", err)
+	c.native, err = onOff(*native)
+	fail("native", err)
+	c.partial, err = onOff(*partial)
+	fail("partial-evaluation", err)
 	mode, err := strconv.ParseUint(*socketMode, 8, 9)
 	if err != nil {
 		fail("socket-mode", errors.New("must be octal permissions, as 0660"))
@@ -132,6 +140,14 @@ func env(getenv func(string) string, name, absent string) string {
 		return v
 	}
 	return absent
+}
+
+func onOff(text string) (bool, error) {
+	switch text {
+	case "on", "off":
+		return text == "on", nil
+	}
+	return false, errors.New("must be on or off")
 }
 
 // number reads 1 to most.

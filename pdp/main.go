@@ -53,7 +53,7 @@ func run(ctx context.Context, args []string, getenv func(string) string, stderr 
 		return err
 	}
 	log := telemetry.Logger(stderr, c.level)
-	opts := engine.Options{Dir: c.policies, Services: c.services, Log: log}
+	opts := engine.Options{Dir: c.policies, Services: c.services, Log: log, NoNative: !c.native, NoPartial: !c.partial}
 	sources, err := feeds(c.bundles, &opts)
 	if err != nil {
 		return err

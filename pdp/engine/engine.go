@@ -8,6 +8,8 @@
 // (S62), and the clock is input.context.time. So a decision is made once for all inputs that are alike in what the rules can
 // look at, and remembered for as long as its snapshot decides.
 //
+// What OPA's evaluator says is the answer; forms.go makes faster forms of the same rules, and drops those that answer otherwise.
+//
 // Evaluate never turns a failure into a pass: an undefined or malformed decision, a time-out and a panic are errors, for which
 // the caller must deny (S56). They are told apart from what a rule denies and from what no rule covers (authzen.Outcome).
 package engine

@@ -93,12 +93,15 @@ var (
 
 	asked = prometheus.NewDesc("gatehouse_pdp_lookups_total", "Look-ups by resource type and result: remembered, found, missing (there is no such object) or failed.",
 		[]string{"resource_type", "result"}, nil)
-	recalled = prometheus.NewDesc("gatehouse_pdp_cache_lookups_total", "Decisions by whether they were remembered (hit) or had to be made (miss).", []string{"result"}, nil)
+	evaluated = prometheus.NewDesc("gatehouse_pdp_evaluations_total", "Decisions and documents that were not remembered, by what answered: native, partial or topdown.", []string{"by"}, nil)
+	left      = prometheus.NewDesc("gatehouse_pdp_native_left_total", "Questions that native code left to OPA.", nil, nil)
+	wrong     = prometheus.NewDesc("gatehouse_pdp_forms_dropped_total", "Times that a fast form of the policies answered otherwise than OPA would have, and was dropped.", nil, nil)
+	recalled  = prometheus.NewDesc("gatehouse_pdp_cache_lookups_total", "Decisions by whether they were remembered (hit) or had to be made (miss).", []string{"result"}, nil)
 )
 
 // Describe implements prometheus.Collector.
 func (c collector) Describe(to chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{info, age, newest, loads, confirmed, latest, away, refused, asked, recalled} {
+	for _, d := range []*prometheus.Desc{info, age, newest, loads, confirmed, latest, away, refused, asked, evaluated, left, wrong, recalled} {
 		to <- d
 	}
 }
@@ -131,6 +134,11 @@ func (c collector) Collect(to chan<- prometheus.Metric) {
 	counter(loads, s.Failures, "failed")
 	counter(recalled, s.Hits, "hit")
 	counter(recalled, s.Misses, "miss")
+	for by, n := range s.Evaluations {
+		counter(evaluated, n, by)
+	}
+	counter(left, s.Left)
+	counter(wrong, s.Wrong)
 	for of, n := range s.Lookups {
 		counter(asked, n, of.Kind, string(of.Result))
 	}

@@ -21,7 +21,7 @@ func filled() *metrics.Registry {
 	began := time.Date(2026, 3, 3, 10, 0, 0, 0, time.UTC)
 	m := metrics.New(func() engine.Stats {
 		return engine.Stats{
-			Revision: "r-1", Since: began, Loads: 2, Failures: 1, Hits: 9, Misses: 4,
+			Revision: "r-1", Since: began, Loads: 2, Failures: 1, Hits: 9, Misses: 4, Evaluations: map[string]uint64{"native": 4}, Left: 2, Wrong: 1,
 			Sources: []engine.SourceStats{
 				{Name: "authz", Confirmed: began.Add(30 * time.Second), Newest: true, Failures: map[string]uint64{"signature": 2}},
 				{Name: "data", Away: true},
@@ -70,6 +70,9 @@ func TestAScrapeTellsHowItDecidedAndHowThePoliciesAre(t *testing.T) {
 		`gatehouse_pdp_source_newest{source="data"} 0`,
 		`gatehouse_pdp_source_away{source="data"} 1`,
 		`gatehouse_pdp_source_failures_total{source="authz",step="signature"} 2`,
+		`gatehouse_pdp_evaluations_total{by="native"} 4`,
+		`gatehouse_pdp_native_left_total 2`,
+		`gatehouse_pdp_forms_dropped_total 1`,
 		`gatehouse_pdp_cache_lookups_total{result="hit"} 9`,
 		`gatehouse_pdp_cache_lookups_total{result="miss"} 4`,
 		`gatehouse_pdp_lookups_total{resource_type="order",result="found"} 3`,
