@@ -117,7 +117,7 @@ sinks:
 	}
 	first, second := records[0], records[1]
 	if at(t, first, "decision_id") != denied.Context.DecisionID || at(t, first, "gatehouse", "outcome") != "not_applicable" || at(t, first, "gatehouse", "looked_up", "owner") != "bob" ||
-		at(t, first, "gatehouse", "evaluated_by") != "topdown" || at(t, first, "input", "subject", "id") != "ann" || at(t, first, "labels", "region") != "eu" ||
+		at(t, first, "gatehouse", "evaluated_by") != "native" || at(t, first, "input", "subject", "id") != "ann" || at(t, first, "labels", "region") != "eu" ||
 		at(t, first, "labels", "app") != "gatehouse-pdp" || at(t, first, "bundles", "policies", "revision") != denied.Context.Revision || at(t, first, "requested_by") == nil ||
 		len(fmt.Sprint(at(t, first, "trace_id"))) != 32 {
 		t.Errorf("recorded %v", first)
