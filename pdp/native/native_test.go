@@ -71,7 +71,10 @@ func (p pair) answers(t testing.TB, input any) (here, topdown string) {
 	return here, written(t, results[0].Expressions[0].Value, true, nil)
 }
 
-func written(t testing.TB, v any, defined bool, err error) string {
+func written(t interface {
+	Helper()
+	Fatal(...any)
+}, v any, defined bool, err error) string {
 	t.Helper()
 	switch {
 	case err != nil:
