@@ -1,10 +1,6 @@
 package server
 
 import (
-	"bytes"
-	"encoding/json"
-	"errors"
-	"io"
 	"slices"
 	"strconv"
 	"strings"
@@ -55,13 +51,12 @@ func readDocument(body []byte) (any, error) {
 	if halfPair(body) {
 		return nil, badBody("The body has half of a surrogate pair, which is no text.")
 	}
-	dec := json.NewDecoder(bytes.NewReader(body))
-	dec.UseNumber()
-	v, err := readValue(dec, 0)
+	r := reader{text: string(body)}
+	v, err := r.value(0)
 	if err != nil {
 		return nil, err
 	}
-	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
+	if r.space(); r.at < len(r.text) {
 		return nil, badBody("There is something after the JSON object.")
 	}
 	return v, nil
@@ -193,52 +188,4 @@ func (f *form) text(o map[string]any, prefix, name string) string {
 		f.fail(prefix+name, "must be at most 1024 bytes")
 	}
 	return s
-}
-
-// readValue reads the next value token by token, since encoding/json alone lets the last of two equal names win.
-func readValue(dec *json.Decoder, depth int) (any, error) {
-	t, err := dec.Token()
-	if err != nil {
-		return nil, badBody("The body is not well-formed JSON.")
-	}
-	delim, ok := t.(json.Delim)
-	if !ok {
-		return t, nil
-	}
-	if depth >= maxDepth {
-		return nil, badBody("The body nests too deep.")
-	}
-	if delim == '[' {
-		list := []any{}
-		for dec.More() {
-			v, err := readValue(dec, depth+1)
-			if err != nil {
-				return nil, err
-			}
-			list = append(list, v)
-		}
-		return list, closing(dec)
-	}
-	object := map[string]any{}
-	for dec.More() {
-		t, err := dec.Token()
-		name, ok := t.(string)
-		if err != nil || !ok {
-			return nil, badBody("The body is not well-formed JSON.")
-		}
-		if _, twice := object[name]; twice {
-			return nil, badBody("The body has two members of the same name in one object.")
-		}
-		if object[name], err = readValue(dec, depth+1); err != nil {
-			return nil, err
-		}
-	}
-	return object, closing(dec)
-}
-
-func closing(dec *json.Decoder) error {
-	if _, err := dec.Token(); err != nil {
-		return badBody("The body is not well-formed JSON.")
-	}
-	return nil
 }
