@@ -41,7 +41,7 @@ func (d document) term() (ast.Value, error) {
 	return ast.InterfaceToValue(d.Value)
 }
 
-func (q *question) term() (ast.Value, error) { return inputOf(*q.request, q.known, q.clock) }
+func (q *question) term() (ast.Value, error) { return inputOf(q.request, q.known(), clockOf(q.now)) }
 
 // counts are of all evaluations since the start.
 type counts struct {

@@ -212,7 +212,8 @@ func placeOf(err error) error {
 // the policies' revision also when there is an error.
 func (e *Engine) Evaluate(ctx context.Context, r authzen.Request) (res authzen.Response, err error) {
 	snap := e.current.Load()
-	about := &authzen.ResponseContext{DecisionID: e.opts.NewID()}
+	both := &told{about: authzen.ResponseContext{DecisionID: e.opts.NewID()}}
+	about := &both.about
 	if snap != nil {
 		about.Revision = snap.revision
 	}
@@ -242,31 +243,38 @@ func (e *Engine) Evaluate(ctx context.Context, r authzen.Request) (res authzen.R
 	if snap.looksUp(r.Resource) {
 		about.LookedUp = properties
 	}
-	said, by, err := e.answer(ctx, snap, &r, properties, now)
+	said, by, err := e.answer(ctx, snap, r, properties, now)
 	if err != nil {
 		return res, err
 	}
 	about.Reasons, about.Need, about.Obligations = said.about.Reasons, said.about.Need, said.about.Obligations
 	about.Outcome = outcomeOf(said.allow, about.Reasons)
-	about.Cache = snap.cacheable(r.Resource, now)
+	if snap.cacheable(&both.cache, r.Resource, now) {
+		about.Cache = &both.cache
+	}
 	about.EvaluatedBy = by
 	return authzen.Response{Decision: said.allow, Context: about}, nil
+}
+
+// told is what goes into one answer.
+type told struct {
+	about authzen.ResponseContext
+	cache authzen.Cache
 }
 
 // maxKey bounds the inputs that are remembered, in bytes of what can matter of them.
 const maxKey = 8 << 10
 
 // answer remembers what the policy says, or else asks it; by tells which.
-func (e *Engine) answer(ctx context.Context, snap *snapshot, r *authzen.Request, properties map[string]any, now time.Time) (a answer, by string, err error) {
-	clock := clockOf(now)
+func (e *Engine) answer(ctx context.Context, snap *snapshot, r authzen.Request, properties map[string]any, now time.Time) (a answer, by string, err error) {
 	if snap.answers == nil {
-		return e.decide(ctx, snap, r, properties, now, clock)
+		return e.decide(ctx, snap, r, properties, now)
 	}
 	buf, _ := e.keys.Get().(*[]byte)
 	if buf == nil {
 		buf = new([]byte)
 	}
-	key, known := snap.looksAt.key((*buf)[:0], r, properties, clock)
+	key, known := snap.looksAt.key((*buf)[:0], &r, properties, now)
 	defer func() {
 		if *buf = key; cap(key) <= maxKey {
 			e.keys.Put(buf)
@@ -278,15 +286,15 @@ func (e *Engine) answer(ctx context.Context, snap *snapshot, r *authzen.Request,
 			return a, byMemory, nil
 		}
 	}
-	if a, by, err = e.decide(ctx, snap, r, properties, now, clock); err == nil && known {
+	if a, by, err = e.decide(ctx, snap, r, properties, now); err == nil && known {
 		snap.answers.keep(key, a)
 	}
 	return a, by, err
 }
 
 // decide asks the policy.
-func (e *Engine) decide(ctx context.Context, snap *snapshot, r *authzen.Request, properties map[string]any, now time.Time, clock string) (answer, string, error) {
-	got, by, err := e.ask(ctx, snap.forms, &question{request: r, known: properties, clock: clock}, now)
+func (e *Engine) decide(ctx context.Context, snap *snapshot, r authzen.Request, properties map[string]any, now time.Time) (answer, string, error) {
+	got, by, err := e.ask(ctx, snap.forms, &question{request: r, looked: properties, now: now}, now)
 	if err != nil {
 		return answer{}, by, err
 	}
@@ -354,14 +362,18 @@ func (e *Engine) Stats() Stats {
 }
 
 // properties is what the policy may believe of the object: the answer of a declared look-up, or else what the enforcement
-// point sent. Nothing is asked for that the policy does not look at.
+// point sent, for which nil stands. Nothing is asked for that the policy does not look at.
 func (s *snapshot) properties(ctx context.Context, r authzen.Resource) (map[string]any, error) {
 	switch {
 	case s.looksUp(r):
-		return s.lookups.Find(ctx, r.Type, r.ID)
+		found, err := s.lookups.Find(ctx, r.Type, r.ID)
+		if found == nil {
+			found = map[string]any{}
+		}
+		return found, err
 	case s.lookups.Declared(r.Type):
 		return map[string]any{}, nil
 	default:
-		return others(r.Properties, resourceMembers), nil
+		return nil, nil //nolint:nilnil // see above
 	}
 }

@@ -50,7 +50,7 @@ func (e *Engine) CheckNative(other *Engine) string {
 	s := e.current.Load()
 	f := &forms{plain: s.forms.plain, native: other.current.Load().forms.native}
 	probes := s.documents.probes()
-	expected, _ := askAll(context.Background(), &f.plain, probes, time.Minute)
+	expected := askAll(context.Background(), &f.plain, probes, time.Minute)
 	f.checkNative(context.Background(), probes, expected)
 	return f.wrong
 }

@@ -3,6 +3,7 @@ package engine
 import (
 	"fmt"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/open-policy-agent/opa/v1/ast"
@@ -83,7 +84,23 @@ func inputOf(r authzen.Request, properties map[string]any, clock string) (ast.Va
 }
 
 // clockOf is the time as policies see it, in whole seconds.
-func clockOf(now time.Time) string { return now.UTC().Format(time.RFC3339) }
+func clockOf(now time.Time) string {
+	second := now.Unix()
+	if last := lastClock.Load(); last != nil && last.second == second {
+		return last.text
+	}
+	text := now.UTC().Format(time.RFC3339)
+	lastClock.Store(&clock{second, text})
+	return text
+}
+
+// lastClock is what clockOf said last: there are many decisions to a second.
+var lastClock atomic.Pointer[clock]
+
+type clock struct {
+	second int64
+	text   string
+}
 
 func object(items [][2]*ast.Term) *ast.Term { return ast.NewTerm(ast.NewObject(items...)) }
 

@@ -129,7 +129,7 @@ func (e *Engine) steps(ctx context.Context, ps parts, step *string) (*snapshot, 
 	}
 	lookups.CountIn(&e.lookups)
 	*step = StepCompile
-	store := inmem.NewFromObjectWithOpts(src.data, inmem.OptRoundTripOnWrite(false))
+	store := inmem.NewFromObjectWithOpts(src.data, inmem.OptRoundTripOnWrite(false), inmem.OptReturnASTValuesOnRead(ps.dataBytes() <= smallData))
 	compiler, err := compile(ctx, store, src.modules)
 	if err != nil {
 		return nil, err

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"slices"
+	"time"
 
 	"github.com/gatehouse-auth/gatehouse/pdp/authzen"
 	"github.com/gatehouse-auth/gatehouse/pdp/native"
@@ -9,9 +10,22 @@ import (
 
 // question is a request as native programs see it. It shows the very input that inputOf builds, without building it.
 type question struct {
-	request *authzen.Request
-	known   map[string]any // of the resource
-	clock   string
+	request authzen.Request
+	looked  map[string]any // what a look-up said of the resource; nil where what the request says of it counts
+	now     time.Time
+
+	rest map[string]any // known, once it was asked for
+}
+
+// known is what policies may believe of the resource.
+func (q *question) known() map[string]any {
+	if q.looked != nil {
+		return q.looked
+	}
+	if q.rest == nil {
+		q.rest = others(q.request.Resource.Properties, resourceMembers)
+	}
+	return q.rest
 }
 
 var _ native.Input = (*question)(nil)
@@ -32,8 +46,13 @@ func (q *question) At(path []string) (any, bool) {
 			return below(q.request.Subject.ID, rest)
 		case name == "type":
 			return below(q.request.Subject.Type, rest)
+		case name == "properties" && len(rest) > 0:
+			if slices.Contains(subjectMembers, rest[0]) {
+				return nil, false
+			}
+			return below(q.request.Subject.Properties, rest)
 		case name == "properties":
-			return below(others(q.request.Subject.Properties, subjectMembers), rest)
+			return others(q.request.Subject.Properties, subjectMembers), true
 		case slices.Contains(subjectMembers, name):
 			return below(q.request.Subject.Properties, path[1:])
 		}
@@ -54,8 +73,13 @@ func (q *question) At(path []string) (any, bool) {
 			return below(q.request.Resource.ID, rest)
 		case name == "type":
 			return below(q.request.Resource.Type, rest)
+		case name == "properties" && len(rest) > 0 && q.looked == nil: // without a map of its own
+			if slices.Contains(resourceMembers, rest[0]) {
+				return nil, false
+			}
+			return below(q.request.Resource.Properties, rest)
 		case name == "properties":
-			return below(notNil(q.known), rest)
+			return below(q.known(), rest)
 		case slices.Contains(resourceMembers, name):
 			return below(q.request.Resource.Properties, path[1:])
 		}
@@ -64,7 +88,7 @@ func (q *question) At(path []string) (any, bool) {
 		case len(path) == 1:
 			return q.context(), true
 		case name == "time":
-			return below(q.clock, rest)
+			return below(clockOf(q.now), rest)
 		}
 		return below(q.request.Context, path[1:])
 	}
@@ -102,7 +126,7 @@ func (q *question) action() map[string]any {
 
 func (q *question) resource() map[string]any {
 	r := q.request.Resource
-	return whole(r.Properties, resourceMembers, map[string]any{"id": r.ID, "type": r.Type, "properties": notNil(q.known)})
+	return whole(r.Properties, resourceMembers, map[string]any{"id": r.ID, "type": r.Type, "properties": q.known()})
 }
 
 func (q *question) context() map[string]any {
@@ -110,7 +134,7 @@ func (q *question) context() map[string]any {
 	for name, v := range q.request.Context {
 		all[name], _ = below(v, nil)
 	}
-	all["time"] = q.clock
+	all["time"] = clockOf(q.now)
 	return all
 }
 

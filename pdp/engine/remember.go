@@ -9,6 +9,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/gatehouse-auth/gatehouse/pdp/authzen"
 )
@@ -107,9 +108,9 @@ func sizeOf(key []byte, v answer) int {
 
 // key appends all of the input that decisions can depend on, as inputOf would make it. It answers false for a value whose form
 // is not known. Each value begins with its kind, and what has a length with that, so that no two inputs have the same key.
-func (l looksAt) key(dst []byte, r *authzen.Request, properties map[string]any, clock string) (_ []byte, ok bool) {
+func (l looksAt) key(dst []byte, r *authzen.Request, looked map[string]any, now time.Time) (_ []byte, ok bool) {
 	for _, p := range l.paths {
-		if dst, ok = appendPart(dst, p, r, properties, clock); !ok {
+		if dst, ok = appendPart(dst, p, r, looked, now); !ok {
 			return dst, false
 		}
 	}
@@ -118,7 +119,7 @@ func (l looksAt) key(dst []byte, r *authzen.Request, properties map[string]any, 
 
 // appendPart appends what stands in the input at p, or more. What inputOf leaves out there may be appended as well: then
 // requests are told apart that need not be.
-func appendPart(dst []byte, p []string, r *authzen.Request, properties map[string]any, clock string) ([]byte, bool) {
+func appendPart(dst []byte, p []string, r *authzen.Request, looked map[string]any, now time.Time) ([]byte, bool) {
 	switch member := second(p); p[0] {
 	case "subject":
 		switch member {
@@ -149,21 +150,27 @@ func appendPart(dst []byte, p []string, r *authzen.Request, properties map[strin
 			if !ok {
 				return dst, false
 			}
-			return appendAny(dst, properties)
+			if looked == nil {
+				return dst, true
+			}
+			return appendAny(dst, looked)
 		case "id":
 			return appendText(dst, r.Resource.ID), true
 		case "type":
 			return appendText(dst, r.Resource.Type), true
 		case "properties":
-			return appendAt(dst, properties, p[2:])
+			if looked == nil {
+				looked = r.Resource.Properties
+			}
+			return appendAt(dst, looked, p[2:])
 		}
 		return appendAt(dst, r.Resource.Properties, p[1:])
 	case "context":
 		switch member {
 		case "":
-			return appendAny(appendText(dst, clock), r.Context)
+			return appendAny(appendText(dst, clockOf(now)), r.Context)
 		case "time":
-			return appendText(dst, clock), true
+			return appendText(dst, clockOf(now)), true
 		}
 		return appendAt(dst, r.Context, p[1:])
 	}

@@ -87,20 +87,21 @@ func pointerOf(path []string) string {
 	return b.String()
 }
 
-// cacheable says for which other requests an answer of this moment holds, nil for none. The clock that policies see counts
+// cacheable says in c for which other requests an answer of this moment holds, and false if for none. The clock that policies see counts
 // whole seconds, so what depends on it holds until the second is over; what a look-up found is the look-up's to remember.
-func (s *snapshot) cacheable(r authzen.Resource, now time.Time) *authzen.Cache {
+func (s *snapshot) cacheable(c *authzen.Cache, r authzen.Resource, now time.Time) bool {
 	if s.looksUp(r) || len(s.looksAt.vary) == 0 {
-		return nil
+		return false
 	}
 	age := maxAge
 	if s.looksAt.time {
 		age = time.Second - time.Duration(now.Nanosecond())
 	}
 	if age < time.Millisecond {
-		return nil
+		return false
 	}
-	return &authzen.Cache{TTL: int(age.Milliseconds()), Vary: s.looksAt.vary}
+	*c = authzen.Cache{TTL: int(age.Milliseconds()), Vary: s.looksAt.vary}
+	return true
 }
 
 // looksUp reports whether a service is asked about this resource before it is decided on.
