@@ -189,12 +189,12 @@ func (b *bench) publish(ctx context.Context, bindings, rounds int) error {
 	defer pdp.stop()
 	requests := dataAPI.requests(questions(5000, users, 7))
 	steady := load{api: dataAPI, requests: requests, conns: 8, time: 4 * time.Second, rate: 1000}
-	if _, err := steady.run(pdp); err != nil {
+	if _, err := steady.run(ctx, pdp); err != nil {
 		return err
 	}
 	var quiet, busy []result
 	for range max(rounds/2, 1) {
-		idle, err := steady.run(pdp)
+		idle, err := steady.run(ctx, pdp)
 		if err != nil {
 			return err
 		}
@@ -202,7 +202,7 @@ func (b *bench) publish(ctx context.Context, bindings, rounds int) error {
 		if err := os.WriteFile(filepath.Join(dir, "authz/policy.rego"), []byte(text), 0o600); err != nil {
 			return err
 		}
-		loading, err := steady.run(pdp)
+		loading, err := steady.run(ctx, pdp)
 		if err != nil {
 			return err
 		}

@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -84,7 +85,7 @@ type result struct {
 var stamps atomic.Uint32
 
 // run asks, and checks every answer against the reference.
-func (l load) run(p *process) (result, error) {
+func (l load) run(ctx context.Context, p *process) (result, error) {
 	var failed, wrong atomic.Int64
 	took := make([][]float64, l.conns)
 	begin, before := time.Now(), p.cpu()
@@ -92,7 +93,7 @@ func (l load) run(p *process) (result, error) {
 	var all sync.WaitGroup
 	for w := range l.conns {
 		all.Go(func() {
-			conn, err := net.Dial("unix", p.socket)
+			conn, err := new(net.Dialer).DialContext(ctx, "unix", p.socket)
 			if err != nil {
 				failed.Add(1)
 				return

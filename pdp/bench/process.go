@@ -26,7 +26,7 @@ type process struct {
 
 // start waits until the server answers at its socket.
 func start(ctx context.Context, name, socket, program string, args ...string) (*process, error) {
-	p := &process{name: name, socket: socket, cmd: exec.CommandContext(ctx, program, args...)}
+	p := &process{name: name, socket: socket, cmd: exec.CommandContext(ctx, program, args...)} //nolint:gosec // what was built here
 	p.cmd.Stdout, p.cmd.Stderr = &p.said, &p.said
 	if err := p.cmd.Start(); err != nil {
 		return nil, err
@@ -48,8 +48,8 @@ func start(ctx context.Context, name, socket, program string, args ...string) (*
 			}
 		}
 		select {
-		case <-ended:
-			return nil, fmt.Errorf("%s ended: %s", name, p.said.String())
+		case err := <-ended:
+			return nil, fmt.Errorf("%s ended: %w: %s", name, err, p.said.String())
 		case <-time.After(20 * time.Millisecond):
 		}
 		if time.Now().After(until) {

@@ -29,7 +29,7 @@ func (b *bench) servers(ctx context.Context, all []question, rounds int, each ti
 	for _, again := range []float64{0, 0.9, 1} {
 		var speed, cpu []float64
 		for range rounds {
-			r, err := (load{api: authZEN, requests: requests, conns: 16, time: each, again: again}).run(pdp)
+			r, err := (load{api: authZEN, requests: requests, conns: 16, time: each, again: again}).run(ctx, pdp)
 			if err != nil {
 				return err
 			}
@@ -62,11 +62,11 @@ func (b *bench) compare(ctx context.Context, style string, all []question, round
 	figures := map[*process]map[string][]float64{opa: {}, pdp: {}}
 	for round := range rounds + 1 { // the first is for warmth
 		for _, p := range []*process{opa, pdp} {
-			busy, err := many.run(p)
+			busy, err := many.run(ctx, p)
 			if err != nil {
 				return err
 			}
-			quiet, err := one.run(p)
+			quiet, err := one.run(ctx, p)
 			if err != nil {
 				return err
 			}

@@ -251,7 +251,6 @@ func partially(ctx context.Context, d *documents, modulesOf map[string]*ast.Modu
 		modules[name] = m.Copy()
 	}
 	residual := &ast.Module{Package: &ast.Package{Path: ast.MustParseRef("data." + residualPackage)}}
-	residual.SetRegoVersion(ast.RegoV1)
 	for _, body := range left.Queries {
 		residual.Rules = append(residual.Rules, &ast.Rule{Head: ast.NewHead("answer", nil, answer), Body: body, Module: residual})
 	}
@@ -284,6 +283,9 @@ func large(v any, at string) (all []string) {
 		if len(v) > partialKnown {
 			return []string{at}
 		}
+	case nil, bool, string, json.Number:
+	default: // a relation, or what else only the store can read
+		return []string{at}
 	}
 	return all
 }

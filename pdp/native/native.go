@@ -73,7 +73,8 @@ type Program struct {
 }
 
 // Compile makes a program of the rules, or data, at ref. The compiler has compiled its modules; data is what the rules see, as
-// encoding/json decodes it with UseNumber, and is used as it is: nothing may change it. The error says what is not compiled.
+// encoding/json decodes it with UseNumber, and is used as it is: nothing may change it. A Relation may stand for an object in it;
+// what else it holds is not compiled. The error says what is not.
 func Compile(c *ast.Compiler, data map[string]any, ref ast.Ref) (*Program, error) {
 	p := &Program{}
 	b := &builder{compiler: c, data: data, program: p, inputs: map[string]int{}, rules: map[string]*rules{}}

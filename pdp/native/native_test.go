@@ -294,3 +294,37 @@ y.z.a := 1`: "rules and data",
 		}
 	}
 }
+
+// relation is data that is looked up in.
+type relation map[string]any
+
+func (r relation) Member(name string) (any, bool) {
+	v, ok := r[name]
+	return v, ok
+}
+
+func TestALargeRelationIsLookedUpIn(t *testing.T) {
+	t.Parallel()
+	c, _ := compiled(t, "package p\n\nx := data.d.roles[input.u][_]\n\ny := data.d.roles\n\nz := data.d.other.x", "")
+	data := map[string]any{"d": map[string]any{"roles": relation{"ann": []any{"clerk"}}, "other": struct{}{}}}
+	p, err := native.Compile(c, data, ast.MustParseRef("data.p.x"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for in, want := range map[string]string{`{"u": "ann"}`: `"clerk"`, `{"u": "bob"}`: "undefined", `{"u": 1}`: "undefined"} {
+		v, defined, err := p.Eval(t.Context(), native.JSON{Value: input(t, in)}, time.Minute)
+		if got := written(t, v, defined, err); got != want {
+			t.Errorf("%s: %s, want %s", in, got, want)
+		}
+	}
+	whole, err := native.Compile(c, data, ast.MustParseRef("data.p.y"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if v, _, err := whole.Eval(t.Context(), native.Nothing{}, time.Minute); !errors.Is(err, native.ErrAskTopdown) {
+		t.Errorf("all of it: %v, %v", v, err)
+	}
+	if _, err := native.Compile(c, data, ast.MustParseRef("data.p.z")); err == nil || !strings.Contains(err.Error(), "its store") {
+		t.Errorf("what only the store can read: %v", err)
+	}
+}

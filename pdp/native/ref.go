@@ -1,6 +1,8 @@
 package native
 
 import (
+	"encoding/json"
+
 	"github.com/open-policy-agent/opa/v1/ast"
 )
 
@@ -21,6 +23,9 @@ func (b *builder) resolve(r ast.Ref, loc *ast.Location) (found, error) {
 		name, ok := r[i].Value.(ast.String)
 		if !ok {
 			break
+		}
+		if !readable(v) {
+			return found{}, unsupported("data that only its store can read", loc)
 		}
 		v = lookUp(v, string(name))
 		if node == nil {
@@ -43,7 +48,19 @@ func (b *builder) resolve(r ast.Ref, loc *ast.Location) (found, error) {
 	if node != nil && (node.External != nil || len(node.Children) > 0 || len(node.Values) > 0) {
 		return found{}, unsupported("a document that is made of rules and data", loc)
 	}
+	if !readable(v) {
+		return found{}, unsupported("data that only its store can read", loc)
+	}
 	return found{value: v, used: i}, nil
+}
+
+// readable reports whether a value of the data is of a kind that is known here.
+func readable(v any) bool {
+	switch v.(type) {
+	case nil, bool, string, json.Number, int64, []any, map[string]any, Relation:
+		return true
+	}
+	return v == undefined
 }
 
 // head compiles what a reference begins with, and answers how many of its terms that was.

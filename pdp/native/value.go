@@ -16,6 +16,12 @@ import (
 // int64, for numbers that were worked out, and *set. So data and requests are used as they are, and nothing is converted that no
 // rule looks at. Whatever else turns up is handed to topdown.
 
+// Relation is a large object of the data, which is looked up in and never gone through. What it answers is as encoding/json would
+// have it, and neither it nor that changes.
+type Relation interface {
+	Member(name string) (any, bool)
+}
+
 // undefined is the value of what has none.
 var undefined any = &struct{ _ byte }{}
 
@@ -224,6 +230,13 @@ func lookUp(v, key any) any {
 	case *set:
 		if found, ok := v.find(key); ok {
 			return found
+		}
+		return undefined
+	case Relation:
+		if k, ok := key.(string); ok {
+			if found, ok := v.Member(k); ok {
+				return found
+			}
 		}
 		return undefined
 	}
