@@ -96,6 +96,9 @@ func (b *bench) inProcess(ctx context.Context, questions []question, rounds int)
 				return err
 			}
 			defer engines[i].Close()
+			if _, err := measure(ctx, engines[i], all, 100*time.Millisecond); err != nil { // which may decide what is asked from then on
+				return err
+			}
 			by += " " + engines[i].Stats().EvaluatedBy
 		}
 		times := make([][]float64, len(ways))

@@ -66,14 +66,24 @@ func (e *Engine) ask(ctx context.Context, f *forms, in input, now time.Time) (sa
 		}
 		e.counts.left.Add(1)
 	}
+	partial, took := false, func(time.Duration) {}
 	if fast && f.partial != nil {
+		partial, took = f.trial.next()
+	}
+	start := time.Now()
+	if partial {
 		// Partial evaluation changes the order of things, so that a builtin may fail where topdown does not come to it.
-		if got, err := e.askOPA(ctx, f.partial, in, now); err == nil || ctx.Err() != nil {
+		got, err := e.askOPA(ctx, f.partial, in, now)
+		took(time.Since(start))
+		if err == nil || ctx.Err() != nil {
 			e.counts.partial.Add(1)
 			return got, byPartial, err
 		}
 	}
 	got, err := e.askOPA(ctx, &f.plain, in, now)
+	if !partial {
+		took(time.Since(start))
+	}
 	e.counts.topdown.Add(1)
 	return got, byTopdown, err
 }

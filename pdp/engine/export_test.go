@@ -54,3 +54,20 @@ func (e *Engine) CheckNative(other *Engine) string {
 	f.checkNative(context.Background(), probes, expected)
 	return f.wrong
 }
+
+// Trial answers whether a partially evaluated form that takes so long is asked after its trial against the plain one, and after
+// how many questions the trial is over.
+func Trial(partial, plain time.Duration) (won bool, questions int) {
+	var t trial
+	for !t.over.Load() {
+		questions++
+		is, took := t.next()
+		if is {
+			took(partial)
+		} else {
+			took(plain)
+		}
+	}
+	won, _ = t.next()
+	return won, questions
+}

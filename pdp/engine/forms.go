@@ -10,6 +10,7 @@ import (
 	"path"
 	"reflect"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -56,6 +57,7 @@ type forms struct {
 	rule    string // for people
 	plain   rego.PreparedEvalQuery
 	partial *rego.PreparedEvalQuery
+	trial   trial // of partial
 	native  *native.Program
 	settled bool          // there are the fast forms that there will be
 	asked   atomic.Uint32 // before
@@ -74,7 +76,7 @@ func (f *forms) name() string {
 		return byTopdown
 	case f.native != nil:
 		return byNative
-	case f.partial != nil:
+	case f.partial != nil && f.trial.won.Load():
 		return byPartial
 	}
 	return byTopdown
@@ -187,25 +189,15 @@ func (f *forms) checkNative(ctx context.Context, probes []any, expected []said) 
 	}
 }
 
-// tryPartial evaluates the rules as far as they do not depend on the input, and keeps what is left if it is right and faster.
+// tryPartial evaluates the rules as far as they do not depend on the input, and keeps what is left if it is right.
 func (f *forms) tryPartial(ctx context.Context, d *documents, modules map[string]*ast.Module, ref ast.Ref, probes []any, expected []said) {
 	q, err := partially(ctx, d, modules, ref)
 	if err != nil {
 		f.notPartial = err.Error()
 		return
 	}
-	// In turns, for what else the machine does changes both alike.
-	var usual, took time.Duration
-	began := time.Now()
-	for i, p := range probes {
-		if time.Since(began) > 2*probeTime {
-			break
-		}
-		start := time.Now()
-		ask(ctx, &f.plain, p)
-		between := time.Now()
-		got := ask(ctx, q, p)
-		usual, took = usual+between.Sub(start), took+time.Since(between)
+	answers := askAll(ctx, q, probes, 2*probeTime)
+	for i, got := range answers {
 		switch {
 		case got.failed: // it is asked again then
 		case expected[i].failed:
@@ -216,11 +208,41 @@ func (f *forms) tryPartial(ctx context.Context, d *documents, modules map[string
 			return
 		}
 	}
-	if took > usual*9/10 {
-		f.notPartial = fmt.Sprintf("it is not faster: %v for generated inputs that take %v as written", took.Round(time.Microsecond), usual.Round(time.Microsecond))
-		return
-	}
 	f.partial = q
+}
+
+// trial finds out on real questions which of two forms is faster: made-up ones are mostly denied early, and say little.
+type trial struct {
+	over, won atomic.Bool
+	turns     atomic.Uint32
+
+	mu    sync.Mutex
+	times [2][]time.Duration
+}
+
+// turnsEach is how many questions each form answers in a trial.
+const turnsEach = 64
+
+// next answers which form is to be asked, and what is to be told how long it took.
+func (t *trial) next() (partial bool, took func(time.Duration)) {
+	if t.over.Load() {
+		return t.won.Load(), func(time.Duration) {}
+	}
+	turn := t.turns.Add(1) % 2
+	return turn == 1, func(d time.Duration) {
+		t.mu.Lock()
+		defer t.mu.Unlock()
+		t.times[turn] = append(t.times[turn], d)
+		if len(t.times[0]) < turnsEach || len(t.times[1]) < turnsEach || t.over.Load() {
+			return
+		}
+		for _, times := range t.times {
+			slices.Sort(times)
+		}
+		t.won.Store(t.times[1][turnsEach/2] < t.times[0][turnsEach/2]*9/10)
+		t.over.Store(true)
+		t.times = [2][]time.Duration{}
+	}
 }
 
 func partially(ctx context.Context, d *documents, modulesOf map[string]*ast.Module, ref ast.Ref) (q *rego.PreparedEvalQuery, err error) {

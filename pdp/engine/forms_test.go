@@ -147,3 +147,15 @@ func TestDocumentsAreNativeOnceTheyAreAskedForOften(t *testing.T) {
 		t.Errorf("%+v, %v", doc, err)
 	}
 }
+
+func TestAPartiallyEvaluatedFormMustBeFasterForRealQuestions(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		partial, plain time.Duration
+		won            bool
+	}{{20, 100, true}, {95, 100, false}, {150, 100, false}} {
+		if won, n := engine.Trial(c.partial, c.plain); won != c.won || n > 200 {
+			t.Errorf("%+v: %v after %d questions", c, won, n)
+		}
+	}
+}
