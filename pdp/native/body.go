@@ -9,8 +9,15 @@ import (
 // body compiles expressions in the order in which the compiler has put them.
 func (s *scope) body(b ast.Body) ([]stage, error) {
 	stages := make([]stage, 0, len(b))
-	for _, expr := range b {
-		st, err := s.expr(expr)
+	for i, expr := range b {
+		var st stage
+		var err error
+		if i+1 < len(b) {
+			st, err = s.join(expr, b[i+1])
+		}
+		if st == nil && err == nil {
+			st, err = s.expr(expr)
+		}
 		if err != nil {
 			return nil, err
 		}

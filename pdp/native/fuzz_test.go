@@ -30,7 +30,8 @@ func (w *writer) local() string {
 	return fmt.Sprintf("v%d", w.n)
 }
 
-const drawnData = `{"d": {"o": {"a": 1, "b": ["a", "b"], "c": {"a": "b"}}, "l": ["a", "b", 1, 1.0, null, {"a": 1}], "nets": ["10.0.0.0/8", "192.168.0.0/16"], "globs": ["a/*", "*/b", "**"]}}`
+const drawnData = `{"d": {"o": {"a": 1, "b": ["a", "b"], "c": {"a": "b"}}, "l": ["a", "b", 1, 1.0, null, {"a": 1}], "nets": ["10.0.0.0/8", "192.168.0.0/16"], "globs": ["a/*", "*/b", "**"],
+	"rows": [{"k": "a", "v": 1}, {"k": "b", "v": 2}, {"k": "a", "v": "b"}, {"k": 1}, {"v": "a"}, "a", null, ["k"], {"k": null}, {"k": "c"}, {"k": "a/b"}, {"k": 1.0, "v": "x"}, {"k": ["a"]}, {"k": "b", "v": null}, {"k": true}, {"k": "a"}]}}`
 
 // term is a term in which everything is bound.
 func (w *writer) term(depth int) string {
@@ -73,7 +74,7 @@ func (w *writer) condition(depth int) string {
 		w.locals = append(w.locals[:len(w.locals):len(w.locals)], v)
 		return v
 	}
-	switch w.of("is", "compare", "compare", "not", "in", "some", "somekey", "assign", "pattern", "every", "builtin", "walk in") {
+	switch w.of("is", "compare", "compare", "not", "in", "some", "somekey", "assign", "pattern", "every", "builtin", "walk in", "rows", "rows") {
 	case "is":
 		return t()
 	case "compare":
@@ -95,6 +96,10 @@ func (w *writer) condition(depth int) string {
 	case "pattern":
 		from := t()
 		return fmt.Sprintf(w.of(`[%s, _] = %s`, `{"a": %s} = %s`, `["a", %s] = %s`), bind(), from)
+	case "rows":
+		want := t()
+		v := bind()
+		return fmt.Sprintf(w.of("some %s in data.d.rows\n\t%s.k == %s", "some _, %s in data.d.rows\n\t%s.v == %s"), v, v, want)
 	case "every":
 		from, before := t(), w.locals
 		v := bind()

@@ -101,7 +101,8 @@ func input(t testing.TB, text string) any {
 // Each body stands behind `package p`. want is what the program answers; where topdown must say the same it is checked besides.
 func TestAProgramAnswersWhatTopdownAnswers(t *testing.T) {
 	t.Parallel()
-	const data = `{"d": {"a": [1, 2, {"k": "v"}], "o": {"x": 1, "y": [true, null]}, "s": "text", "roles": {"ann": ["clerk"], "bob": ["admin", "clerk"]}, "n": 1.0, "big": 123456789012345678901234567890}}`
+	const data = `{"d": {"a": [1, 2, {"k": "v"}], "o": {"x": 1, "y": [true, null]}, "s": "text", "roles": {"ann": ["clerk"], "bob": ["admin", "clerk"]}, "n": 1.0, "big": 123456789012345678901234567890,
+		"rows": [{"k": "a", "v": 1}, {"k": "b"}, {"k": 1}, {"k": "a", "v": 3}, 1, null, "a", [], {}, {"k": 1.0}, {"k": null}, {"k": ["a"]}, {"k": {"a": 1}}, {"k": true}, {"k": "c"}, {"k": "a"}]}}`
 	for _, c := range []struct{ body, input, want string }{
 		{`x := 1`, `{}`, `1`},
 		{`x := 1.0`, `{}`, `1.0`},
@@ -240,6 +241,11 @@ a := {"b": input}`, `{"c": 1}`, `true`},
 		{`x if input.a < input.b`, `{"a": 2, "b": "1"}`, `true`},
 		{`x if input.a != input.b`, `{"a": 2}`, `undefined`},
 		{`x := y if { some y in input.l; y > 1 }`, `{"l": [1, 2, 2.0]}`, `2`},
+		{`x := [i | some i, row in data.d.rows; row.k == input.k]`, `{"k": "a"}`, `[0,3,15]`},
+		{`x := [i | some i, row in data.d.rows; row.k == input.k]`, `{"k": 1.0}`, `[2,9]`},
+		{`x := [i | some i, row in data.d.rows; row.k == input.k]`, `{"k": "z"}`, `[]`},
+		{`x := [i | some i, row in data.d.rows; row.k == input.k]`, `{}`, `[]`},
+		{`x := [row.v | some row in data.d.rows; row.k == input.k; row.v != 3]`, `{"k": "a"}`, `[1]`},
 	} {
 		module := "package p\n\n" + c.body
 		here, topdown := pairOf(t, module, data).answers(t, input(t, c.input))
