@@ -132,6 +132,8 @@ x := 2 if input.b`, `{"b": 1}`, `2`},
 		{`x := 1 if input.a else := 2
 x := 3 if input.b`, `{"b": 1}`, `error`},
 		{`x := 1 if input.a else := 2
+x := 1 if input.b`, `{"b": 1}`, `error`},
+		{`x := 1 if input.a else := 2
 x := 1 if input.b else := 2`, `{}`, `2`},
 		{`x contains y if some y in input.l`, `{"l": [3, 1, 1.0, "a", null]}`, `[null,1,3,"a"]`},
 		{`x contains y if some y in input.l`, `{}`, `[]`},
