@@ -45,7 +45,7 @@ func bridged(name string, loc *ast.Location, args func(int) ([]value, error)) (v
 			return undefined
 		}
 		result := undefined
-		f.step()
+		f.look()
 		err := impl(topdown.BuiltinContext{Context: f.ctx, Metrics: metrics.NoOp(), Location: loc}, terms, func(t *ast.Term) error {
 			v, ok := fromAST(t.Value)
 			if !ok || result != undefined {

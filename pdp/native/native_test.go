@@ -1,6 +1,7 @@
 package native_test
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -334,5 +335,27 @@ func TestALargeRelationIsLookedUpIn(t *testing.T) {
 	}
 	if _, err := native.Compile(c, data, ast.MustParseRef("data.p.z")); err == nil || !strings.Contains(err.Error(), "its store") {
 		t.Errorf("what only the store can read: %v", err)
+	}
+}
+
+// S56: what takes too long ends, and so does what nobody waits for any more.
+func TestAnEvaluationEndsAtItsLimit(t *testing.T) {
+	t.Parallel()
+	c, _ := compiled(t, "package p\n\nx if { some a in data.l; some b in data.l; some c in data.l; a + b + c == -1 }", "")
+	list := make([]any, 5000)
+	for i := range list {
+		list[i] = json.Number("1")
+	}
+	p, err := native.Compile(c, map[string]any{"l": list}, ast.MustParseRef("data.p.x"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := p.Eval(t.Context(), native.Nothing{}, time.Millisecond); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("late: %v", err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, _, err := p.Eval(ctx, native.Nothing{}, time.Hour); !errors.Is(err, context.Canceled) {
+		t.Errorf("given up: %v", err)
 	}
 }
