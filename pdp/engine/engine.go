@@ -101,6 +101,8 @@ type state struct {
 	confirmed atomic.Pointer[time.Time] // when what decides was last known to be its newest
 
 	// Under Engine.telling.
+	decoded decoded // its data files
+
 	failure error // why its newest does not decide; nil when it does
 	refused bool  // the failure is of something that was never offered
 	away    error // why it could not be asked

@@ -71,3 +71,12 @@ func Trial(partial, plain time.Duration) (won bool, questions int) {
 	won, _ = t.next()
 	return won, questions
 }
+
+// DataAt answers an object of the data that decides now.
+func (e *Engine) DataAt(path ...string) map[string]any {
+	data := e.current.Load().documents.data
+	for _, name := range path {
+		data, _ = data[name].(map[string]any)
+	}
+	return data
+}

@@ -19,7 +19,6 @@ import (
 	"github.com/open-policy-agent/opa/v1/storage"
 	"github.com/open-policy-agent/opa/v1/storage/inmem"
 	"github.com/open-policy-agent/opa/v1/tester"
-	"github.com/open-policy-agent/opa/v1/util"
 
 	"github.com/gatehouse-auth/gatehouse/pdp/authzen"
 	"github.com/gatehouse-auth/gatehouse/pdp/lookup"
@@ -273,8 +272,8 @@ func parse(p Part) (source, error) {
 			}
 			continue
 		}
-		var v any
-		if err := util.Unmarshal(p.Files[file], &v); err != nil {
+		v, err := p.decoded.decode(file, p.Files[file])
+		if err != nil {
 			errs = append(errs, fmt.Errorf("%s: %w", name, err))
 			continue
 		}
@@ -293,6 +292,7 @@ func parse(p Part) (source, error) {
 			errs = append(errs, fmt.Errorf("%s: %s is also defined by another file", name, at))
 		}
 	}
+	p.decoded.keep(p.Files)
 	return src, errors.Join(errs...)
 }
 
@@ -309,6 +309,8 @@ func merge(into, from map[string]any, at string) (conflict string) {
 		if !okA || !okB {
 			return at + "/" + k
 		}
+		a = maps.Clone(a) // it may be what a file holds, which stays as it is
+		into[k] = a
 		if c := merge(a, b, at+"/"+k); c != "" {
 			return c
 		}

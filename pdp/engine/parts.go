@@ -27,7 +27,8 @@ type Part struct {
 	Confirmed time.Time         // when the source last said that there is nothing newer; default now
 	Decides   func()            // called once, when this part begins to decide; may be nil
 
-	known string // print, once it has been worked out
+	known   string   // print, once it has been worked out
+	decoded *decoded // what the source's data files held before; nil for nothing
 }
 
 // print names the contents of a part.
@@ -181,6 +182,7 @@ func (e *Engine) offer(ctx context.Context, p Part) error {
 	if p.Confirmed.IsZero() {
 		p.Confirmed = e.opts.Now()
 	}
+	p.decoded = &e.sources[p.Source].decoded
 	p.known = p.print() // not under the lock of those who only ask
 	e.telling.Lock()
 	e.offered[p.Source] = p
