@@ -7,8 +7,6 @@ import (
 	"slices"
 
 	"github.com/open-policy-agent/opa/v1/ast"
-	"github.com/open-policy-agent/opa/v1/metrics"
-	"github.com/open-policy-agent/opa/v1/rego"
 
 	"github.com/gatehouse-auth/gatehouse/internal/fault"
 	"github.com/gatehouse-auth/gatehouse/pdp/authzen"
@@ -130,8 +128,7 @@ func (e *Engine) permits(ctx context.Context, snap *snapshot, q authzen.Search, 
 	if err != nil {
 		return false, err
 	}
-	now := e.opts.Now()
-	a, err := e.decide(ctx, snap, r, properties, now, clockOf(now))
+	a, _, err := e.decide(ctx, snap, r, properties, e.opts.Now())
 	return a.allow, err
 }
 
@@ -146,23 +143,19 @@ func (e *Engine) candidates(ctx context.Context, snap *snapshot, q authzen.Searc
 	default:
 		r.Action = authzen.Action{}
 	}
-	now := e.opts.Now()
-	input, err := inputOf(r, others(r.Resource.Properties, resourceMembers), clockOf(now))
-	if err != nil {
-		return nil, nil, fault.New(fault.Invalid, "The request holds a value that is not JSON.").Because(err)
-	}
-	query, err := snap.documents.prepared(ctx, searchRef(q.For))
+	f, err := e.prepared(ctx, &snap.documents, []string{"gatehouse", "search", searchRules[q.For]})
 	if err != nil {
 		return nil, nil, errFailed.Because(fmt.Errorf("prepare: %w", err))
 	}
-	results, err := e.eval(ctx, *query, rego.EvalParsedInput(input), rego.EvalTime(now), rego.EvalMetrics(metrics.NoOp()))
-	if err != nil {
-		return nil, nil, errFailed.Because(placeOf(err))
-	}
-	if len(results) != 1 || len(results[0].Expressions) != 1 {
+	now := e.opts.Now()
+	got, _, err := e.ask(ctx, f, &question{request: r, now: now}, now)
+	switch {
+	case err != nil:
+		return nil, nil, err
+	case !got.defined:
 		return nil, []string{authzen.ReasonUnknown}, nil
 	}
-	all, complete, err := candidatesOf(results[0].Expressions[0].Value, q)
+	all, complete, err := candidatesOf(got.value, q)
 	if err != nil {
 		return nil, nil, errFailed.Because(fmt.Errorf("data.gatehouse.search.%s: %w", searchRules[q.For], err))
 	}
