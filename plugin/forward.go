@@ -51,11 +51,11 @@ func runForwardAuth(ctx context.Context, args []string, lookup func(string) (str
 	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	log := telemetry.Logger(stderr, f.level)
-	a, err := f.app(log)
+	a, end, err := f.app(lookup, log)
 	if err != nil {
 		return err
 	}
-	defer a.Close()
+	defer end()
 	h, err := f.handler(a, lookup, log)
 	if err != nil {
 		return err

@@ -67,6 +67,8 @@ func rules() []rule {
 			"one request's way knows neither Kong nor SQL", []string{"/plugin/guard", "/plugin/limit", "/plugin/challenge", "/plugin/decide", "/plugin/revocation", "/plugin/introspect", "/plugin/remember", "/plugin/replay"}, nil,
 			[]string{pdk, opa, "database/sql", "/plugin/kong", "/plugin/app"}, true,
 		},
+		{"one request's way knows no OpenTelemetry", []string{"/plugin/guard", "/plugin/kong", "/plugin/forwardauth"}, nil, []string{"go.opentelemetry.io"}, true},
+		{"neither does what decides", []string{"/pdp/engine", "/pdp/server"}, nil, []string{"go.opentelemetry.io"}, false},
 		{"only plugin/kong and its opposite, the development gateway, know Kong's protocol", []string{"/"}, []string{"/plugin/kong", "/dev/gateway"}, []string{pdk}, false},
 		{"the HTTP side of the decision point does not know OPA", []string{"/pdp/server"}, nil, []string{opa, "/pdp/engine"}, false},
 		{"the decision log does not know OPA, but where masks are policies", []string{"/pdp/decisionlog"}, []string{"/pdp/decisionlog/regomask"}, []string{opa, "/pdp/engine"}, false},

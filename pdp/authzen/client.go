@@ -25,6 +25,7 @@ type Client struct {
 	timeout time.Duration
 	http    *http.Client
 	bearer  string // the Authorization header, or ""
+	trace   func(context.Context) string
 }
 
 // Option is how a client shows who it is, and whom it believes.
@@ -42,6 +43,12 @@ func WithToken(token string) Option {
 // WithTLS sets what an https base is verified by, and the certificate that is shown to it.
 func WithTLS(config *tls.Config) Option {
 	return func(_ *Client, t *http.Transport) { t.TLSClientConfig = config }
+}
+
+// WithTraceparent brings a traceparent (W3C Trace Context) with every evaluation, what of makes of its context; "" or a nil of
+// brings none.
+func WithTraceparent(of func(context.Context) string) Option {
+	return func(c *Client, _ *http.Transport) { c.trace = of }
 }
 
 // NewClient makes a client for base: http://host:port, https://host:port, or unix:///path/to/socket. The timeout bounds
@@ -108,6 +115,11 @@ func (c *Client) Evaluate(ctx context.Context, r Request) (Response, error) {
 	}
 	if id, ok := r.Context["request_id"].(string); ok {
 		req.Header.Set("X-Request-ID", id)
+	}
+	if c.trace != nil {
+		if header := c.trace(ctx); header != "" {
+			req.Header.Set("Traceparent", header)
+		}
 	}
 	res, err := c.http.Do(req)
 	if err != nil {

@@ -37,7 +37,8 @@ type Parts struct {
 	NewID        func() string // UUIDv7, the id of a decision that the decision point did not make
 	Log          *slog.Logger
 	Asserter     Asserter
-	Meter        Meter // nil: nothing is counted
+	Meter        Meter  // nil: nothing is counted
+	Tracer       Tracer // nil: nothing is traced
 }
 
 // Meter is told what a guard does. It must not block.
@@ -109,6 +110,17 @@ type Decision struct {
 	TraceID  string
 }
 
+// Outcome is allowed, denied or observed.
+func (d *Decision) Outcome() string {
+	switch {
+	case d.Allowed:
+		return "allowed"
+	case d.Observed:
+		return "observed"
+	}
+	return "denied"
+}
+
 // Verdict is what the gateway shall do: forward the request with SetHeaders overwritten, or answer it with Status (204 for a
 // preflight, 303 to the log-in, or 4xx and 5xx), Header and Body.
 type Verdict struct {
@@ -141,6 +153,7 @@ type state struct {
 	asserted    string
 	upstream    map[string]string // headers that a decision sets
 	failed      []failure         // the first is the answer; more than one in observe mode only
+	trace       Trace             // nil where nothing is traced
 }
 
 // respond sets a header of the answer to the client, whoever gives it. The stage vouches for the value.
@@ -166,11 +179,18 @@ type failure struct {
 }
 
 // Check decides on one request. It never panics.
-func (g *Guard) Check(ctx context.Context, r Request) (v Verdict) {
-	s := &state{Request: r, decision: Decision{Route: r.Route, TraceID: traceID(r)}}
-	if s.decision.TraceID == "" {
+func (g *Guard) Check(ctx context.Context, r Request) Verdict {
+	s := &state{Request: r, decision: Decision{Route: r.Route}}
+	if g.Tracer != nil {
+		return g.checkTraced(ctx, s)
+	}
+	if s.decision.TraceID = traceID(r); s.decision.TraceID == "" {
 		s.decision.TraceID = web.NewTraceID()
 	}
+	return g.checked(ctx, s)
+}
+
+func (g *Guard) checked(ctx context.Context, s *state) (v Verdict) {
 	defer func() {
 		if p := recover(); p != nil {
 			g.logPanic(ctx, s, p)
@@ -268,22 +288,24 @@ const (
 
 // stage is one check on the way.
 type stage struct {
-	name  string
-	check func(context.Context, *state) error
+	name   string
+	check  func(context.Context, *state) error
+	traced bool // whether it is work that is worth a span
 }
 
 // stages is the order of the checks.
 func (g *Guard) stages() []stage {
+	c := &g.cfg
 	return []stage{
-		{stageRead, g.read},
-		{stageCORS, g.preflight},
-		{stageLimit, g.limitKnown},
-		{stageIdentify, g.limiting(g.identify)},
-		{stageAlive, g.limiting(g.alive)},
-		{stageLimit, g.limitAll},
-		{stageChallenge, g.challenge},
-		{stageAuthorize, g.authorize},
-		{stageForward, g.assert},
+		{stageRead, g.read, false},
+		{stageCORS, g.preflight, false},
+		{stageLimit, g.limitKnown, false},
+		{stageIdentify, g.limiting(g.identify), c.Identify != None},
+		{stageAlive, g.limiting(g.alive), c.Identify != None},
+		{stageLimit, g.limitAll, len(g.limits) > 0},
+		{stageChallenge, g.challenge, c.Challenge.on()},
+		{stageAuthorize, g.authorize, c.Authorize},
+		{stageForward, g.assert, true},
 	}
 }
 
@@ -307,7 +329,7 @@ func Stages() []string {
 func (g *Guard) through(ctx context.Context, s *state) {
 	begun := g.Now()
 	for _, stage := range g.way {
-		err := g.safely(ctx, s, stage.check)
+		err := g.pass(ctx, s, stage)
 		if g.Meter != nil {
 			now := g.Now()
 			g.Meter.Passed(stage.name, now.Sub(begun))

@@ -65,14 +65,7 @@ func New(parts func() Parts) *Registry {
 
 // Decided implements guard.Meter.
 func (r *Registry) Decided(d *guard.Decision) {
-	decision := "denied"
-	switch {
-	case d.Allowed:
-		decision = "allowed"
-	case d.Observed:
-		decision = "observed"
-	}
-	r.requests.WithLabelValues(d.Route, decision, d.Code).Inc()
+	r.requests.WithLabelValues(d.Route, d.Outcome(), d.Code).Inc()
 }
 
 // Failed implements guard.Meter.
@@ -94,6 +87,9 @@ func (r *Registry) Passed(stage string, took time.Duration) {
 		o.Observe(took.Seconds())
 	}
 }
+
+// Register adds what tells of other parts.
+func (r *Registry) Register(c prometheus.Collector) { r.registry.MustRegister(c) }
 
 // Handler serves the metrics, for a private address (S69).
 func (r *Registry) Handler(log *slog.Logger) http.Handler {
