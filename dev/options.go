@@ -12,6 +12,7 @@ import (
 	"strconv"
 
 	"github.com/gatehouse-auth/gatehouse/dev/stack"
+	"github.com/gatehouse-auth/gatehouse/internal/telemetry/tracing"
 )
 
 // options are the flags of serve and demo. Each flag has an environment variable, which a flag overrides.
@@ -56,6 +57,7 @@ func readOptions(name string, free bool, args []string, getenv func(string) stri
 	flags.StringVar(&o.DecisionLog, "decision-log", getenv("GATEHOUSE_DEV_DECISION_LOG"), "file that says how the decision point records decisions ($GATEHOUSE_DEV_DECISION_LOG)")
 	flags.StringVar(&o.DatabaseURL, "database", getenv("GATEHOUSE_DEV_DATABASE_URL"), "postgres://… instead of an SQLite file in the data directory ($GATEHOUSE_DEV_DATABASE_URL)")
 	flags.StringVar(&o.RedisURL, "redis", getenv("GATEHOUSE_DEV_REDIS_URL"), "redis://… instead of the embedded one ($GATEHOUSE_DEV_REDIS_URL)")
+	flags.StringVar(&o.Traces, "traces", env("GATEHOUSE_DEV_TRACES", tracing.None), "where spans go by OTLP over HTTP: none, otlp (OTEL_EXPORTER_OTLP_ENDPOINT), or a URL such as http://localhost:4318 ($GATEHOUSE_DEV_TRACES)")
 	flags.BoolVar(&o.pluginProcess, "plugin-process", getenv("GATEHOUSE_DEV_PLUGIN_PROCESS") != "", "run the built gatehouse-plugin as a child, as Kong does ($GATEHOUSE_DEV_PLUGIN_PROCESS)")
 	plugin := flags.String("plugin", getenv("GATEHOUSE_DEV_PLUGIN"), "the built gatehouse-plugin; by default beside this program ($GATEHOUSE_DEV_PLUGIN)")
 	if !free {

@@ -68,7 +68,9 @@ func (e *Engine) Document(ctx context.Context, q dataapi.Question) (doc dataapi.
 	if err != nil {
 		return doc, errFailed.Because(fmt.Errorf("prepare: %w", err))
 	}
-	results, err := e.eval(ctx, *query, opts...)
+	within, end := e.span(ctx, "evaluate")
+	results, err := e.eval(within, *query, opts...)
+	end(err)
 	if err != nil {
 		return doc, errFailed.Because(placeOf(err))
 	}
