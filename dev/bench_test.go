@@ -254,7 +254,7 @@ func (w *bench) start(b testing.TB, plugin gateway.PluginServer) {
 			"gatehouse-issuer": benchIssuer, "gatehouse-jwks-url": keys.URL, "gatehouse-pdp-url": pdp.URL, "gatehouse-redis-url": testenv.Redis(b),
 			"gatehouse-challenge-secret": "0123456789abcdef0123456789abcdef",
 		},
-		Plugin: plugin, Log: quiet,
+		Plugin: plugin, Outcome: gateway.PluginServer{Describe: func(out io.Writer) error { return kong.DumpOutcome(out, w.socket) }}, Log: quiet,
 	})
 	if err != nil {
 		b.Fatal(err)

@@ -94,6 +94,9 @@ func (f *forwardAuth) handler(a *app.App, lookup func(string) (string, bool), lo
 	if len(routes.Rewritten) > 0 {
 		log.Warn("routes rewrite the path; the proxy has to rewrite it likewise", "routes", routes.Rewritten)
 	}
+	if len(routes.Unheard) > 0 {
+		log.Warn("failed log-ins of routes cannot be seen here and are not counted", "routes", routes.Unheard)
+	}
 	if len(routes.Unguarded) > 0 {
 		log.Warn("routes without the plugin are refused", "routes", routes.Unguarded)
 	}

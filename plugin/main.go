@@ -42,13 +42,20 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	flags.SetOutput(stderr)
 	socket := flags.String("socket", "/usr/local/kong/gatehouse.socket", "Unix socket that Kong connects to")
 	dump := flags.Bool("dump", false, "print what Kong's query command expects, and end")
+	described := flags.String("plugin", kong.Name, "which plugin -dump describes: "+kong.Name+", or "+kong.OutcomeName+", which the same process serves on the same socket")
 	docs := flags.Bool("docs", false, "print the configuration's documentation, docs/plugin.md, and end")
 	s.add(flags)
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
 	if *dump {
-		return kong.Dump(stdout, *socket)
+		switch *described {
+		case kong.Name:
+			return kong.Dump(stdout, *socket)
+		case kong.OutcomeName:
+			return kong.DumpOutcome(stdout, *socket)
+		}
+		return fmt.Errorf("plugin: expected %s or %s", kong.Name, kong.OutcomeName)
 	}
 	if *docs {
 		return kong.Docs(stdout)
@@ -65,6 +72,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	if err != nil {
 		return err
 	}
+	server.Outcomes = a.Outcome
 	ln, err := web.ListenUnix(ctx, *socket, 0o600)
 	if err != nil {
 		return err

@@ -167,6 +167,10 @@ func (s *Stack) buildGateway(ctx context.Context, o Options, root telemetry.Secr
 	if err != nil {
 		return err
 	}
+	outcome := gateway.PluginServer{Describe: func(w io.Writer) error { return kong.DumpOutcome(w, socket) }}
+	if o.Plugin != "" {
+		outcome = gateway.PluginServer{QueryCommand: fmt.Sprintf("%s -dump -plugin %s -socket %s", o.Plugin, kong.OutcomeName, socket)}
+	}
 	authsvc := s.Addresses.Authsvc
 	s.gateway, err = gateway.New(ctx, gateway.Options{
 		Config: config,
@@ -179,8 +183,9 @@ func (s *Stack) buildGateway(ctx context.Context, o Options, root telemetry.Secr
 			"gatehouse-pdp-url": "http://" + s.Addresses.PDP, "gatehouse-redis-url": s.redisURL(o.RedisURL),
 			"gatehouse-challenge-secret": hex.EncodeToString(challenge),
 		},
-		Plugin: plugin,
-		Log:    s.log,
+		Plugin:  plugin,
+		Outcome: outcome,
+		Log:     s.log,
 	})
 	if err != nil {
 		return fmt.Errorf("gateway: %w", err)
@@ -218,6 +223,7 @@ func (s *Stack) plugin(ctx context.Context, o Options, socket string) (gateway.P
 	if err != nil {
 		return gateway.PluginServer{}, fmt.Errorf("plugin: %w", err)
 	}
+	srv.Outcomes = edge.Outcome
 	ln, err := new(net.ListenConfig).Listen(ctx, "unix", socket)
 	if err != nil {
 		return gateway.PluginServer{}, fmt.Errorf("plugin: %w", err)

@@ -143,17 +143,19 @@ type state struct {
 	who         principal.Principal
 	decision    Decision
 	limits      []limit.State
-	counted     bool              // against the limits
-	issued      any               // a challenge to solve
-	risk        int               // 0 to 100
-	served      *Verdict          // the edge's own answer, which ends the way
-	response    map[string]string // headers for the client, whether the request is forwarded or answered
-	target      target
-	need        *authzen.Need
-	asserted    string
-	upstream    map[string]string // headers that a decision sets
-	failed      []failure         // the first is the answer; more than one in observe mode only
-	trace       Trace             // nil where nothing is traced
+	counted     bool // against the limits
+	issued      any  // a challenge to solve
+	risk        int  // 0 to 100
+	// failedLogins of the client's network, where the route asks for them
+	failedLogins int
+	served       *Verdict          // the edge's own answer, which ends the way
+	response     map[string]string // headers for the client, whether the request is forwarded or answered
+	target       target
+	need         *authzen.Need
+	asserted     string
+	upstream     map[string]string // headers that a decision sets
+	failed       []failure         // the first is the answer; more than one in observe mode only
+	trace        Trace             // nil where nothing is traced
 }
 
 // respond sets a header of the answer to the client, whoever gives it. The stage vouches for the value.
@@ -302,7 +304,7 @@ func (g *Guard) stages() []stage {
 		{stageLimit, g.limitKnown, false},
 		{stageIdentify, g.limiting(g.identify), c.Identify != None},
 		{stageAlive, g.limiting(g.alive), c.Identify != None},
-		{stageLimit, g.limitAll, len(g.limits) > 0},
+		{stageLimit, g.limitAll, len(g.limits) > 0 || c.Challenge.countsLogins()},
 		{stageChallenge, g.challenge, c.Challenge.on()},
 		{stageAuthorize, g.authorize, c.Authorize},
 		{stageForward, g.assert, true},

@@ -22,6 +22,7 @@ type Registry struct {
 	failures   *prometheus.CounterVec
 	behind     *prometheus.CounterVec
 	challenged *prometheus.CounterVec
+	answers    *prometheus.CounterVec
 	stages     map[string]prometheus.Observer
 }
 
@@ -48,6 +49,10 @@ func New(parts func() Parts) *Registry {
 			Name: "gatehouse_challenges_total",
 			Help: "Requests of routes with a challenge, by route and result (calm, cleared, solved, unproved, set, wrong, unchecked).",
 		}, []string{"route", "result"}),
+		answers: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "gatehouse_login_answers_total",
+			Help: "Answers of routes with gatehouse-outcome, by route and result (failed: counted as a failed log-in; passed; unknown: failed, but of an unknown address or not counted).",
+		}, []string{"route", "result"}),
 		stages: map[string]prometheus.Observer{},
 	}
 	took := prometheus.NewHistogramVec(prometheus.HistogramOpts{
@@ -57,7 +62,7 @@ func New(parts func() Parts) *Registry {
 		r.stages[stage] = took.WithLabelValues(stage)
 	}
 	r.registry.MustRegister(
-		r.requests, r.failures, r.behind, r.challenged, took, collector{parts},
+		r.requests, r.failures, r.behind, r.challenged, r.answers, took, collector{parts},
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 	)
 	return r
@@ -80,6 +85,9 @@ func (r *Registry) Behind(route string) { r.behind.WithLabelValues(route).Inc() 
 func (r *Registry) Challenged(route, result string) {
 	r.challenged.WithLabelValues(route, result).Inc()
 }
+
+// Answered counts what became of an answer that Kong told of.
+func (r *Registry) Answered(route, result string) { r.answers.WithLabelValues(route, result).Inc() }
 
 // Passed implements guard.Meter.
 func (r *Registry) Passed(stage string, took time.Duration) {
