@@ -43,7 +43,7 @@ services:
             config:
               issuers: [{issuer: "https://issuer.test", jwks_url: "{vault://env/test-keys}", audiences: [orders]}]
               resources: [{pattern: /orders, type: order}, {pattern: "/orders/{id}", type: order}]
-              pdp: {url: "{vault://env/test-pdp}", cache_ttl_ms: 0}
+              pdp: {url: "{vault://env/test-pdp}", cache_ttl_ms: 0, timeout_ms: 1000}
               obligations: {upstream_headers: [X-Department], response_headers: [X-Notice]}
               redis_url: &redis "{vault://env/test-redis}"
       - name: limited
