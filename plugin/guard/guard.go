@@ -64,6 +64,7 @@ type Guard struct {
 	patterns []pattern
 	limits   []limitRule
 	cors     *corsRule
+	nonces   *nonces // nil where proofs need none
 
 	saidBehind, saidUnproved atomic.Int64 // UnixMilli
 
@@ -90,6 +91,9 @@ func New(cfg Config, parts Parts) (*Guard, error) {
 	}
 	var err error
 	if g.limits, err = limitRules(cfg.Limits); err != nil {
+		return nil, err
+	}
+	if g.nonces, err = newNonces(cfg.DPoP.Nonce); err != nil {
 		return nil, err
 	}
 	g.cors = cfg.corsRule()
