@@ -58,7 +58,7 @@ type rule struct {
 func rules() []rule {
 	const opa, pgx, sqlite, pdk, jwx = "github.com/open-policy-agent/opa", "github.com/jackc/pgx", "modernc.org/sqlite", "github.com/Kong/go-pdk", "github.com/lestrrat-go/jwx"
 	programs := []string{"/plugin", "/pdp", "/authsvc", "/dev", "/e2e"}
-	domain := []string{"/authsvc/account", "/authsvc/session", "/authsvc/token", "/authsvc/login", "/authsvc/profile"}
+	domain := []string{"/authsvc/account", "/authsvc/session", "/authsvc/token", "/authsvc/login", "/authsvc/profile", "/authsvc/role", "/authsvc/directory"}
 	return []rule{
 		{"internal packages are leaves that programs share", []string{"/internal"}, nil, programs, true},
 		{"only internal/jose imports jwx", []string{"/"}, []string{"/internal/jose"}, []string{jwx}, false},
@@ -75,6 +75,7 @@ func rules() []rule {
 		{"gateway and plugin share nothing but the socket", []string{"/dev/gateway"}, nil, []string{"/plugin"}, true},
 		{"domain packages declare the store that they need", domain, nil, []string{"/authsvc/store", "database/sql", pgx, sqlite}, false},
 		{"profiles know neither address nor password", []string{"/authsvc/profile"}, nil, []string{"/authsvc/account", "/authsvc/session", "/authsvc/token", "/authsvc/login"}, true},
+		{"roles know neither accounts nor tokens", []string{"/authsvc/role", "/authsvc/directory"}, nil, []string{"/authsvc/account", "/authsvc/session", "/authsvc/token", "/authsvc/login", "/authsvc/profile"}, true},
 		{"accounts stand alone", []string{"/authsvc/account"}, nil, []string{"/authsvc/session", "/authsvc/token", "/authsvc/login", "/authsvc/profile"}, true},
 		{"sessions stand alone", []string{"/authsvc/session"}, nil, []string{"/authsvc/account", "/authsvc/token", "/authsvc/login", "/authsvc/profile"}, true},
 		{"tokens stand alone", []string{"/authsvc/token"}, nil, []string{"/authsvc/account", "/authsvc/session", "/authsvc/login", "/authsvc/profile"}, true},
