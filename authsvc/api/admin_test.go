@@ -230,7 +230,7 @@ func filled(path string) string {
 	return strings.NewReplacer("{name}", "reader", "{id}", "bob", "{role}", "reader").Replace(path)
 }
 
-// S26, S58, S59: who administers is looked at for each request, by what holds now and not by what the token says.
+// S58: who administers is looked at for each request, by what holds now and not by what the token says.
 func TestOnlyAdminsAdminister(t *testing.T) {
 	t.Parallel()
 	inOffices(t, func(t *testing.T, o *office) {
