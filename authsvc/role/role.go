@@ -145,6 +145,7 @@ var (
 	ErrCycle           = fault.New(fault.Conflict, "The role would inherit itself.").Named("role_cycle")
 	ErrParentUnknown   = fault.New(fault.Conflict, "A role to inherit is not there.").Named("parent_not_found")
 	ErrTooMany         = fault.New(fault.Conflict, "There are as many roles as there may be.").Named("too_many_roles")
+	ErrTooManyBindings = fault.New(fault.Conflict, "The subject holds as many roles as it may.").Named("too_many_bindings")
 	ErrBindingNotFound = fault.New(fault.NotFound, "The subject does not hold the role there.").Named("binding_not_found")
 	ErrBindingExists   = fault.New(fault.Conflict, "The subject holds the role there already.").Named("binding_exists")
 	ErrSubjectNotFound = fault.New(fault.NotFound, "Nothing is known of this subject.").Named("subject_not_found")
@@ -169,7 +170,7 @@ type Store interface {
 	Graph(ctx context.Context) (Graph, error)
 
 	// Grant adds a binding, and jobs with it. One of the same subject, role and tenant that is dead at c.At is replaced; one that is
-	// alive is ErrBindingExists. It answers ErrRoleNotFound.
+	// alive is ErrBindingExists. It answers ErrRoleNotFound and ErrTooManyBindings.
 	Grant(ctx context.Context, c Cause, b Binding, guard Guard, jobs ...job.Job) (uint64, error)
 	// Revoke takes a role from a subject in a tenant. Without a tenant, it also takes it out of the account of that id; then, and only
 	// then, ended is true and the revocation and the jobs are added. It answers ErrBindingNotFound if there is neither.

@@ -16,6 +16,7 @@ import (
 // Limits.
 const (
 	MaxRoles       = 5000
+	MaxBindings    = 1000 // of one subject: whatever is known of it is one line of the feed
 	MaxBreakGlass  = 24 * time.Hour
 	maxDescription = 500 // code points
 	maxInherits    = 50

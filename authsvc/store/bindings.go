@@ -22,6 +22,8 @@ const insertBinding = `
 	INSERT INTO role_bindings (id, subject, role, tenant, until, reason, ticket, break_glass, granted_by, granted_at)
 	VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)`
 
+const countBindings = `SELECT count(*) FROM role_bindings WHERE subject = $1`
+
 const deleteBinding = `DELETE FROM role_bindings WHERE id = $1`
 
 // Grant adds a binding. One that has ended and is still there gives way.
@@ -37,6 +39,13 @@ func (s Roles) Grant(ctx context.Context, c role.Cause, b role.Binding, guard ro
 		}
 		if _, known := g[b.Role]; !known {
 			return changed{}, role.ErrRoleNotFound
+		}
+		var n int
+		if err := tx.QueryRowContext(ctx, countBindings, b.Subject).Scan(&n); err != nil {
+			return changed{}, err
+		}
+		if n >= role.MaxBindings {
+			return changed{}, role.ErrTooManyBindings
 		}
 		done := changed{action: role.Granted, target: b.Subject, after: bindingDocument(b)}
 		was, err := scanBinding(tx.QueryRowContext(ctx, heldThere, b.Subject, b.Role, b.Tenant))

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/google/uuid"
@@ -209,12 +210,16 @@ func (d Directory) Changes(ctx context.Context, epoch string, since uint64, limi
 	return begin, lines, nil
 }
 
-// What is known of a subject comes in several rows, one after the other: its record, with an empty role, and its bindings.
+// What is known of a subject comes in several rows, one after the other: its record (kind 0), its bindings (1), and its account (2).
+// An account alone makes nobody a subject: what it knows is in its tokens.
 const selectEverybody = `
-	SELECT subject, role, tenant, until, '' AS group_names, '' AS attributes FROM role_bindings
+	SELECT subject, 1 AS kind, role, tenant, until, '' AS names, '' AS attributes FROM role_bindings
 	UNION ALL
-	SELECT id, '', tenant, NULL, cast(group_names AS text), cast(attributes AS text) FROM subjects
-	ORDER BY 1, 2, 3`
+	SELECT id, 0, '', tenant, NULL, cast(group_names AS text), cast(attributes AS text) FROM subjects
+	UNION ALL
+	SELECT id, 2, '', '', NULL, cast(roles AS text), cast(attributes AS text) FROM users
+	WHERE EXISTS (SELECT 1 FROM role_bindings b WHERE b.subject = users.id) OR EXISTS (SELECT 1 FROM subjects n WHERE n.id = users.id)
+	ORDER BY 1, 2, 3, 4`
 
 // Snapshot tells line everything as it is at one moment, roles first, after telling begin which moment that is.
 func (d Directory) Snapshot(ctx context.Context, begin func(feed.Begin) error, line func(feed.Line) error) error {
@@ -234,31 +239,27 @@ func (d Directory) Snapshot(ctx context.Context, begin func(feed.Begin) error, l
 			return err
 		}
 		defer rows.Close()
-		var now *feed.Subject
+		var now feed.Subject
 		for rows.Next() {
-			part, err := scanPart(rows)
+			id, part, err := scanPart(rows)
 			if err != nil {
 				return err
 			}
-			if now != nil && now.ID == part.ID {
-				now.Bindings = append(now.Bindings, part.Bindings...)
-				if part.Attributes != nil {
-					now.Tenant, now.Groups, now.Attributes = part.Tenant, part.Groups, part.Attributes
-				}
-				continue
-			}
-			if now != nil {
-				if err := line(feed.Line{Subject: now}); err != nil {
+			if now.ID != "" && now.ID != id {
+				done := now // line may keep it
+				if err := line(feed.Line{Subject: &done}); err != nil {
 					return err
 				}
+				now = feed.Subject{}
 			}
-			now = part
+			now.ID = id
+			part(&now)
 		}
 		if err := rows.Err(); err != nil {
 			return err
 		}
-		if now != nil {
-			return line(feed.Line{Subject: now})
+		if now.ID != "" {
+			return line(feed.Line{Subject: &now})
 		}
 		return nil
 	})
@@ -282,21 +283,50 @@ func eachRole(ctx context.Context, tx *sql.Tx, line func(feed.Line) error) error
 	return rows.Err()
 }
 
-func scanPart(from row) (*feed.Subject, error) {
-	var n feed.Subject
+// scanPart answers of whom a row is, and what adds it to what is known of them.
+func scanPart(from row) (id string, add func(*feed.Subject), err error) {
 	var b feed.Binding
 	var until moment
-	var groups, attributes string
-	if err := from.Scan(&n.ID, &b.Role, &b.Tenant, &until, &groups, &attributes); err != nil {
-		return nil, err
+	var kind int
+	var names, attributes string
+	if err := from.Scan(&id, &kind, &b.Role, &b.Tenant, &until, &names, &attributes); err != nil {
+		return "", nil, err
 	}
-	if b.Role != "" {
+	if kind == 1 {
 		b.Until = until.at
-		n.Bindings = []feed.Binding{b}
-		return &n, nil
+		return id, func(n *feed.Subject) { n.Bindings = append(n.Bindings, b) }, nil
 	}
-	n.Tenant = b.Tenant
-	return &n, errors.Join(json.Unmarshal([]byte(groups), &n.Groups), json.Unmarshal([]byte(attributes), &n.Attributes))
+	if kind == 0 {
+		var record feed.Subject
+		err = errors.Join(json.Unmarshal([]byte(names), &record.Groups), json.Unmarshal([]byte(attributes), &record.Attributes))
+		return id, func(n *feed.Subject) { n.Tenant, n.Groups, n.Attributes = b.Tenant, record.Groups, record.Attributes }, err
+	}
+	var roles []string
+	var own map[string]string
+	err = errors.Join(json.Unmarshal([]byte(names), &roles), json.Unmarshal([]byte(attributes), &own))
+	return id, func(n *feed.Subject) { withAccount(n, roles, own) }, err
+}
+
+// withAccount adds what somebody's account says. Decision points believe what they are told of a subject, and nothing of its
+// tokens: what those carry would be lost by the first grant.
+func withAccount(n *feed.Subject, roles []string, attributes map[string]string) {
+	for _, name := range roles {
+		i := slices.IndexFunc(n.Bindings, func(b feed.Binding) bool { return b.Role == name && b.Tenant == "" })
+		if i < 0 {
+			n.Bindings = append(n.Bindings, feed.Binding{Role: name})
+			continue
+		}
+		n.Bindings[i].Until = nil
+	}
+	for key, value := range attributes {
+		if _, said := n.Attributes[key]; said {
+			continue
+		}
+		if n.Attributes == nil {
+			n.Attributes = map[string]any{}
+		}
+		n.Attributes[key] = value
+	}
 }
 
 // moment is a time that may be absent, of a union, of whose columns SQLite does not say that they are times.
@@ -322,6 +352,8 @@ func (m *moment) Scan(src any) error {
 	return nil
 }
 
+const selectAccount = `SELECT roles, attributes FROM users WHERE id = $1`
+
 // subjectLine says what is now known of a subject.
 func subjectLine(ctx context.Context, tx *sql.Tx, id string, revision uint64) (feed.Line, error) {
 	bindings, err := collect(ctx, tx, scanBinding, selectHeld, id)
@@ -341,6 +373,16 @@ func subjectLine(ctx context.Context, tx *sql.Tx, id string, revision uint64) (f
 	for _, b := range bindings {
 		out.Bindings = append(out.Bindings, feed.Binding{Role: b.Role, Tenant: b.Tenant, Until: b.Until})
 	}
+	if out.Gone {
+		return feed.Line{Subject: &out}, nil
+	}
+	var roles []string
+	var attributes map[string]string
+	err = tx.QueryRowContext(ctx, selectAccount, id).Scan(fromJSON{&roles}, fromJSON{&attributes})
+	if err != nil && !errors.Is(err, sql.ErrNoRows) {
+		return feed.Line{}, err
+	}
+	withAccount(&out, roles, attributes)
 	return feed.Line{Subject: &out}, nil
 }
 

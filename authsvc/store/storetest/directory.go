@@ -118,6 +118,11 @@ func directories(t *testing.T, open func(*testing.T) Set) {
 
 	check(t, open, "whoever follows the changes knows what a snapshot says", func(t *testing.T, s Set) {
 		random := rand.New(rand.NewPCG(1, 2)) //nolint:gosec // the same each time
+		for _, id := range []string{"ada", "zoe"} {
+			u := ada()
+			u.ID, u.Email, u.Roles = id, id+"@x.test", []string{"a", "b", "customer"}
+			must(t, s.Accounts.Create(t.Context(), u, nil))
+		}
 		at, _ := snapshot(t, s)
 		follower := empty()
 		since := at.Revision
@@ -139,6 +144,34 @@ func directories(t *testing.T, open func(*testing.T) Set) {
 			t.Errorf("only %d changes", since)
 		}
 		wantState(t, s, since)
+	})
+
+	check(t, open, "who is told of is told of with what the account carries into its tokens", func(t *testing.T, s Set) {
+		for _, id := range []string{"u1", "u2"} {
+			u := ada()
+			u.ID, u.Email, u.Roles, u.Attributes = id, id+"@x.test", []string{"a", "customer"}, map[string]string{"department": "sales", "floor": "3"}
+			must(t, s.Accounts.Create(t.Context(), u, nil))
+		}
+		create(t, s, named("a"), named("b"))
+		give(t, s, until(bound("b1", "u1", "a", ""), noon().Add(time.Hour)), bound("b2", "u1", "b", "acme"))
+		expected := map[string]feed.Subject{"u1": {
+			ID: "u1", Attributes: map[string]any{"department": "sales", "floor": "3"},
+			Bindings: []feed.Binding{{Role: "a"}, {Role: "b", Tenant: "acme"}, {Role: "customer"}},
+		}}
+		follower := empty()
+		at, all := snapshot(t, s)
+		follower.follow(t, s, at.Epoch, 0, 10)
+		for _, c := range []*copied{all, follower} {
+			sortBindings(c)
+			same(t, "the subjects", c.subjects, expected)
+		}
+		_, _, err := s.Roles.SetSubject(t.Context(), because("x"), "u1", func(n *role.Subject) error {
+			n.Attributes = map[string]any{"department": "it"}
+			return nil
+		})
+		must(t, err)
+		_, all = snapshot(t, s)
+		same(t, "the attributes", all.subjects["u1"].Attributes, map[string]any{"department": "it", "floor": "3"})
 	})
 
 	check(t, open, "a snapshot is of one moment, and holds nobody up", func(t *testing.T, s Set) {
@@ -238,7 +271,7 @@ func anything(t *testing.T, s Set, random *rand.Rand) {
 		}
 		_, err = s.Roles.Grant(t.Context(), c, b, nil)
 	case 5:
-		_, _, err = s.Roles.Revoke(t.Context(), c, one(people), one(names), one(tenants), role.Revocation{})
+		_, _, err = s.Roles.Revoke(t.Context(), c, one(people), one(names), one(tenants), role.Revocation{ID: fmt.Sprint(random.Uint64())})
 	case 6:
 		_, err = s.Roles.Expire(t.Context(), c, 2)
 	case 7:
