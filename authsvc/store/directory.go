@@ -171,41 +171,45 @@ func (d Directory) consistent(ctx context.Context, what string, fn func(tx *sql.
 	return d.failed(what, fn(tx))
 }
 
-const (
-	oldestChange  = `SELECT coalesce(min(revision), 0) FROM directory_changes`
-	selectChanges = `SELECT revision, line FROM directory_changes WHERE revision > $1 ORDER BY revision LIMIT $2`
-)
+// One statement sees one moment, and is one round trip: whoever waits for a change waits for this too.
+const selectChanges = `
+	SELECT s.epoch, s.revision, (SELECT min(revision) FROM directory_changes), c.revision, c.line
+	FROM directory_state s LEFT JOIN (
+		SELECT revision, line FROM directory_changes WHERE revision > $1 ORDER BY revision LIMIT $2
+	) c ON 1 = 1
+	ORDER BY c.revision`
 
 // Changes answers at most limit of the changes after since.
 func (d Directory) Changes(ctx context.Context, epoch string, since uint64, limit int) (begin feed.Begin, lines []json.RawMessage, err error) {
-	ctx, cancel := context.WithTimeout(ctx, stepTimeout)
-	defer cancel()
-	err = d.consistent(ctx, "read changes", func(tx *sql.Tx) error {
-		if begin, err = state(ctx, tx); err != nil {
+	var now feed.Begin
+	var oldest sql.NullInt64
+	err = d.read(ctx, "read changes", func(ctx context.Context) error {
+		rows, err := d.reader.QueryContext(ctx, selectChanges, since, limit)
+		if err != nil {
 			return err
 		}
-		if begin.Epoch != epoch || since > begin.Revision {
-			return directory.ErrGone
+		defer rows.Close()
+		begin.Revision = since
+		for rows.Next() {
+			var revision sql.NullInt64
+			var line sql.NullString
+			if err := rows.Scan(&now.Epoch, &now.Revision, &oldest, &revision, &line); err != nil {
+				return err
+			}
+			if revision.Valid {
+				begin.Revision = uint64(revision.Int64) //nolint:gosec // it counts up from 0
+				lines = append(lines, json.RawMessage(line.String))
+			}
 		}
-		if since == begin.Revision {
-			return nil
-		}
-		var oldest uint64
-		if err := tx.QueryRowContext(ctx, oldestChange).Scan(&oldest); err != nil {
-			return err
-		}
-		if oldest == 0 || since+1 < oldest {
-			return directory.ErrGone
-		}
-		lines, err = collect(ctx, tx, func(from row) (json.RawMessage, error) {
-			var line string
-			err := from.Scan(&begin.Revision, &line)
-			return json.RawMessage(line), err
-		}, selectChanges, since, limit)
-		return err
+		return rows.Err()
 	})
-	if err != nil {
+	switch begin.Epoch = now.Epoch; {
+	case err != nil:
 		return feed.Begin{}, nil, err
+	case now.Epoch != epoch, since > now.Revision:
+		return feed.Begin{}, nil, directory.ErrGone
+	case since < now.Revision && (!oldest.Valid || since+1 < uint64(oldest.Int64)): //nolint:gosec // as above
+		return feed.Begin{}, nil, directory.ErrGone
 	}
 	return begin, lines, nil
 }
