@@ -32,6 +32,7 @@ func listeners(a *stack.Addresses) []struct {
 	}{
 		{"gateway", "GATEHOUSE_DEV_GATEWAY", "8000", "the gateway", &a.Gateway},
 		{"authsvc", "GATEHOUSE_DEV_AUTHSVC", "8081", "authsvc", &a.Authsvc},
+		{"admin", "GATEHOUSE_DEV_ADMIN", "8083", "authsvc for admins", &a.Admin},
 		{"pdp", "GATEHOUSE_DEV_PDP", "8181", "the decision point", &a.PDP},
 		{"mailbox", "GATEHOUSE_DEV_MAILBOX", "8025", "the mailbox", &a.Mailbox},
 		{"orders-1", "GATEHOUSE_DEV_ORDERS_1", "9000", "the first copy of orders", &a.Orders1},

@@ -160,6 +160,9 @@ func (s *Service) Grant(ctx context.Context, a Actor, b Binding) (Binding, uint6
 	if err != nil {
 		return Binding{}, 0, err
 	}
+	if b.BreakGlass {
+		s.Log.WarnContext(ctx, "break-glass role granted", "binding_id", b.ID, "role", b.Role, "subject", b.Subject, "actor", c.Actor, "until", b.Until, "ticket", b.Ticket)
+	}
 	return b, revision, nil
 }
 

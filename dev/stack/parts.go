@@ -129,7 +129,7 @@ func (s *Stack) buildAuthsvc(ctx context.Context, o Options, root telemetry.Secr
 	}
 	s.closers = append(s.closers, client.Close)
 	cfg := app.Config{
-		Roles: []app.Role{app.Auth, app.Profile, app.Worker}, Listen: s.Addresses.Authsvc, DatabaseURL: telemetry.Secret(o.database()),
+		Roles: []app.Role{app.Auth, app.Profile, app.Admin, app.Worker}, Listen: s.Addresses.Authsvc, AdminListen: s.Addresses.Admin, DatabaseURL: telemetry.Secret(o.database()),
 		RedisURL: telemetry.Secret(s.redisURL(o.RedisURL)), RootKey: root, Issuer: s.URL(), Audience: audience, AccessTTL: accessTTL,
 	}
 	if err := cfg.Validate(); err != nil {
@@ -142,7 +142,8 @@ func (s *Stack) buildAuthsvc(ctx context.Context, o Options, root telemetry.Secr
 		return err
 	}
 	s.Logins = a.Logins
-	s.find(Authsvc).serve = a.Run
+	s.find(Authsvc).serve = func(ctx context.Context, ln net.Listener) error { return a.Run(ctx, ln) }
+	s.serve(Admin, a.Admin)
 	return nil
 }
 

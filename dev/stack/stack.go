@@ -29,8 +29,8 @@ import (
 
 // Addresses are where the servers listen, each host:port; port 0 is any free one.
 type Addresses struct {
-	Gateway, Authsvc, PDP, Mailbox, Orders1, Orders2 string
-	Status                                           string // the plugin's /healthz and /readyz
+	Gateway, Authsvc, Admin, PDP, Mailbox, Orders1, Orders2 string
+	Status                                                  string // the plugin's /healthz and /readyz
 }
 
 // Options say what to run. The zero value of each field but KongFile and DataDir has a meaning of its own.
