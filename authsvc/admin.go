@@ -7,9 +7,11 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"strings"
 
 	"github.com/gatehouse-auth/gatehouse/authsvc/app"
 	"github.com/gatehouse-auth/gatehouse/internal/lifecycle"
+	"github.com/gatehouse-auth/gatehouse/internal/web"
 	"github.com/gatehouse-auth/gatehouse/pdp/caller"
 )
 
@@ -29,6 +31,17 @@ func administration(ctx context.Context, c app.Config, a *app.App, log *slog.Log
 		return nil, errors.Join(err, ln.Close())
 	}
 	return append(more, feed...), nil
+}
+
+// socketMode lets the group of authsvc's user ask.
+const socketMode = 0o660
+
+// listen opens a TCP port or a Unix socket.
+func listen(ctx context.Context, address string) (net.Listener, error) {
+	if path, unix := strings.CutPrefix(address, app.UnixScheme); unix {
+		return web.ListenUnix(ctx, path, socketMode)
+	}
+	return new(net.ListenConfig).Listen(ctx, "tcp", address)
 }
 
 // directory opens the listener for decision points, who show a token or a certificate (S71). What a token opens does not travel
@@ -51,11 +64,11 @@ func directory(ctx context.Context, c app.Config, a *app.App, log *slog.Logger) 
 		}
 		config, check.Certificates, parts = t.Config(), t.Mutual(), append(parts, t)
 	}
-	ln, err := new(net.ListenConfig).Listen(ctx, "tcp", c.DirectoryListen)
+	ln, err := listen(ctx, c.DirectoryListen)
 	if err != nil {
 		return nil, fmt.Errorf("AUTHSVC_DIRECTORY_LISTEN: %w", err)
 	}
-	if at, ok := ln.Addr().(*net.TCPAddr); (!ok || !at.IP.IsLoopback()) && config == nil {
+	if at, ok := ln.Addr().(*net.TCPAddr); ok && !at.IP.IsLoopback() && config == nil {
 		return nil, errors.Join(errors.New("AUTHSVC_DIRECTORY_LISTEN: can be reached from elsewhere, so AUTHSVC_DIRECTORY_TLS_CERT_FILE and _KEY_FILE are needed"), ln.Close())
 	}
 	if config != nil {

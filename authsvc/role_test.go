@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"io"
+	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -51,10 +52,19 @@ func TestAnAdminIsMadeAtTheCommandLineAndWorksOverHTTP(t *testing.T) {
 			if err := os.WriteFile(tokens, []byte("pdp "+token+"\n"), 0o600); err != nil {
 				t.Fatal(err)
 			}
-			public, admin, feed := spare(t), spare(t), spare(t)
+			public, admin := spare(t), spare(t)
+			dir, err := os.MkdirTemp("", "gatehouse") // a socket's path has 107 bytes at most
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { os.RemoveAll(dir) })
+			socket := filepath.Join(dir, "feed.sock")
+			overSocket := &http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+				return new(net.Dialer).DialContext(ctx, "unix", socket)
+			}}}
 			s := shell{environment(map[string]string{
 				"AUTHSVC_DATABASE_URL": dsn(t), "AUTHSVC_REDIS_URL": testenv.Redis(t), "AUTHSVC_LISTEN": public, "AUTHSVC_ROLES": "auth,admin,worker",
-				"AUTHSVC_ADMIN_LISTEN": admin, "AUTHSVC_DIRECTORY_LISTEN": feed, "AUTHSVC_DIRECTORY_TOKENS_FILE": tokens,
+				"AUTHSVC_ADMIN_LISTEN": admin, "AUTHSVC_DIRECTORY_LISTEN": "unix://" + socket, "AUTHSVC_DIRECTORY_TOKENS_FILE": tokens,
 			}), t}
 			s.run("migrate")
 			s.run("user", "create", "--email", "boss@example.com", "--password-stdin")
@@ -95,7 +105,7 @@ func TestAnAdminIsMadeAtTheCommandLineAndWorksOverHTTP(t *testing.T) {
 			if !strings.Contains(answer, `"granted_by"`) {
 				t.Errorf("granted: %s", answer)
 			}
-			if answer := asked(t, http.MethodGet, "http://"+feed+"/directory/v1/snapshot", token, ""); !strings.Contains(answer, `{"subject":{"id":"ada","bindings":[{"role":"editor"}]}}`) {
+			if answer := askedBy(t, overSocket, http.MethodGet, "http://authsvc/directory/v1/snapshot", token, ""); !strings.Contains(answer, `{"subject":{"id":"ada","bindings":[{"role":"editor"}]}}`) {
 				t.Errorf("a decision point is told %s", answer)
 			}
 			s.run("role", "revoke", "--email", "boss@example.com", "--role", "admin", "--reason", "done")
@@ -109,6 +119,11 @@ func TestAnAdminIsMadeAtTheCommandLineAndWorksOverHTTP(t *testing.T) {
 
 func asked(t *testing.T, method, url, token, body string) string {
 	t.Helper()
+	return askedBy(t, http.DefaultClient, method, url, token, body)
+}
+
+func askedBy(t *testing.T, client *http.Client, method, url, token, body string) string {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, method, url, strings.NewReader(body))
@@ -121,7 +136,7 @@ func asked(t *testing.T, method, url, token, body string) string {
 	if token != "" {
 		req.Header.Set("Authorization", "Bearer "+token)
 	}
-	res, err := http.DefaultClient.Do(req)
+	res, err := client.Do(req)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -19,7 +19,7 @@ func TestTheRoleAdminSaysWhatItNeeds(t *testing.T) {
 		return m
 	}
 	for _, good := range []map[string]string{
-		with(), with("AUTHSVC_ADMIN_LISTEN", ":0"), with(listen, "127.0.0.1:8084", tokens, "t"), with(listen, ":8084", cert, "c", key, "k", ca, "a"),
+		with(), with("AUTHSVC_ADMIN_LISTEN", ":0"), with(listen, "127.0.0.1:8084", tokens, "t"), with(listen, "unix:///run/x.sock", tokens, "t"), with(listen, ":8084", cert, "c", key, "k", ca, "a"),
 		with(listen, ":8084", tokens, "t", cert, "c", key, "k"),
 		{"AUTHSVC_ADMIN_LISTEN": canary, listen: canary}, // no admin, no matter
 	} {
@@ -29,7 +29,7 @@ func TestTheRoleAdminSaysWhatItNeeds(t *testing.T) {
 	}
 	for name, bad := range map[string][]map[string]string{
 		"AUTHSVC_ADMIN_LISTEN": {with("AUTHSVC_ADMIN_LISTEN", canary), with("AUTHSVC_ADMIN_LISTEN", "8083")},
-		listen:                 {with(listen, canary, tokens, "t"), with(listen, "127.0.0.1", tokens, "t")},
+		listen:                 {with(listen, canary, tokens, "t"), with(listen, "127.0.0.1", tokens, "t"), with(listen, "unix://x", tokens, "t")},
 		tokens:                 {with(listen, "127.0.0.1:8084"), with(listen, "127.0.0.1:8084", cert, "c", key, "k")},
 		cert:                   {with(cert, canary), with(key, canary), with(ca, canary)},
 	} {

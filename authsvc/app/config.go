@@ -49,10 +49,13 @@ type Config struct {
 	HashAtOnce  int              // AUTHSVC_HASH_AT_ONCE: passwords hashed at the same moment; 0 for one per processor
 
 	AdminListen     string       // AUTHSVC_ADMIN_LISTEN: host:port of /admin/v1
-	DirectoryListen string       // AUTHSVC_DIRECTORY_LISTEN: host:port where decision points read roles; "" for nowhere
+	DirectoryListen string       // AUTHSVC_DIRECTORY_LISTEN: host:port or unix:///path where decision points read roles; "" for nowhere
 	DirectoryTokens string       // AUTHSVC_DIRECTORY_TOKENS_FILE: those decision points, a name and a token per line
 	DirectoryTLS    caller.Files // AUTHSVC_DIRECTORY_TLS_CERT_FILE, _KEY_FILE, _CLIENT_CA_FILE
 }
+
+// UnixScheme begins an address that is the path of a Unix socket.
+const UnixScheme = "unix://"
 
 // Bounds of AccessTTL: a revocation is remembered as long as a token lives.
 const (
@@ -181,8 +184,8 @@ func (c Config) validateAdmin() error {
 	}
 	switch {
 	case c.DirectoryListen == "":
-	case !listenable(c.DirectoryListen):
-		wrong("AUTHSVC_DIRECTORY_LISTEN", "expected host:port, such as 127.0.0.1:8084")
+	case !listenable(c.DirectoryListen) && !strings.HasPrefix(c.DirectoryListen, UnixScheme+"/"):
+		wrong("AUTHSVC_DIRECTORY_LISTEN", "expected host:port, such as 127.0.0.1:8084, or unix:///path")
 	case c.DirectoryTokens == "" && tls.ClientCA == "":
 		wrong("AUTHSVC_DIRECTORY_TOKENS_FILE", "is needed, or AUTHSVC_DIRECTORY_TLS_CLIENT_CA_FILE: the directory tells who may do what")
 	}
