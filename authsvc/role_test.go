@@ -53,7 +53,7 @@ func TestAnAdminIsMadeAtTheCommandLineAndWorksOverHTTP(t *testing.T) {
 				t.Fatal(err)
 			}
 			public, admin := spare(t), spare(t)
-			dir, err := os.MkdirTemp("", "gatehouse") // a socket's path has 107 bytes at most
+			dir, err := os.MkdirTemp("", "gatehouse") //nolint:usetesting // a path of a socket has 107 bytes at most
 			if err != nil {
 				t.Fatal(err)
 			}
