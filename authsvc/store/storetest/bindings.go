@@ -66,15 +66,6 @@ func bindings(t *testing.T, open func(*testing.T) Set) {
 		wantState(t, s, 6)
 	})
 
-	check(t, open, "a subject holds no more than one line of the feed can say", func(t *testing.T, s Set) {
-		create(t, s, named("a"))
-		for i := range role.MaxBindings {
-			must(t, grant(t, s, fmt.Sprint("b", i), "ada", "a", fmt.Sprint("t", i)))
-		}
-		want(t, grant(t, s, "more", "ada", "a", ""), role.ErrTooManyBindings)
-		must(t, grant(t, s, "other", "bob", "a", ""))
-	})
-
 	check(t, open, "what has ended gives way to a new grant", func(t *testing.T, s Set) {
 		create(t, s, named("a"))
 		give(t, s, until(bound("b1", "ada", "a", ""), noon().Add(time.Hour)))
