@@ -14,6 +14,8 @@ import (
 	"net/url"
 	"strings"
 	"time"
+
+	"github.com/gatehouse-auth/gatehouse/internal/onejson"
 )
 
 // maxAnswer bounds what is read of an answer, in bytes.
@@ -174,17 +176,28 @@ func decode(res *http.Response) (Response, error) {
 	return parse(answer)
 }
 
-// parse insists on a decision member: an empty object is no denial, it is nonsense.
+// parse insists on a decision member by this very name, and on text with one reading: an empty object is no denial and two
+// decisions are no allowance, they are nonsense. encoding/json alone would take the last of several, and "DECISION" as well.
 func parse(answer []byte) (Response, error) {
-	var v struct {
-		Decision *bool            `json:"decision"`
-		Context  *ResponseContext `json:"context"`
+	if err := onejson.Check(answer); err != nil {
+		return Response{}, fmt.Errorf("decision point answered malformed JSON: %w", err)
 	}
-	if err := json.Unmarshal(answer, &v); err != nil {
-		return Response{}, errors.New("decision point answered malformed JSON")
+	var members map[string]json.RawMessage
+	if err := json.Unmarshal(answer, &members); err != nil {
+		return Response{}, errors.New("decision point answered no object")
 	}
-	if v.Decision == nil {
+	var r Response
+	switch string(members["decision"]) {
+	case "true":
+		r.Decision = true
+	case "false":
+	default:
 		return Response{}, errors.New("decision point answered without a decision")
 	}
-	return Response{Decision: *v.Decision, Context: v.Context}, nil
+	if c := members["context"]; c != nil {
+		if err := json.Unmarshal(c, &r.Context); err != nil {
+			return Response{}, errors.New("decision point answered a context of another form")
+		}
+	}
+	return r, nil
 }
