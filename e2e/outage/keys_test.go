@@ -252,7 +252,7 @@ func TestNothingPassesByAPoisonedKeySet(t *testing.T) {
 	rotated.Store(time.Now().UnixNano())
 	s.anew(away)
 	s.wait("all goes on", s.settled(away))
-	s.lasts()
+	s.lasts(0)
 	if got := s.health(); got != "degraded" {
 		t.Errorf("/readyz says %q", got)
 	}

@@ -214,12 +214,13 @@ func (l *load) judge(k *kind, s sight, until phase, at time.Time, err error) {
 	case s.got == allowed && k.after != allowed && l.tooLate(k, s, until, at):
 		why = "WRONGLY ALLOWED, too late"
 	case s.got == k.wanted(s.in), s.got == k.wanted(until):
-	case calm && l.excused(s.got, at):
-	case calm:
+	case calm && !l.excused(s.got, at):
 		why = "LOST, while all is well"
+	case calm:
 	case s.in == starting && (s.got == pluginAway || codes()[s.got] == http.StatusServiceUnavailable):
 	case until >= away && slices.Contains(l.permitted(k, s.path), s.got):
 	case k.after != "" && until >= away && (s.got == k.after || s.got == k.want): // that was not too late
+	case l.excused(s.got, at):
 	default:
 		why = "undocumented"
 	}
@@ -309,13 +310,10 @@ func (l *load) rounds(n int64) {
 	l.wait("the load goes on", func() bool { return l.next.Load() >= end })
 }
 
-// lasts waits until the outage has lasted longer than anything may still be allowed, and two rounds more.
-func (l *load) lasts() {
-	end := time.Unix(0, l.begun.Load())
-	if len(l.most) > 0 {
-		end = end.Add(slices.Max(slices.Collect(maps.Values(l.most))))
-	}
-	l.wait("nothing is remembered", func() bool { return time.Now().After(end) })
+// lasts waits until the outage has lasted so long, and two rounds more.
+func (l *load) lasts(long time.Duration) {
+	end := time.Unix(0, l.begun.Load()).Add(long)
+	l.wait("the outage lasts", func() bool { return time.Now().After(end) })
 	l.rounds(2)
 }
 

@@ -29,6 +29,8 @@ type outage struct {
 	bad []string
 	// most is how long after its begin a path may still allow anything.
 	most map[string]time.Duration
+	// long is how long it lasts at least.
+	long time.Duration
 	// shows is what must be seen while it lasts: the kind good at these paths, answered so.
 	shows map[string]string
 	// metric of the plugin is 0 while it lasts, and 1 before and after; health is what /readyz says instead of ok.
@@ -73,7 +75,7 @@ func (o outage) play(t *testing.T) {
 	if o.metric != "" {
 		s.wait("the plugin knows", func() bool { v, ok := s.metric(o.metric); return ok && v == "0" && s.health() == o.health })
 	}
-	s.lasts()
+	s.lasts(o.long)
 
 	s.enter(returning)
 	begun := time.Now()

@@ -34,7 +34,7 @@ func pdpOutages() []outage {
 		may:   map[string][]string{"/orders": asks, "/orders/" + mine: asks, "/orders/" + theirs: asks},
 		most:  map[string]time.Duration{"/orders": remembered, "/orders/" + mine: remembered},
 		shows: map[string]string{"/orders": "policy_unavailable", "/orders/" + mine: "policy_unavailable", "/account": allowed},
-		back:  time.Second, metric: "gatehouse_pdp_up", health: "unavailable", says: []string{`"code":"policy_unavailable"`},
+		back:  time.Second, long: remembered, metric: "gatehouse_pdp_up", health: "unavailable", says: []string{`"code":"policy_unavailable"`},
 	}
 	stopped, silent, slow := row, row, row
 	stopped.name, stopped.open = "decision point stopped", func(t *testing.T) (*site, func(), func()) {
@@ -177,7 +177,7 @@ func TestNonsenseIsNoDecision(t *testing.T) {
 			s.wait(path+" knows no decision", func() bool { return s.sighted(sight{away, k.name, path, "policy_unavailable"}) })
 		}
 	}
-	s.lasts()
+	s.lasts(remembered)
 	if got := s.health(); got != "unavailable" {
 		t.Errorf("/readyz says %q", got)
 	}

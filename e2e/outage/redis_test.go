@@ -24,7 +24,7 @@ func redisOutages() []outage {
 			"/orders": "revocations_behind", "/orders/" + mine: "revocations_behind", "/account": "revocations_behind", "/strict": "limits_unavailable",
 			"/continue": allowed, "/introspect": allowed, "/public": allowed,
 		},
-		back: 2 * time.Second, metric: "gatehouse_redis_up", health: "degraded",
+		back: 2 * time.Second, long: maxLag, metric: "gatehouse_redis_up", health: "degraded",
 		says: []string{
 			"revocations: Redis is away; going on with what is known", "revocations: Redis is back", "limits: Redis is away; counting locally", "limits: Redis is back",
 			"revocations are behind; requests go on by what is known", `"code":"revocations_behind"`, `"code":"limits_unavailable"`,
@@ -33,6 +33,10 @@ func redisOutages() []outage {
 	stopped, partitioned, slow, killed, emptied := row, row, row, row, row
 	stopped.name, stopped.open = "Redis unreachable", behindNetwork(func(n *toxic.Proxy) (begin, end func()) { return n.Cut, n.Join })
 	partitioned.name, partitioned.open = "Redis partitioned", behindNetwork(func(n *toxic.Proxy) (begin, end func()) { return n.Partition, n.Heal })
+	// Every answer is 300 ms late, which is more than a request waits for, and no reason to refuse one.
+	slow.may, slow.says = map[string][]string{"/strict": {"limits_unavailable"}}, []string{"limits: Redis is away; counting locally", "limits: Redis is back"}
+	slow.shows = map[string]string{"/orders": allowed, "/orders/" + mine: allowed, "/account": allowed, "/continue": allowed, "/introspect": allowed, "/strict": "limits_unavailable"}
+	slow.most, slow.long = nil, maxLag+2*time.Second
 	slow.name, slow.open = "Redis slow", behindNetwork(func(n *toxic.Proxy) (begin, end func()) {
 		return func() { n.Add("latency", map[string]any{"latency": 300}) }, n.Heal
 	})

@@ -27,7 +27,10 @@ var errAddress = errors.New("redis: expected redis://host:port/database, rediss:
 //	redis+cluster://user:password@host:6379,host:6379                     a cluster; a few of its nodes are enough
 //
 // Each takes what go-redis' ParseURL takes after ?, and patience=250ms: how long to wait in each step of a command.
-func Open(address string) (redis.UniversalClient, error) {
+func Open(address string) (redis.UniversalClient, error) { return OpenFor(address, patience) }
+
+// OpenFor is Open for work that no request waits for: each step of a command may take wait, unless the address says otherwise.
+func OpenFor(address string, wait time.Duration) (redis.UniversalClient, error) {
 	scheme, rest, ok := strings.Cut(address, "://")
 	if !ok {
 		return nil, errAddress
@@ -37,7 +40,7 @@ func Open(address string) (redis.UniversalClient, error) {
 	if err != nil || (kind != "" && (plain != "redis" && plain != "rediss" || len(hosts) == 0)) {
 		return nil, errAddress
 	}
-	wait, err := time.ParseDuration(take(query, "patience", patience.String()))
+	wait, err = time.ParseDuration(take(query, "patience", wait.String()))
 	if err != nil || wait < time.Millisecond || wait > time.Minute {
 		return nil, errors.New("redis: patience: expected a time from 1ms to 1m")
 	}

@@ -270,3 +270,17 @@ func FuzzParseRevocation(f *testing.F) {
 		}
 	})
 }
+
+func TestWorkThatNobodyWaitsForHasPatienceUnlessTheAddressSays(t *testing.T) {
+	t.Parallel()
+	for address, want := range map[string]time.Duration{"redis://h": 700 * time.Millisecond, "redis://h?patience=1s": time.Second} {
+		c, err := redisx.OpenFor(address, 700*time.Millisecond)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := c.(*redis.Client).Options().ReadTimeout; got != want {
+			t.Errorf("%s: %v", address, got)
+		}
+		c.Close()
+	}
+}

@@ -4,6 +4,7 @@ package app
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"sync"
 	"time"
@@ -110,7 +111,7 @@ func (a *App) Close() {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for _, s := range a.redis {
-		if err := s.client.Close(); err != nil {
+		if err := errors.Join(s.client.Close(), s.feed.Close()); err != nil {
 			a.log.Warn("close Redis", "error", err)
 		}
 	}
