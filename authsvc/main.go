@@ -35,6 +35,7 @@ const usage = `usage: gatehouse-authsvc COMMAND [flags]
 The configuration is in the environment; docs/operations.md lists it`
 
 func main() {
+	redisx.Quiet()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	err := run(ctx, os.Args[1:], os.Getenv, os.Stdin, os.Stdout, os.Stderr)

@@ -170,6 +170,11 @@ func (s *site) run(t *testing.T, config, upstream string, vault map[string]strin
 		if strings.Contains(said, "eyJ") { // as every token begins (S67)
 			t.Error("a token is in the plugin's log")
 		}
+		for line := range strings.Lines(said) {
+			if !strings.HasPrefix(line, "{") {
+				t.Errorf("a line of the plugin's log is not its own: %.200s", line)
+			}
+		}
 		if t.Failed() {
 			t.Logf("the plugin said:\n%s", said[max(0, len(said)-4000):])
 		}

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
+	"github.com/redis/go-redis/v9/logging"
 	"github.com/redis/go-redis/v9/maintnotifications"
 )
 
@@ -78,6 +79,10 @@ func OpenFor(address string, wait time.Duration) (redis.UniversalClient, error) 
 	}
 	return nil, errAddress
 }
+
+// Quiet keeps go-redis from writing lines of its own form to standard error: it answers what it has to say as errors as well,
+// which are logged where they matter. It is for the whole process, and for its main to call.
+func Quiet() { logging.Disable() }
 
 // quiet keeps go-redis from asking each server whether it announces its maintenance, as only Redis Enterprise does, and
 // from looking its name up when a client is made.
