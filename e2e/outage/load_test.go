@@ -43,6 +43,7 @@ const pluginAway = "plugin_away"
 func codes() map[string]int {
 	return map[string]int{
 		"bad_path": 400, "token_missing": 401, "token_invalid": 401, "token_expired": 401, "session_revoked": 401, "forbidden": 403,
+		"token_bound": 401, "dpop_proof_invalid": 401, "challenge_required": 403, "challenge_invalid": 403, "proofs_unavailable": 503, "challenge_unavailable": 503,
 		"revocations_unknown": 503, "revocations_behind": 503, "limits_unavailable": 503, "policy_unavailable": 503, "keys_unavailable": 503,
 	}
 }
@@ -53,8 +54,9 @@ type kind struct {
 	method string   // "" for GET
 	paths  []string // each in its turn
 	token  func() string
-	want   string // while all is well: allowed, or a code
-	from   phase  // it is not sent before
+	show   func(*http.Request) // sets further headers; nil for none
+	want   string              // while all is well: allowed, or a code
+	from   phase               // it is not sent before
 	// after is what it gets once the outage is over, if that is not what it got before; over tells since when it must no longer
 	// be allowed at a path, zero for not yet.
 	after string
@@ -167,6 +169,9 @@ func (l *load) ask(k *kind, path, id string) (string, error) {
 		req.Header.Set("Authorization", "Bearer "+token)
 		who = me
 	}
+	if k.show != nil {
+		k.show(req)
+	}
 	res, err := l.http.Do(req)
 	if err != nil {
 		return "", fmt.Errorf("no answer: %w", err)
@@ -232,7 +237,10 @@ func (l *load) judge(k *kind, s sight, until phase, at time.Time, err error) {
 // excused reports whether a request that was sent at this time was lost by a deadline that a crowded machine has missed, or by
 // the breaker that three of those open.
 func (l *load) excused(code string, at time.Time) bool {
-	deadline := map[string]time.Duration{"limits_unavailable": 250 * time.Millisecond, "policy_unavailable": time.Second}[code]
+	deadline := map[string]time.Duration{
+		"limits_unavailable": 250 * time.Millisecond, "proofs_unavailable": 250 * time.Millisecond, "challenge_unavailable": 250 * time.Millisecond,
+		"policy_unavailable": time.Second,
+	}[code]
 	if deadline == 0 || time.Since(at) < deadline && time.Since(l.missed[code]) > 2*time.Second {
 		return false
 	}
@@ -288,6 +296,18 @@ func (l *load) missing(p phase) string {
 		}
 	}
 	return ""
+}
+
+// shown reports whether any kind was answered so at the path while the part is away.
+func (l *load) shown(path, got string) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for s := range l.seen {
+		if s.in == away && s.path == path && s.got == got {
+			return true
+		}
+	}
+	return false
 }
 
 // sighted reports whether some answer of the kind was seen in the phase.

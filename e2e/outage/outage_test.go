@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -31,7 +32,9 @@ type outage struct {
 	most map[string]time.Duration
 	// long is how long it lasts at least.
 	long time.Duration
-	// shows is what must be seen while it lasts: the kind good at these paths, answered so.
+	// forgets: what was used before may be used once more afterwards.
+	forgets bool
+	// shows is what must be seen while it lasts, by path.
 	shows map[string]string
 	// metric of the plugin is 0 while it lasts, and 1 before and after; health is what /readyz says instead of ok.
 	metric, health string
@@ -44,7 +47,11 @@ type outage struct {
 // play plays a row.
 func (o outage) play(t *testing.T) {
 	s, begin, end := o.open(t)
-	s.kinds, s.may, s.most = s.usual(t), o.may, o.most
+	once, spend := s.once(t)
+	s.kinds, s.may, s.most = append(s.usual(t), once...), o.may, o.most
+	if o.forgets {
+		s.kinds = slices.DeleteFunc(s.kinds, func(k kind) bool { return k.name == "replayed proof" || k.name == "spent solution" })
+	}
 	for i, k := range s.kinds {
 		if strings.HasPrefix(k.want, "token_") || k.want == "bad_path" {
 			s.kinds[i].may = append([]string{}, o.bad...)
@@ -53,11 +60,10 @@ func (o outage) play(t *testing.T) {
 	s.revoke(t, "ended")
 	s.start()
 	s.wait("the edge serves", s.settled(starting))
+	spend()
 	s.enter(well)
 	s.wait("all is well", s.settled(well))
-	if v, ok := s.metric(o.metric); o.metric != "" && (!ok || v != "1") {
-		t.Errorf("while all is well %s is %q", o.metric, v)
-	}
+	s.wait("the plugin says so", s.says(o.metric, "1", "ok"))
 
 	s.enter(away)
 	begin()
@@ -68,12 +74,10 @@ func (o outage) play(t *testing.T) {
 		s.closed.Store(time.Now().UnixNano())
 	})
 	for path, got := range o.shows {
-		s.wait("while it is away: "+path+": "+got, func() bool {
-			return s.sighted(sight{away, "good", path, got}) || s.sighted(sight{away, "nobody", path, got})
-		})
+		s.wait("while it is away: "+path+": "+got, func() bool { return s.shown(path, got) })
 	}
 	if o.metric != "" {
-		s.wait("the plugin knows", func() bool { v, ok := s.metric(o.metric); return ok && v == "0" && s.health() == o.health })
+		s.wait("the plugin says so", s.says(o.metric, "0", o.health))
 	}
 	s.lasts(o.long)
 
@@ -88,10 +92,7 @@ func (o outage) play(t *testing.T) {
 	}
 	s.enter(again)
 	s.wait("all is well again", s.settled(again))
-	s.wait("/readyz says so", func() bool { return s.health() == "ok" })
-	if v, ok := s.metric(o.metric); o.metric != "" && (!ok || v != "1") {
-		t.Errorf("afterwards %s is %q", o.metric, v)
-	}
+	s.wait("the plugin says so", s.says(o.metric, "1", "ok"))
 	s.finish()
 	for _, line := range o.says {
 		if !strings.Contains(s.said.String(), line) {

@@ -1,6 +1,7 @@
 package outage_test
 
 import (
+	"maps"
 	"testing"
 	"time"
 
@@ -18,11 +19,13 @@ func redisOutages() []outage {
 	row := outage{
 		may: map[string][]string{
 			"/orders": behind, "/orders/" + mine: behind, "/orders/" + theirs: behind, "/account": behind, "/strict": {"limits_unavailable"},
+			"/bound": {"proofs_unavailable", "revocations_behind"}, "/challenged": {"challenge_unavailable"},
 		},
 		most: map[string]time.Duration{"/orders": maxLag, "/orders/" + mine: maxLag, "/account": maxLag},
 		shows: map[string]string{
 			"/orders": "revocations_behind", "/orders/" + mine: "revocations_behind", "/account": "revocations_behind", "/strict": "limits_unavailable",
 			"/continue": allowed, "/introspect": allowed, "/public": allowed,
+			"/bound": "proofs_unavailable", "/challenged": "challenge_unavailable",
 		},
 		back: 2 * time.Second, long: maxLag, metric: "gatehouse_redis_up", health: "degraded",
 		says: []string{
@@ -34,7 +37,7 @@ func redisOutages() []outage {
 	stopped.name, stopped.open = "Redis unreachable", behindNetwork(func(n *toxic.Proxy) (begin, end func()) { return n.Cut, n.Join })
 	partitioned.name, partitioned.open = "Redis partitioned", behindNetwork(func(n *toxic.Proxy) (begin, end func()) { return n.Partition, n.Heal })
 	// Every answer is 300 ms late, which is more than a request waits for, and no reason to refuse one.
-	slow.may, slow.says = map[string][]string{"/strict": {"limits_unavailable"}}, []string{"limits: Redis is away; counting locally", "limits: Redis is back"}
+	slow.may, slow.says = map[string][]string{"/strict": {"limits_unavailable"}, "/bound": {"proofs_unavailable"}, "/challenged": {"challenge_unavailable"}}, []string{"limits: Redis is away; counting locally", "limits: Redis is back"}
 	slow.shows = map[string]string{"/orders": allowed, "/orders/" + mine: allowed, "/account": allowed, "/continue": allowed, "/introspect": allowed, "/strict": "limits_unavailable"}
 	slow.most, slow.long = nil, maxLag+2*time.Second
 	slow.name, slow.open = "Redis slow", behindNetwork(func(n *toxic.Proxy) (begin, end func()) {
@@ -42,6 +45,9 @@ func redisOutages() []outage {
 	})
 	killed.name, killed.open = "Redis killed", ofItsOwn(true)
 	emptied.name, emptied.open = "Redis killed, and empty afterwards", ofItsOwn(false)
+	// Nothing is left of what was used once: a proof or a solution of the last minutes is good once more.
+	emptied.forgets, emptied.shows = true, maps.Clone(row.shows)
+	delete(emptied.shows, "/challenged")
 	return []outage{stopped, partitioned, slow, killed, emptied}
 }
 

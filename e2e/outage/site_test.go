@@ -102,7 +102,7 @@ func open(t *testing.T, a around) *site {
 	t.Helper()
 	s := &site{load: &load{t: t}, status: spare(t)}
 	if a.config == "" {
-		a.config = routes
+		a.config = routes + onceRoutes[1:]
 	}
 	if a.redis == "" {
 		a.redis = testenv.Redis(t)
@@ -246,6 +246,14 @@ func (s *site) usual(t *testing.T) []kind {
 		kind{name: "role missing", paths: []string{"/orders", "/orders/" + mine}, token: signed(t, key(t), map[string]any{"roles": []string{"guest"}}), want: "forbidden"},
 		kind{name: "no such route", paths: []string{"/account/../orders"}, token: good, want: "bad_path"},
 	)
+}
+
+// says reports whether a metric, unless it is "", and /readyz say so.
+func (s *site) says(metric, value, health string) func() bool {
+	return func() bool {
+		v, ok := s.metric(metric)
+		return (metric == "" || ok && v == value) && s.health() == health
+	}
 }
 
 // metric answers a metric of the plugin's, of whatever labels; ok is false where there is none.
