@@ -23,7 +23,7 @@ var now = time.UnixMilli(1_772_000_000_123)
 
 func TestARevocationComesBackFromTheStreamAsItWasPublished(t *testing.T) {
 	t.Parallel()
-	c, err := redisx.Open(testenv.Redis(t))
+	c, err := redisx.OpenFor(testenv.Redis(t), 10*time.Second)
 	if err != nil {
 		t.Fatal(err)
 	}
