@@ -25,10 +25,17 @@ const usage = `usage: gatehouse-authsvc COMMAND [flags]
   serve         serve the roles of $AUTHSVC_ROLES
   migrate       bring the database to the version that this program needs
   user create   make an account whose address counts as proved
+  role set      make a role, or replace what it is
+  role grant    give a role; how the first admin comes about
+  role revoke   take a role away
+  role list     list the roles, or those that somebody holds
+  directory new-epoch
+                after a restore from a backup: decision points begin again with a snapshot
 
 The configuration is in the environment; docs/operations.md lists it`
 
 func main() {
+	redisx.Quiet()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	err := run(ctx, os.Args[1:], os.Getenv, os.Stdin, os.Stdout, os.Stderr)
@@ -50,6 +57,10 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdin i
 		return migrate(ctx, cfg, args[1:], stderr)
 	case len(args) > 1 && args[0] == "user" && args[1] == "create":
 		return createUser(ctx, cfg, args[2:], stdin, stdout, stderr)
+	case len(args) > 1 && args[0] == "role" || len(args) > 1 && args[0] == "directory":
+		if command, known := roleCommands()[args[0]+" "+args[1]]; known {
+			return command(ctx, cfg, args[2:], stdout, stderr)
+		}
 	}
 	return errors.New("no such command\n" + usage)
 }
@@ -97,7 +108,14 @@ func serve(ctx context.Context, cfg app.Config, args []string, stderr io.Writer)
 		return fmt.Errorf("AUTHSVC_LISTEN: %w", err)
 	}
 	log.InfoContext(ctx, "serving", "address", ln.Addr().String(), "roles", cfg.Roles, "issuer", cfg.Issuer)
-	return a.Run(ctx, ln)
+	if !cfg.Has(app.Admin) {
+		return a.Run(ctx, ln)
+	}
+	more, err := administration(ctx, cfg, a, log)
+	if err != nil {
+		return errors.Join(err, ln.Close())
+	}
+	return a.Run(ctx, ln, more...)
 }
 
 func open(ctx context.Context, cfg app.Config) (*store.DB, error) {

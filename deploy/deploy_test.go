@@ -292,44 +292,52 @@ func TestSecretsAreRandomAndKept(t *testing.T) {
 	}
 }
 
-// The plugin is asked exactly as Kong asks it, by the commands of kong.conf, and must name the socket that Kong connects to.
-func TestTheQueryCommandAnswersForTheSocketOfTheStartCommand(t *testing.T) {
+// The plugins are asked exactly as Kong asks them, by the commands of kong.conf, and must name the socket that Kong connects to. One
+// process serves both.
+func TestTheQueryCommandsAnswerForTheSocketOfTheStartCommand(t *testing.T) {
 	t.Parallel()
 	conf := settings(t)
-	if names := strings.Split(conf["plugins"], ","); !slices.Contains(names, conf["pluginserver_names"]) {
-		t.Errorf("plugins = %s does not enable %s", conf["plugins"], conf["pluginserver_names"])
+	names := strings.Split(conf["pluginserver_names"], ",")
+	if !slices.Equal(names, []string{"gatehouse", "gatehouse-outcome"}) || conf["plugins"] != "bundled,"+conf["pluginserver_names"] {
+		t.Fatalf("plugins = %s, pluginserver_names = %s", conf["plugins"], conf["pluginserver_names"])
 	}
-	prefix := "pluginserver_" + conf["pluginserver_names"] + "_"
-	socket, start, query := conf[prefix+"socket"], strings.Fields(conf[prefix+"start_cmd"]), strings.Fields(conf[prefix+"query_cmd"])
-	if len(start) == 0 || len(query) == 0 || start[0] != query[0] {
-		t.Fatalf("commands %q and %q", start, query)
-	}
-	for _, command := range [][]string{start, query} {
-		if i := slices.Index(command, "-socket"); i < 0 || i+1 >= len(command) || command[i+1] != socket {
-			t.Errorf("%q does not name the socket %s", command, socket)
-		}
+	socket, start := conf["pluginserver_gatehouse_socket"], strings.Fields(conf["pluginserver_gatehouse_start_cmd"])
+	if len(start) == 0 || conf["pluginserver_gatehouse_outcome_start_cmd"] != "" {
+		t.Fatalf("started by %q and %q", start, conf["pluginserver_gatehouse_outcome_start_cmd"])
 	}
 	binary := filepath.Join(t.TempDir(), "gatehouse-plugin")
 	build := exec.CommandContext(t.Context(), "go", "build", "-o", binary, "../plugin")
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("build: %v: %s", err, out)
 	}
-	cmd := exec.CommandContext(t.Context(), "/bin/sh", "-c", strings.Replace(conf[prefix+"query_cmd"], query[0], binary, 1))
-	cmd.Env = []string{} // as little as Kong gives
-	var stdout, stderr bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &stdout, &stderr
-	if err := cmd.Run(); err != nil {
-		t.Fatalf("%s: %v: %s", cmd, err, stderr.String())
-	}
-	var dump struct {
-		Protocol, SocketPath string
-		Plugins              []struct{ Name string }
-	}
-	if err := json.Unmarshal(stdout.Bytes(), &dump); err != nil {
-		t.Fatal(err)
-	}
-	if dump.Protocol != "ProtoBuf:1" || dump.SocketPath != socket || len(dump.Plugins) != 1 || dump.Plugins[0].Name != conf["pluginserver_names"] {
-		t.Errorf("answered %+v", dump)
+	for _, name := range names {
+		prefix := "pluginserver_" + strings.ReplaceAll(name, "-", "_") + "_" // as Kong does
+		query := strings.Fields(conf[prefix+"query_cmd"])
+		if len(query) == 0 || start[0] != query[0] || conf[prefix+"socket"] != socket {
+			t.Fatalf("%s: %q at %s", name, query, conf[prefix+"socket"])
+		}
+		for _, command := range [][]string{start, query} {
+			if i := slices.Index(command, "-socket"); i < 0 || i+1 >= len(command) || command[i+1] != socket {
+				t.Errorf("%q does not name the socket %s", command, socket)
+			}
+		}
+		cmd := exec.CommandContext(t.Context(), "/bin/sh", "-c", strings.Replace(conf[prefix+"query_cmd"], query[0], binary, 1))
+		cmd.Env = []string{} // as little as Kong gives
+		var stdout, stderr bytes.Buffer
+		cmd.Stdout, cmd.Stderr = &stdout, &stderr
+		if err := cmd.Run(); err != nil {
+			t.Fatalf("%s: %v: %s", cmd, err, stderr.String())
+		}
+		var dump struct {
+			Protocol, SocketPath string
+			Plugins              []struct{ Name string }
+		}
+		if err := json.Unmarshal(stdout.Bytes(), &dump); err != nil {
+			t.Fatal(err)
+		}
+		if dump.Protocol != "ProtoBuf:1" || dump.SocketPath != socket || len(dump.Plugins) != 1 || dump.Plugins[0].Name != name {
+			t.Errorf("%s: answered %+v", name, dump)
+		}
 	}
 	// The flags of the start command are the plugin's: with -dump it ends before it serves.
 	check := exec.CommandContext(t.Context(), binary, append(slices.Clone(start[1:]), "-dump")...)

@@ -25,10 +25,12 @@ import (
 	"github.com/gatehouse-auth/gatehouse/dev/gateway"
 	"github.com/gatehouse-auth/gatehouse/dev/orders"
 	"github.com/gatehouse-auth/gatehouse/internal/jose"
+	"github.com/gatehouse-auth/gatehouse/internal/telemetry/tracing"
 	"github.com/gatehouse-auth/gatehouse/internal/testenv"
 	"github.com/gatehouse-auth/gatehouse/pdp/decisionlog"
 	"github.com/gatehouse-auth/gatehouse/pdp/engine"
 	"github.com/gatehouse-auth/gatehouse/pdp/server"
+	"github.com/gatehouse-auth/gatehouse/pdp/traced"
 	"github.com/gatehouse-auth/gatehouse/plugin/app"
 	"github.com/gatehouse-auth/gatehouse/plugin/kong"
 	"github.com/gatehouse-auth/gatehouse/policies"
@@ -41,6 +43,7 @@ const benchIssuer = "http://issuer.test"
 type bench struct {
 	url, token, order string
 	socket            string
+	edge, pdp         *tracing.Tracer // nil for none
 }
 
 // BenchmarkRequest is one request after another over one connection, by turns unguarded and guarded, so that both meet the same
@@ -107,7 +110,7 @@ func TestAnAllowedRequestTakesThreeCallsInTwoWakeUps(t *testing.T) {
 // counted starts everything with the plugin in this process, behind a listener that counts.
 func (w *bench) counted(b testing.TB) *counter {
 	b.Helper()
-	a := app.New(app.Options{Now: time.Now, Log: slog.New(slog.DiscardHandler)})
+	a := app.New(app.Options{Now: time.Now, Log: slog.New(slog.DiscardHandler), Tracer: w.edge})
 	b.Cleanup(a.Close)
 	srv, err := kong.NewServer(a.Guard, time.Now, slog.New(slog.DiscardHandler))
 	if err != nil {
@@ -230,7 +233,7 @@ func (w *bench) start(b testing.TB, plugin gateway.PluginServer) {
 	b.Cleanup(second.Close)
 
 	e, err := engine.Open(b.Context(), engine.Options{
-		Policies: relaxed(b), Services: map[string][]string{"orders": {first.URL, second.URL}}, Deadline: time.Second, Log: quiet,
+		Policies: relaxed(b), Services: map[string][]string{"orders": {first.URL, second.URL}}, Deadline: time.Second, Log: quiet, Span: traced.Parts(w.pdp),
 	})
 	if err != nil {
 		b.Fatal(err)
@@ -238,7 +241,7 @@ func (w *bench) start(b testing.TB, plugin gateway.PluginServer) {
 	b.Cleanup(e.Close)
 	decisions := decisionlog.New(quiet)
 	background(b, decisions.Run)
-	pdp := httptest.NewServer(server.New(server.Options{Engine: e, DecisionLog: decisions, Log: quiet}))
+	pdp := httptest.NewServer(traced.Handler(w.pdp, server.New(server.Options{Engine: traced.Engine(w.pdp, e), DecisionLog: decisions, Log: quiet})))
 	b.Cleanup(pdp.Close)
 
 	g, err := gateway.New(b.Context(), gateway.Options{
@@ -251,7 +254,7 @@ func (w *bench) start(b testing.TB, plugin gateway.PluginServer) {
 			"gatehouse-issuer": benchIssuer, "gatehouse-jwks-url": keys.URL, "gatehouse-pdp-url": pdp.URL, "gatehouse-redis-url": testenv.Redis(b),
 			"gatehouse-challenge-secret": "0123456789abcdef0123456789abcdef",
 		},
-		Plugin: plugin, Log: quiet,
+		Plugin: plugin, Outcome: gateway.PluginServer{Describe: func(out io.Writer) error { return kong.DumpOutcome(out, w.socket) }}, Log: quiet,
 	})
 	if err != nil {
 		b.Fatal(err)

@@ -49,7 +49,8 @@ func TestEveryRouteOfTheKongFileStartsAnInstance(t *testing.T) {
 	t.Cleanup(func() { cancel(); running.Wait() })
 	g, err := gateway.New(t.Context(), gateway.Options{
 		Config: text, Vault: vault(), Log: log,
-		Plugin: gateway.PluginServer{Socket: socket, Describe: func(w io.Writer) error { return kong.Dump(w, socket) }},
+		Plugin:  gateway.PluginServer{Socket: socket, Describe: func(w io.Writer) error { return kong.Dump(w, socket) }},
+		Outcome: gateway.PluginServer{Describe: func(w io.Writer) error { return kong.DumpOutcome(w, socket) }},
 	})
 	if err != nil {
 		t.Fatal(err)

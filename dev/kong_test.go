@@ -41,7 +41,15 @@ func TestKongFileIsValidForKong(t *testing.T) {
 				t.Errorf("route %s strips its path: policies would see another one than the upstream", *r.Name)
 			}
 			// S53: no route without a rule of its own.
-			if len(r.Plugins) != 1 || *r.Plugins[0].Name != kong.Name {
+			var guards int
+			for _, p := range r.Plugins {
+				if *p.Name == kong.Name {
+					guards++
+				} else if *p.Name != kong.OutcomeName {
+					t.Errorf("route %s runs %s", *r.Name, *p.Name)
+				}
+			}
+			if guards != 1 {
 				t.Errorf("route %s is not guarded", *r.Name)
 			}
 		}
@@ -64,7 +72,8 @@ func check(t *testing.T, text string) error {
 	t.Helper()
 	_, err := gateway.New(t.Context(), gateway.Options{
 		Config: []byte(text), Vault: vault(), Log: slog.New(slog.DiscardHandler),
-		Plugin: gateway.PluginServer{Describe: func(w io.Writer) error { return kong.Dump(w, filepath.Join(t.TempDir(), "s")) }},
+		Plugin:  gateway.PluginServer{Describe: func(w io.Writer) error { return kong.Dump(w, filepath.Join(t.TempDir(), "s")) }},
+		Outcome: gateway.PluginServer{Describe: func(w io.Writer) error { return kong.DumpOutcome(w, filepath.Join(t.TempDir(), "s")) }},
 	})
 	return err
 }
@@ -80,6 +89,7 @@ func TestKongFileFitsThePluginsSchema(t *testing.T) {
 	}
 	breakages := map[string][3]string{
 		"unknown field":     {"rate: 60-M}", "rate: 60-M, burst: 3}", "burst: unknown field"},
+		"bad status":        {"statuses: [401]", "statuses: [200]", "config.statuses[1]: "},
 		"bad rate":          {"rate: 600-M", "rate: 600/min", "config.limits[1].rate"},
 		"unknown limit key": {"{name: orders-per-address, key: ip", "{name: orders-per-address, key: planet", "config.limits[1].key: expected ip, route, subject"},
 		"bad algorithm":     {"algorithms: [RS256]", "algorithms: [HS256]", "config.issuers[1].algorithms[1]: expected one of"},

@@ -12,6 +12,7 @@ import (
 	"strconv"
 
 	"github.com/gatehouse-auth/gatehouse/dev/stack"
+	"github.com/gatehouse-auth/gatehouse/internal/telemetry/tracing"
 )
 
 // options are the flags of serve and demo. Each flag has an environment variable, which a flag overrides.
@@ -31,6 +32,7 @@ func listeners(a *stack.Addresses) []struct {
 	}{
 		{"gateway", "GATEHOUSE_DEV_GATEWAY", "8000", "the gateway", &a.Gateway},
 		{"authsvc", "GATEHOUSE_DEV_AUTHSVC", "8081", "authsvc", &a.Authsvc},
+		{"admin", "GATEHOUSE_DEV_ADMIN", "8083", "authsvc for admins", &a.Admin},
 		{"pdp", "GATEHOUSE_DEV_PDP", "8181", "the decision point", &a.PDP},
 		{"mailbox", "GATEHOUSE_DEV_MAILBOX", "8025", "the mailbox", &a.Mailbox},
 		{"orders-1", "GATEHOUSE_DEV_ORDERS_1", "9000", "the first copy of orders", &a.Orders1},
@@ -56,6 +58,7 @@ func readOptions(name string, free bool, args []string, getenv func(string) stri
 	flags.StringVar(&o.DecisionLog, "decision-log", getenv("GATEHOUSE_DEV_DECISION_LOG"), "file that says how the decision point records decisions ($GATEHOUSE_DEV_DECISION_LOG)")
 	flags.StringVar(&o.DatabaseURL, "database", getenv("GATEHOUSE_DEV_DATABASE_URL"), "postgres://… instead of an SQLite file in the data directory ($GATEHOUSE_DEV_DATABASE_URL)")
 	flags.StringVar(&o.RedisURL, "redis", getenv("GATEHOUSE_DEV_REDIS_URL"), "redis://… instead of the embedded one ($GATEHOUSE_DEV_REDIS_URL)")
+	flags.StringVar(&o.Traces, "traces", env("GATEHOUSE_DEV_TRACES", tracing.None), "where spans go by OTLP over HTTP: none, otlp (OTEL_EXPORTER_OTLP_ENDPOINT), or a URL such as http://localhost:4318 ($GATEHOUSE_DEV_TRACES)")
 	flags.BoolVar(&o.pluginProcess, "plugin-process", getenv("GATEHOUSE_DEV_PLUGIN_PROCESS") != "", "run the built gatehouse-plugin as a child, as Kong does ($GATEHOUSE_DEV_PLUGIN_PROCESS)")
 	plugin := flags.String("plugin", getenv("GATEHOUSE_DEV_PLUGIN"), "the built gatehouse-plugin; by default beside this program ($GATEHOUSE_DEV_PLUGIN)")
 	if !free {

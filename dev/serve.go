@@ -74,6 +74,7 @@ func describe(w io.Writer, o options, s *stack.Stack, people []stack.Person, too
 	for _, l := range [][2]string{
 		{at.Gateway, "the gateway: what " + o.KongFile + " guards"},
 		{at.Authsvc, "authsvc: accounts, sessions, profiles"},
+		{at.Admin, "authsvc for admins: roles and who holds them, at /admin/v1"},
 		{at.PDP, "the decision point, with the policies in " + o.PolicyDir},
 		{at.Mailbox, "the mailbox: a page with the mails sent"},
 		{at.Orders1, "orders, the sample upstream that knows nothing of Gatehouse"},

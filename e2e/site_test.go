@@ -126,7 +126,7 @@ func (r *running) stop() error {
 	return errors.Join(<-r.ended, s.Close())
 }
 
-// site is where a test plays, from an address of its own: limits count by address.
+// site is where a test plays, from a network of its own: limits count by address, failures by network.
 type site struct {
 	story.Site
 	stack *stack.Stack // nil where it is somebody else's
@@ -182,7 +182,7 @@ func own(t *testing.T, o stack.Options) site {
 
 var addresses atomic.Int32
 
-// client sends from an address of 127.0.0.0/8 that no other test has, where the site is on this machine.
+// client sends from a network of 127.0.0.0/8 that no other test has, where the site is on this machine.
 func client(t *testing.T, base string) *http.Client {
 	t.Helper()
 	dialer := &net.Dialer{Timeout: 5 * time.Second}
@@ -192,7 +192,7 @@ func client(t *testing.T, base string) *http.Client {
 	}
 	if ip := net.ParseIP(u.Hostname()); ip != nil && ip.IsLoopback() && ip.To4() != nil {
 		n := addresses.Add(1)
-		dialer.LocalAddr = &net.TCPAddr{IP: net.IPv4(127, 1, byte(n>>8), byte(n))}
+		dialer.LocalAddr = &net.TCPAddr{IP: net.IPv4(127, 1+byte(n>>8), byte(n), 1)}
 	}
 	transport := &http.Transport{DialContext: dialer.DialContext, MaxIdleConnsPerHost: 16}
 	t.Cleanup(transport.CloseIdleConnections)

@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/gatehouse-auth/gatehouse/internal/telemetry/tracing"
 	"github.com/gatehouse-auth/gatehouse/pdp/caller"
 	"github.com/gatehouse-auth/gatehouse/pdp/server"
 )
@@ -28,6 +29,7 @@ type config struct {
 	level      slog.Level
 
 	decisionLog string
+	traces      string
 
 	tokens       string
 	tls          caller.Files
@@ -61,6 +63,7 @@ func readConfig(args []string, getenv func(string) string, stderr io.Writer) (co
 	bundles := text("bundles", "PDP_BUNDLES", "", "file that says where policy bundles come from")
 	services := text("services", "PDP_SERVICES", "", "where look-ups go: name=url|url,name=url")
 	decisionLog := text("decision-log", "PDP_DECISION_LOG", "", "file that says how decisions are recorded; without one, denials are lines of the log")
+	traces := text("traces", "PDP_TRACES", tracing.None, "where spans go by OTLP over HTTP: none, otlp (OTEL_EXPORTER_OTLP_ENDPOINT), or a URL such as http://collector:4318")
 	tokens := text("tokens-file", "PDP_TOKENS_FILE", "", "file of callers that may ask, a name and a token per line")
 	cert := text("tls-cert-file", "PDP_TLS_CERT_FILE", "", "PEM file of the server's certificate")
 	key := text("tls-key-file", "PDP_TLS_KEY_FILE", "", "PEM file of its key")
@@ -87,7 +90,7 @@ func readConfig(args []string, getenv func(string) string, stderr io.Writer) (co
 	c.listen, c.status, c.baseURL, c.tokens = *listen, *status, *baseURL, *tokens
 	c.policies, c.bundles = *policies, *bundles
 	c.tls = caller.Files{Cert: *cert, Key: *key, ClientCA: *clientCA}
-	c.decisionLog, c.envoyListen = *decisionLog, *envoyListen
+	c.decisionLog, c.envoyListen, c.traces = *decisionLog, *envoyListen, *traces
 	var errs []error
 	fail := func(name string, err error) {
 		if err != nil {

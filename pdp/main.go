@@ -17,11 +17,13 @@ import (
 
 	"github.com/gatehouse-auth/gatehouse/internal/lifecycle"
 	"github.com/gatehouse-auth/gatehouse/internal/telemetry"
+	"github.com/gatehouse-auth/gatehouse/internal/telemetry/tracing"
 	"github.com/gatehouse-auth/gatehouse/internal/web"
 	"github.com/gatehouse-auth/gatehouse/pdp/engine"
 	"github.com/gatehouse-auth/gatehouse/pdp/metrics"
 	"github.com/gatehouse-auth/gatehouse/pdp/recording"
 	"github.com/gatehouse-auth/gatehouse/pdp/server"
+	"github.com/gatehouse-auth/gatehouse/pdp/traced"
 	"github.com/gatehouse-auth/gatehouse/policies"
 )
 
@@ -53,7 +55,12 @@ func run(ctx context.Context, args []string, getenv func(string) string, stderr 
 		return err
 	}
 	log := telemetry.Logger(stderr, c.level)
-	opts := engine.Options{Dir: c.policies, Services: c.services, Log: log, NoNative: !c.native, NoPartial: !c.partial}
+	tracer, err := tracing.New(tracing.Options{To: c.traces, Service: "gatehouse-pdp", Lookup: func(name string) (string, bool) { v := getenv(name); return v, v != "" }, Log: log})
+	if err != nil {
+		return err
+	}
+	defer tracer.Close()
+	opts := engine.Options{Dir: c.policies, Services: c.services, Log: log, NoNative: !c.native, NoPartial: !c.partial, Span: traced.Parts(tracer)}
 	sources, err := feeds(c.bundles, &opts)
 	if err != nil {
 		return err
@@ -79,11 +86,14 @@ func run(ctx context.Context, args []string, getenv func(string) string, stderr 
 	}
 	meter := metrics.New(e.Stats, time.Now)
 	decisions.Measure(meter)
+	if tracer != nil {
+		meter.Register(tracer)
+	}
 	doors := server.New(server.Options{
-		Engine: decisions.Engine(e), Search: decisions.Searcher(e), SearchCallers: c.searchers, DecisionLog: decisions.Lines, Checks: decisions.Checks(), Log: log, Meter: meter, Callers: in.callers, BaseURL: c.baseURL, DataPaths: c.dataPaths,
+		Engine: traced.Engine(tracer, decisions.Engine(e)), Search: decisions.Searcher(e), SearchCallers: c.searchers, DecisionLog: decisions.Lines, Checks: decisions.Checks(), Log: log, Meter: meter, Callers: in.callers, BaseURL: c.baseURL, DataPaths: c.dataPaths,
 		OPAVersion: engine.OPAVersion(), MaxBody: c.maxBody, MaxBatch: c.maxBatch, MaxConcurrent: c.maxConcurrent,
 	})
-	handler := decisions.Handler(doors)
+	handler := traced.Handler(tracer, decisions.Handler(doors))
 	proxy, err := doors.Envoy(c.envoy)
 	if err != nil {
 		return errors.Join(fmt.Errorf("envoy: %w", err), in.Close())

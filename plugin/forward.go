@@ -51,11 +51,11 @@ func runForwardAuth(ctx context.Context, args []string, lookup func(string) (str
 	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	log := telemetry.Logger(stderr, f.level)
-	a, err := f.app(log)
+	a, end, err := f.app(lookup, log)
 	if err != nil {
 		return err
 	}
-	defer a.Close()
+	defer end()
 	h, err := f.handler(a, lookup, log)
 	if err != nil {
 		return err
@@ -93,6 +93,9 @@ func (f *forwardAuth) handler(a *app.App, lookup func(string) (string, bool), lo
 	}
 	if len(routes.Rewritten) > 0 {
 		log.Warn("routes rewrite the path; the proxy has to rewrite it likewise", "routes", routes.Rewritten)
+	}
+	if len(routes.Unheard) > 0 {
+		log.Warn("failed log-ins of routes cannot be seen here and are not counted", "routes", routes.Unheard)
 	}
 	if len(routes.Unguarded) > 0 {
 		log.Warn("routes without the plugin are refused", "routes", routes.Unguarded)

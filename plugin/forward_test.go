@@ -43,7 +43,7 @@ services:
             config:
               issuers: [{issuer: "https://issuer.test", jwks_url: "{vault://env/test-keys}", audiences: [orders]}]
               resources: [{pattern: /orders, type: order}, {pattern: "/orders/{id}", type: order}]
-              pdp: {url: "{vault://env/test-pdp}", cache_ttl_ms: 0}
+              pdp: {url: "{vault://env/test-pdp}", cache_ttl_ms: 0, timeout_ms: 1000}
               obligations: {upstream_headers: [X-Department], response_headers: [X-Notice]}
               redis_url: &redis "{vault://env/test-redis}"
       - name: limited
@@ -85,8 +85,9 @@ type site struct {
 	stop          func() // the guard
 	key           jose.SigningKey
 	decision      atomic.Pointer[authzen.Response]
-	reached       atomic.Int64     // requests that reached the API
-	seen          chan http.Header // of the last of them
+	reached       atomic.Int64           // requests that reached the API
+	seen          chan http.Header       // of the last of them
+	parent        atomic.Pointer[string] // traceparent of the last question to the decision point
 	log           testenv.Output
 }
 
@@ -104,7 +105,9 @@ func serveGuard(t *testing.T, proxy string, flags ...string) (s *site, api strin
 	s = &site{key: key, seen: make(chan http.Header, 1)}
 	s.decide(authzen.Response{Decision: true})
 	keys := serveHTTP(t, func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(jwks) })
-	pdp := serveHTTP(t, func(w http.ResponseWriter, _ *http.Request) {
+	pdp := serveHTTP(t, func(w http.ResponseWriter, r *http.Request) {
+		parent := r.Header.Get("Traceparent")
+		s.parent.Store(&parent)
 		w.Header().Set("Content-Type", "application/json")
 		_ = json.NewEncoder(w).Encode(s.decision.Load())
 	})

@@ -17,7 +17,9 @@ import (
 
 	"github.com/gatehouse-auth/gatehouse/assertion"
 	"github.com/gatehouse-auth/gatehouse/internal/lifecycle"
+	"github.com/gatehouse-auth/gatehouse/internal/redisx"
 	"github.com/gatehouse-auth/gatehouse/internal/telemetry"
+	"github.com/gatehouse-auth/gatehouse/internal/telemetry/tracing"
 	"github.com/gatehouse-auth/gatehouse/internal/web"
 	"github.com/gatehouse-auth/gatehouse/plugin/app"
 	"github.com/gatehouse-auth/gatehouse/plugin/kong"
@@ -26,6 +28,7 @@ import (
 )
 
 func main() {
+	redisx.Quiet()
 	if err := run(context.Background(), os.Args[1:], os.Stdout, os.Stderr); err != nil && !errors.Is(err, flag.ErrHelp) {
 		fmt.Fprintln(os.Stderr, "gatehouse-plugin:", err)
 		os.Exit(1)
@@ -41,13 +44,20 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	flags.SetOutput(stderr)
 	socket := flags.String("socket", "/usr/local/kong/gatehouse.socket", "Unix socket that Kong connects to")
 	dump := flags.Bool("dump", false, "print what Kong's query command expects, and end")
+	described := flags.String("plugin", kong.Name, "which plugin -dump describes: "+kong.Name+", or "+kong.OutcomeName+", which the same process serves on the same socket")
 	docs := flags.Bool("docs", false, "print the configuration's documentation, docs/plugin.md, and end")
 	s.add(flags)
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
 	if *dump {
-		return kong.Dump(stdout, *socket)
+		switch *described {
+		case kong.Name:
+			return kong.Dump(stdout, *socket)
+		case kong.OutcomeName:
+			return kong.DumpOutcome(stdout, *socket)
+		}
+		return fmt.Errorf("plugin: expected %s or %s", kong.Name, kong.OutcomeName)
 	}
 	if *docs {
 		return kong.Docs(stdout)
@@ -55,15 +65,16 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	log := telemetry.Logger(stderr, s.level)
-	a, err := s.app(log)
+	a, end, err := s.app(os.LookupEnv, log)
 	if err != nil {
 		return err
 	}
-	defer a.Close()
+	defer end()
 	server, err := kong.NewServer(a.Guard, time.Now, log)
 	if err != nil {
 		return err
 	}
+	server.Outcomes = a.Outcome
 	ln, err := web.ListenUnix(ctx, *socket, 0o600)
 	if err != nil {
 		return err
@@ -80,6 +91,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 // shared is what both ways to serve can be told.
 type shared struct {
 	status, keyFile string
+	traces          string
 	limitMemory     int64
 	tokenMemory     int64
 	level           slog.Level
@@ -90,15 +102,22 @@ func (s *shared) add(flags *flag.FlagSet) {
 	flags.StringVar(&s.keyFile, "assertion-keys", "", "PEM file of P-256 keys for X-Gatehouse-Assertion, the same for all edges; empty for a key of this process alone")
 	flags.Int64Var(&s.limitMemory, "limit-memory", limit.DefaultMemory>>20, "MiB that the limits over one Redis take at most")
 	flags.Int64Var(&s.tokenMemory, "token-memory", remember.DefaultMemory>>20, "MiB that verified tokens and issuers' answers take at most")
+	flags.StringVar(&s.traces, "traces", tracing.None, "where spans go by OTLP over HTTP: none, otlp (OTEL_EXPORTER_OTLP_ENDPOINT), or a URL such as http://collector:4318")
 	flags.TextVar(&s.level, "log-level", slog.LevelInfo, "debug, info, warn or error")
 }
 
-func (s *shared) app(log *slog.Logger) (*app.App, error) {
+// app makes the App; end closes it and sends the last spans.
+func (s *shared) app(lookup func(string) (string, bool), log *slog.Logger) (a *app.App, end func(), err error) {
 	asserter, err := signer(s.keyFile)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	return app.New(app.Options{Now: time.Now, Log: log, Asserter: asserter, LimitMemory: s.limitMemory << 20, TokenMemory: s.tokenMemory << 20}), nil
+	tracer, err := tracing.New(tracing.Options{To: s.traces, Service: "gatehouse-plugin", Lookup: lookup, Log: log})
+	if err != nil {
+		return nil, nil, err
+	}
+	a = app.New(app.Options{Now: time.Now, Log: log, Asserter: asserter, LimitMemory: s.limitMemory << 20, TokenMemory: s.tokenMemory << 20, Tracer: tracer})
+	return a, func() { a.Close(); tracer.Close() }, nil
 }
 
 // withStatus adds what serves the private address, unless there is none.

@@ -59,7 +59,12 @@ func New(o Options) http.Handler {
 	if o.Profiles != nil {
 		h.profile(routes)
 	}
-	health := web.Health(o.Checks)
+	return chained(mux, o.Checks, o.Log)
+}
+
+// chained puts health and middleware around an interface.
+func chained(mux *http.ServeMux, checks map[string]web.Check, log *slog.Logger) http.Handler {
+	health := web.Health(checks)
 	mux.Handle("GET /healthz", health)
 	mux.Handle("GET /readyz", health)
 
@@ -67,8 +72,8 @@ func New(o Options) http.Handler {
 	chain = web.LimitBody(maxBody, chain)
 	chain = challenge(chain)
 	chain = web.SecurityHeaders(chain)
-	chain = web.Recover(o.Log, chain)
-	chain = web.Log(o.Log, chain)
+	chain = web.Recover(log, chain)
+	chain = web.Log(log, chain)
 	return web.Trace(chain)
 }
 

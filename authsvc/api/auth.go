@@ -109,7 +109,8 @@ func (h *handler) refresh(ctx context.Context, in *refreshInput) (*grantOutput, 
 	return grantOf(g), nil
 }
 
-type callerInput struct {
+// CallerInput is what says who asks. Like all that is embedded in an input, it is exported for huma to see it.
+type CallerInput struct {
 	Authorization string `header:"Authorization" doc:"Bearer and an access token"`
 }
 
@@ -125,7 +126,7 @@ type logoutOutput struct {
 	ClearSiteData string `header:"Clear-Site-Data"`
 }
 
-func (h *handler) logout(ctx context.Context, in *callerInput) (*logoutOutput, error) {
+func (h *handler) logout(ctx context.Context, in *CallerInput) (*logoutOutput, error) {
 	p, err := h.caller(ctx, in.Authorization)
 	if err != nil {
 		return nil, h.fail(ctx, err)
@@ -146,7 +147,7 @@ type meOutput struct {
 	}
 }
 
-func (h *handler) me(ctx context.Context, in *callerInput) (*meOutput, error) {
+func (h *handler) me(ctx context.Context, in *CallerInput) (*meOutput, error) {
 	p, err := h.caller(ctx, in.Authorization)
 	if err != nil {
 		return nil, h.fail(ctx, err)

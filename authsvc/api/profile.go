@@ -37,7 +37,7 @@ func profileOf(p profile.Profile) *profileOutput {
 	return out
 }
 
-func (h *handler) readProfile(ctx context.Context, in *callerInput) (*profileOutput, error) {
+func (h *handler) readProfile(ctx context.Context, in *CallerInput) (*profileOutput, error) {
 	caller, err := h.caller(ctx, in.Authorization)
 	if err != nil {
 		return nil, h.fail(ctx, err)

@@ -15,11 +15,13 @@ import (
 
 	"github.com/gatehouse-auth/gatehouse/authsvc/account"
 	"github.com/gatehouse-auth/gatehouse/authsvc/api"
+	"github.com/gatehouse-auth/gatehouse/authsvc/directory"
 	"github.com/gatehouse-auth/gatehouse/authsvc/job"
 	"github.com/gatehouse-auth/gatehouse/authsvc/login"
 	"github.com/gatehouse-auth/gatehouse/authsvc/mail"
 	"github.com/gatehouse-auth/gatehouse/authsvc/password"
 	"github.com/gatehouse-auth/gatehouse/authsvc/profile"
+	"github.com/gatehouse-auth/gatehouse/authsvc/role"
 	"github.com/gatehouse-auth/gatehouse/authsvc/seal"
 	"github.com/gatehouse-auth/gatehouse/authsvc/session"
 	"github.com/gatehouse-auth/gatehouse/authsvc/store"
@@ -46,8 +48,11 @@ type Parts struct {
 // App is authsvc, wired.
 type App struct {
 	Handler http.Handler // of the roles auth and profile
+	Admin   http.Handler // of the role admin; nil without it
 	Logins  *login.Service
 
+	db     *store.DB
+	now    func() time.Time
 	tokens *token.Ring
 	worker *work.Worker // nil without the role worker
 	log    *slog.Logger
@@ -60,7 +65,8 @@ func Build(c Config, p Parts) (*App, error) {
 		return nil, err
 	}
 	profiles := &profile.Service{Store: p.DB.Profiles(), Now: p.Now}
-	a := &App{Logins: logins, tokens: tokens, log: p.Log}
+	roles := Roles(c, p)
+	a := &App{Logins: logins, db: p.DB, now: p.Now, tokens: tokens, log: p.Log}
 	o := api.Options{
 		Authenticate: logins.Authenticate, KeySet: tokens.JWKS, Issuer: c.Issuer, Log: p.Log,
 		Checks: map[string]web.Check{
@@ -81,6 +87,9 @@ func Build(c Config, p Parts) (*App, error) {
 		o.Profiles = profiles
 	}
 	a.Handler = api.New(o)
+	if c.Has(Admin) {
+		a.Admin = api.NewAdmin(api.AdminOptions{Roles: roles, Authenticate: logins.Authenticate, Checks: o.Checks, Log: p.Log})
+	}
 	if !c.Has(Worker) {
 		return a, nil
 	}
@@ -97,7 +106,7 @@ func Build(c Config, p Parts) (*App, error) {
 		return nil, err
 	}
 	a.worker, err = work.NewWorker(work.Options{
-		Queue: p.DB.Queue(), Renderer: renderer, Sender: p.Sender, Profiles: profiles, Poll: p.Poll, Now: p.Now, Log: p.Log,
+		Queue: p.DB.Queue(), Renderer: renderer, Sender: p.Sender, Profiles: profiles, Expire: roles.Expire, Poll: p.Poll, Now: p.Now, Log: p.Log,
 		Address: func(ctx context.Context, userID string) (string, error) {
 			u, err := p.DB.Accounts().ByID(ctx, userID)
 			return u.Email, err
@@ -140,6 +149,24 @@ func Accounts(c Config, p Parts) (*login.Service, *token.Ring, error) {
 	}, tokens, nil
 }
 
+// Roles wires what administers roles. Without Redis the edge learns of a revocation when a worker has done its job.
+func Roles(c Config, p Parts) *role.Service {
+	return &role.Service{
+		Store: p.DB.Roles(), TokenLife: c.AccessTTL + maxSkew, Now: p.Now, NewID: newID, Log: p.Log,
+		Publish: func(ctx context.Context, r job.Revocation) error {
+			if p.Redis == nil {
+				return errors.New("no Redis is configured")
+			}
+			return redisx.PublishRevocation(ctx, p.Redis, redisx.Revocation(r), p.Now())
+		},
+	}
+}
+
+// Directory answers the handler by which those decision points that identify knows read roles and subjects.
+func (a *App) Directory(identify func(*http.Request) (string, error)) http.Handler {
+	return directory.New(directory.Options{Store: a.db.Directory(), Identify: identify, Now: a.now, Log: a.log})
+}
+
 func newID() string { return uuid.Must(uuid.NewV7()).String() }
 
 // publisher tells the edge by the stream that it reads.
@@ -154,10 +181,15 @@ func (p publisher) Publish(ctx context.Context, r session.Revocation) error {
 	}, p.now())
 }
 
-// Run serves on ln and works until ctx ends. The signing keys are made or loaded meanwhile; a database that is away does
-// not end it.
-func (a *App) Run(ctx context.Context, ln net.Listener) error {
-	services := []lifecycle.Service{
+// Serving answers what serves a handler on a listener, to be run beside the rest.
+func (a *App) Serving(ln net.Listener, h http.Handler) lifecycle.Service {
+	return lifecycle.Func(func(ctx context.Context) error { return web.Serve(ctx, ln, h, a.log) })
+}
+
+// Run serves on ln and works until ctx ends, with more beside it. The signing keys are made or loaded meanwhile; a database that is
+// away does not end it.
+func (a *App) Run(ctx context.Context, ln net.Listener, more ...lifecycle.Service) error {
+	services := append([]lifecycle.Service{
 		lifecycle.Func(func(ctx context.Context) error { return web.Serve(ctx, ln, a.Handler, a.log) }),
 		lifecycle.Func(func(ctx context.Context) error {
 			if err := a.tokens.Load(ctx); err != nil && ctx.Err() == nil {
@@ -165,7 +197,7 @@ func (a *App) Run(ctx context.Context, ln net.Listener) error {
 			}
 			return nil
 		}),
-	}
+	}, more...)
 	if a.worker != nil {
 		services = append(services, a.worker)
 	}

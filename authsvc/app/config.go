@@ -18,22 +18,25 @@ import (
 	"github.com/gatehouse-auth/gatehouse/authsvc/seal"
 	"github.com/gatehouse-auth/gatehouse/internal/redisx"
 	"github.com/gatehouse-auth/gatehouse/internal/telemetry"
+	"github.com/gatehouse-auth/gatehouse/pdp/caller"
 )
 
 // Role is a part of authsvc that a process may serve.
 type Role string
 
-// The roles: Auth serves accounts, sessions and keys, Profile the profiles, Worker does the jobs that both leave behind.
+// The roles: Auth serves accounts, sessions and keys, Profile the profiles, Admin what admins change and what decision points
+// read of it, Worker does the jobs that all of them leave behind.
 const (
 	Auth    Role = "auth"
 	Profile Role = "profile"
+	Admin   Role = "admin"
 	Worker  Role = "worker"
 )
 
 // Config is all that authsvc can be told. Each value comes from the environment variable beside it; a secret may also come
 // from the file that the same variable with _FILE at its end names.
 type Config struct {
-	Roles       []Role           // AUTHSVC_ROLES: auth,profile,worker
+	Roles       []Role           // AUTHSVC_ROLES: auth,profile,admin,worker
 	Listen      string           // AUTHSVC_LISTEN: host:port
 	DatabaseURL telemetry.Secret // AUTHSVC_DATABASE_URL: postgres://… or sqlite:path
 	RedisURL    telemetry.Secret // AUTHSVC_REDIS_URL: redis://…, where the edge reads revocations
@@ -44,7 +47,15 @@ type Config struct {
 	SMTPURL     telemetry.Secret // AUTHSVC_SMTP_URL: smtp://… or smtps://…
 	MailFrom    string           // AUTHSVC_MAIL_FROM: such as Gatehouse <noreply@example.org>
 	HashAtOnce  int              // AUTHSVC_HASH_AT_ONCE: passwords hashed at the same moment; 0 for one per processor
+
+	AdminListen     string       // AUTHSVC_ADMIN_LISTEN: host:port of /admin/v1
+	DirectoryListen string       // AUTHSVC_DIRECTORY_LISTEN: host:port or unix:///path where decision points read roles; "" for nowhere
+	DirectoryTokens string       // AUTHSVC_DIRECTORY_TOKENS_FILE: those decision points, a name and a token per line
+	DirectoryTLS    caller.Files // AUTHSVC_DIRECTORY_TLS_CERT_FILE, _KEY_FILE, _CLIENT_CA_FILE
 }
+
+// UnixScheme begins an address that is the path of a Unix socket.
+const UnixScheme = "unix://"
 
 // Bounds of AccessTTL: a revocation is remembered as long as a token lives.
 const (
@@ -84,6 +95,14 @@ func Load(getenv func(string) string) (Config, error) {
 		Audience:    text("AUTHSVC_AUDIENCE", "gatehouse-api"),
 		SMTPURL:     secret("AUTHSVC_SMTP_URL"),
 		MailFrom:    getenv("AUTHSVC_MAIL_FROM"),
+
+		AdminListen:     text("AUTHSVC_ADMIN_LISTEN", "127.0.0.1:8083"),
+		DirectoryListen: getenv("AUTHSVC_DIRECTORY_LISTEN"),
+		DirectoryTokens: getenv("AUTHSVC_DIRECTORY_TOKENS_FILE"),
+		DirectoryTLS: caller.Files{
+			Cert: getenv("AUTHSVC_DIRECTORY_TLS_CERT_FILE"), Key: getenv("AUTHSVC_DIRECTORY_TLS_KEY_FILE"),
+			ClientCA: getenv("AUTHSVC_DIRECTORY_TLS_CLIENT_CA_FILE"),
+		},
 	}
 	for name := range strings.SplitSeq(text("AUTHSVC_ROLES", "auth,profile,worker"), ",") {
 		c.Roles = append(c.Roles, Role(strings.TrimSpace(name)))
@@ -115,10 +134,13 @@ func (c Config) Validate() error {
 	errs := []error{c.ValidateStore()}
 	wrong := func(variable, reason string) { errs = append(errs, errors.New(variable+": "+reason)) }
 	if !c.rolesValid() {
-		wrong("AUTHSVC_ROLES", "expected some of auth, profile and worker, each once")
+		wrong("AUTHSVC_ROLES", "expected some of auth, profile, admin and worker, each once")
 	}
 	if !listenable(c.Listen) {
 		wrong("AUTHSVC_LISTEN", "expected host:port, such as :8081")
+	}
+	if c.Has(Admin) {
+		errs = append(errs, c.validateAdmin())
 	}
 	if c.RedisURL == "" {
 		wrong("AUTHSVC_REDIS_URL", "is needed, so that the edge learns of ended sessions")
@@ -149,10 +171,31 @@ func (c Config) Validate() error {
 	return errors.Join(errs...)
 }
 
+// validateAdmin checks what only the role admin needs.
+func (c Config) validateAdmin() error {
+	var errs []error
+	wrong := func(variable, reason string) { errs = append(errs, errors.New(variable+": "+reason)) }
+	if !listenable(c.AdminListen) {
+		wrong("AUTHSVC_ADMIN_LISTEN", "expected host:port, such as 127.0.0.1:8083")
+	}
+	tls := c.DirectoryTLS
+	if (tls.Cert == "") != (tls.Key == "") || tls.ClientCA != "" && tls.Cert == "" {
+		wrong("AUTHSVC_DIRECTORY_TLS_CERT_FILE", "a certificate needs its key, a key its certificate, and a client CA both")
+	}
+	switch {
+	case c.DirectoryListen == "":
+	case !listenable(c.DirectoryListen) && !strings.HasPrefix(c.DirectoryListen, UnixScheme+"/"):
+		wrong("AUTHSVC_DIRECTORY_LISTEN", "expected host:port, such as 127.0.0.1:8084, or unix:///path")
+	case c.DirectoryTokens == "" && tls.ClientCA == "":
+		wrong("AUTHSVC_DIRECTORY_TOKENS_FILE", "is needed, or AUTHSVC_DIRECTORY_TLS_CLIENT_CA_FILE: the directory tells who may do what")
+	}
+	return errors.Join(errs...)
+}
+
 func (c Config) rolesValid() bool {
 	seen := map[Role]bool{}
 	for _, r := range c.Roles {
-		if (r != Auth && r != Profile && r != Worker) || seen[r] {
+		if seen[r] || !slices.Contains([]Role{Auth, Profile, Admin, Worker}, r) {
 			return false
 		}
 		seen[r] = true

@@ -55,6 +55,7 @@ func TestWhatIsNotSaidHasADefault(t *testing.T) {
 		Roles: []app.Role{app.Auth, app.Profile, app.Worker}, Listen: ":8081", DatabaseURL: "postgres://u:p@db.test/authsvc",
 		RedisURL: "redis://:p@redis.test:6379/0", RootKey: rootKey, Issuer: "https://api.example.org", Audience: "gatehouse-api",
 		AccessTTL: 5 * time.Minute, SMTPURL: "smtps://u:p@mail.test:465", MailFrom: "Gatehouse <noreply@example.org>",
+		AdminListen: "127.0.0.1:8083",
 	}
 	if diff := cmp.Diff(want, c); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
@@ -64,7 +65,7 @@ func TestWhatIsNotSaidHasADefault(t *testing.T) {
 func TestGoodValuesAreTaken(t *testing.T) {
 	t.Parallel()
 	for name, values := range map[string][]string{
-		"AUTHSVC_ROLES":        {"auth", "worker , auth", " profile", "auth,profile,worker"},
+		"AUTHSVC_ROLES":        {"auth", "worker , auth", " profile", "auth,profile,worker", "auth,profile,admin,worker", "admin"},
 		"AUTHSVC_LISTEN":       {":0", "127.0.0.1:8081", "[::1]:8081", "localhost:80"},
 		"AUTHSVC_DATABASE_URL": {"sqlite:x.db", "sqlite:/var/lib/x.db", "postgresql://db.test/x", "postgres:///x?host=/run/postgresql"},
 		"AUTHSVC_REDIS_URL":    {"rediss://redis.test", "unix:///run/redis.sock", "redis+sentinel://a:26379,b/0?master=m", "redis+cluster://a,b"},

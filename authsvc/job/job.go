@@ -11,12 +11,14 @@ const (
 	KindMail       = "mail.send"
 	KindRevocation = "revocation.publish"
 	KindProfile    = "profile.create"
+	KindExpiry     = "role.expire"
 )
 
-// Job is one thing to do. Args encodes as JSON and is decoded by the worker of that kind.
+// Job is one thing to do. Args encodes as JSON and is decoded by the worker of that kind. It is done at once, or from At on.
 type Job struct {
 	Kind string
 	Args any
+	At   time.Time
 }
 
 // Template names a mail; package mail has its words.
@@ -55,6 +57,11 @@ type Profile struct {
 	Name   string `json:"name"`
 }
 
+// Expiry is the moment at which a role that somebody holds ends by itself.
+type Expiry struct {
+	At time.Time `json:"at"`
+}
+
 // SendMail queues a mail.
 func SendMail(m Mail) Job { return Job{Kind: KindMail, Args: m} }
 
@@ -63,3 +70,6 @@ func PublishRevocation(r Revocation) Job { return Job{Kind: KindRevocation, Args
 
 // CreateProfile queues a profile; one that exists stays as it is.
 func CreateProfile(p Profile) Job { return Job{Kind: KindProfile, Args: p} }
+
+// ExpireRoles queues, for when it has come, that roles which end by then are taken away.
+func ExpireRoles(at time.Time) Job { return Job{Kind: KindExpiry, Args: Expiry{at}, At: at} }

@@ -41,6 +41,14 @@ func (l dialect) migrations() (fs.FS, error) {
 	return migrations.Postgres()
 }
 
+// snapshot is the isolation in which a transaction sees one moment. SQLite knows no other.
+func (l dialect) snapshot() sql.IsolationLevel {
+	if l == sqlite {
+		return sql.LevelDefault
+	}
+	return sql.LevelRepeatableRead
+}
+
 // lockMigrations waits until no other instance migrates the same database, and answers what ends that.
 func (l dialect) lockMigrations(ctx context.Context, db *sql.DB) (unlock func(), err error) {
 	if l == sqlite {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"maps"
 	"net"
 	"net/url"
 	"strings"
@@ -12,13 +13,16 @@ import (
 	"time"
 
 	"github.com/gatehouse-auth/gatehouse/authsvc/account"
+	"github.com/gatehouse-auth/gatehouse/authsvc/directory"
 	"github.com/gatehouse-auth/gatehouse/authsvc/job"
 	"github.com/gatehouse-auth/gatehouse/authsvc/profile"
+	"github.com/gatehouse-auth/gatehouse/authsvc/role"
 	"github.com/gatehouse-auth/gatehouse/authsvc/session"
 	"github.com/gatehouse-auth/gatehouse/authsvc/store"
 	"github.com/gatehouse-auth/gatehouse/authsvc/token"
 	"github.com/gatehouse-auth/gatehouse/internal/fault"
 	"github.com/gatehouse-auth/gatehouse/internal/testenv"
+	"github.com/gatehouse-auth/gatehouse/pdp/directory/feed"
 )
 
 // unavailable is how a database that is away looks.
@@ -30,7 +34,8 @@ func methods(db *store.DB) map[string]func(context.Context) error {
 	r := session.Refresh{Hash: []byte("h"), CreatedAt: noon(), ExpiresAt: noon()}
 	keep := func(*profile.Profile) error { return nil }
 	ends := func(session.Session) (session.Revocation, []job.Job) { return session.Revocation{}, nil }
-	return map[string]func(context.Context) error{
+	all := roleMethods(db)
+	maps.Copy(all, map[string]func(context.Context) error{
 		"Ready":            db.Ready,
 		"Migrate":          db.Migrate,
 		"Accounts.Create":  func(ctx context.Context) error { return db.Accounts().Create(ctx, u, nil) },
@@ -59,6 +64,70 @@ func methods(db *store.DB) map[string]func(context.Context) error {
 		"Profiles.Create": func(ctx context.Context) error { return db.Profiles().Create(ctx, profile.Profile{ID: "u9"}) },
 		"Profiles.ByID":   func(ctx context.Context) error { _, err := db.Profiles().ByID(ctx, "u9"); return err },
 		"Profiles.Update": func(ctx context.Context) error { _, err := db.Profiles().Update(ctx, "u9", keep); return err },
+	})
+	return all
+}
+
+// roleMethods are those of roles and of what decision points are told.
+func roleMethods(db *store.DB) map[string]func(context.Context) error {
+	roles, cause := db.Roles(), role.Cause{Actor: "boss", At: noon()}
+	found := func(_ any, err error) error {
+		if fault.CodeOf(err) == fault.NotFound {
+			return nil
+		}
+		return err
+	}
+	set := func(n *role.Subject) error { return nil }
+	return map[string]func(context.Context) error{
+		"Roles.CreateRole": func(ctx context.Context) error {
+			_, _, err := roles.CreateRole(ctx, cause, role.Role{Name: "r9"}, nil)
+			if errors.Is(err, role.ErrRoleExists) {
+				return nil
+			}
+			return err
+		},
+		"Roles.UpdateRole": func(ctx context.Context) error {
+			_, _, err := roles.UpdateRole(ctx, cause, "r8", func(*role.Role) error { return nil }, nil)
+			return found(nil, err)
+		},
+		"Roles.DeleteRole": func(ctx context.Context) error {
+			return found(roles.DeleteRole(ctx, cause, "r8", func(role.Role) error { return nil }, nil))
+		},
+		"Roles.Role":  func(ctx context.Context) error { return found(roles.Role(ctx, "r8")) },
+		"Roles.Roles": func(ctx context.Context) error { return found(roles.Roles(ctx, role.Page{Limit: 1})) },
+		"Roles.Graph": func(ctx context.Context) error { return found(roles.Graph(ctx)) },
+		"Roles.Grant": func(ctx context.Context) error {
+			return found(roles.Grant(ctx, cause, role.Binding{ID: "b9", Subject: "u9", Role: "r8"}, nil))
+		},
+		"Roles.Revoke": func(ctx context.Context) error {
+			_, _, err := roles.Revoke(ctx, cause, "u9", "r8", "", role.Revocation{})
+			return found(nil, err)
+		},
+		"Roles.Expire":  func(ctx context.Context) error { return found(roles.Expire(ctx, cause, 1)) },
+		"Roles.Binding": func(ctx context.Context) error { return found(roles.Binding(ctx, "b8")) },
+		"Roles.Bindings": func(ctx context.Context) error {
+			return found(roles.Bindings(ctx, role.BindingFilter{}, role.Page{Limit: 1}))
+		},
+		"Roles.Held":       func(ctx context.Context) error { return found(roles.Held(ctx, "u9")) },
+		"Roles.SetSubject": func(ctx context.Context) error { _, _, err := roles.SetSubject(ctx, cause, "u9", set); return err },
+		"Roles.DeleteSubject": func(ctx context.Context) error {
+			return found(roles.DeleteSubject(ctx, cause, "u8", func(role.Subject) error { return nil }))
+		},
+		"Roles.Subject":  func(ctx context.Context) error { return found(roles.Subject(ctx, "u8")) },
+		"Roles.Subjects": func(ctx context.Context) error { return found(roles.Subjects(ctx, role.Page{Limit: 1})) },
+		"Roles.Audits":   func(ctx context.Context) error { return found(roles.Audits(ctx, role.AuditFilter{}, 0, 1)) },
+		"Roles.NewEpoch": func(ctx context.Context) error { return found(roles.NewEpoch(ctx)) },
+		"Directory.At":   func(ctx context.Context) error { return found(db.Directory().At(ctx)) },
+		"Directory.Changes": func(ctx context.Context) error {
+			_, _, err := db.Directory().Changes(ctx, "e9", 0, 1)
+			if errors.Is(err, directory.ErrGone) {
+				return nil
+			}
+			return err
+		},
+		"Directory.Snapshot": func(ctx context.Context) error {
+			return db.Directory().Snapshot(ctx, func(feed.Begin) error { return nil }, func(feed.Line) error { return nil })
+		},
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 
 	"github.com/gatehouse-auth/gatehouse/authsvc/account"
 	"github.com/gatehouse-auth/gatehouse/authsvc/job"
+	"github.com/gatehouse-auth/gatehouse/authsvc/role"
 	"github.com/gatehouse-auth/gatehouse/authsvc/session"
 	"github.com/gatehouse-auth/gatehouse/internal/testenv"
 )
@@ -132,5 +133,38 @@ func TestARefreshThatALogoutOvertakesIsUnknown(t *testing.T) {
 	release()
 	if err := <-rotated; err != nil || rotation.Outcome != session.Unknown || rotation.Session.ID != "" {
 		t.Errorf("the refresh: %+v, %v", rotation, err)
+	}
+}
+
+// S72: changes of roles have an order before they look at anything, so that two that are fine alone cannot close a circle together.
+func TestAChangeOfRolesWaitsBeforeItLooks(t *testing.T) {
+	t.Parallel()
+	dsn := testenv.Postgres(t)
+	db, raw := migrated(t, dsn), past(t, dsn)
+	cause := role.Cause{Actor: "boss", At: noon()}
+	for _, name := range []string{"a", "b"} {
+		if _, _, err := db.Roles().CreateRole(t.Context(), cause, role.Role{Name: name, CreatedAt: noon(), UpdatedAt: noon()}, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	inherit := func(name, parent string) <-chan error {
+		return later(func() error {
+			_, _, err := db.Roles().UpdateRole(t.Context(), cause, name, func(r *role.Role) error {
+				r.Inherits = []string{parent}
+				return nil
+			}, nil)
+			return err
+		})
+	}
+	release := hold(t, raw, `SELECT 1 FROM directory_state FOR UPDATE`)
+	one, other := inherit("a", "b"), inherit("b", "a")
+	waitForBlocked(t, raw, 2)
+	release()
+	first, second := <-one, <-other
+	if first == nil {
+		first, second = second, first
+	}
+	if !errors.Is(first, role.ErrCycle) || second != nil {
+		t.Errorf("they answered %v and %v", first, second)
 	}
 }

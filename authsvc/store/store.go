@@ -27,14 +27,17 @@ const (
 	connectTimeout = 2 * time.Second
 	stepTimeout    = 5 * time.Second // bounds one method, so that a database that hangs is one that is away
 	maxConnections = 16
+	maxReaders     = 4 // of an SQLite file, beside its writer
 )
 
 // DB is an open database. It is safe for concurrent use.
 type DB struct {
 	db       *sql.DB
+	reader   *sql.DB       // for reading at length; db itself on PostgreSQL
 	listener *pgxpool.Pool // nil on SQLite
 	dialect  dialect
 	queue    *work.Queue
+	changes  changes
 }
 
 // Open prepares the database of a DSN: "postgres://…" or "sqlite:" and a path. PostgreSQL need not be there yet; a method
@@ -73,7 +76,7 @@ func openPostgres(ctx context.Context, dsn string) (*DB, error) {
 		listener.Close()
 		return nil, errors.Join(err, db.Close())
 	}
-	return &DB{db: db, listener: listener, dialect: postgres, queue: queue}, nil
+	return &DB{db: db, reader: db, listener: listener, dialect: postgres, queue: queue}, nil
 }
 
 func openSQLite(ctx context.Context, path string) (*DB, error) {
@@ -92,16 +95,22 @@ func openSQLite(ctx context.Context, path string) (*DB, error) {
 	if err != nil {
 		return nil, fmt.Errorf("database: %w", err)
 	}
+	u.RawQuery = url.Values{"_time_format": {"sqlite"}, "_pragma": {"busy_timeout(5000)", "query_only(1)"}}.Encode()
+	reader, err := sql.Open("sqlite", u.String()) // connects when it is used
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("database: %w", err), db.Close())
+	}
+	reader.SetMaxOpenConns(maxReaders)
 	// SQLite has one writer. Waiting for it in database/sql's queue is fair and costs nothing; waiting in SQLite is neither.
 	db.SetMaxOpenConns(1)
 	if err := db.PingContext(ctx); err != nil {
-		return nil, errors.Join(fmt.Errorf("database: open %s: %w", path, err), db.Close())
+		return nil, errors.Join(fmt.Errorf("database: open %s: %w", path, err), db.Close(), reader.Close())
 	}
 	queue, err := work.OnSQLite(db)
 	if err != nil {
-		return nil, errors.Join(err, db.Close())
+		return nil, errors.Join(err, db.Close(), reader.Close())
 	}
-	return &DB{db: db, dialect: sqlite, queue: queue}, nil
+	return &DB{db: db, reader: reader, dialect: sqlite, queue: queue}, nil
 }
 
 // createFile makes a database file for its owner alone, before SQLite makes one for everybody; SQLite gives the files beside
@@ -161,10 +170,19 @@ func (d *DB) Keys() Keys { return Keys{d} }
 // Profiles answers the profiles.
 func (d *DB) Profiles() Profiles { return Profiles{d} }
 
+// Roles answers the roles, who holds them, and the audit of both.
+func (d *DB) Roles() Roles { return Roles{d} }
+
+// Directory answers what decision points are told of roles and subjects.
+func (d *DB) Directory() Directory { return Directory{d} }
+
 // Close closes every connection. Workers on the queue must have ended.
 func (d *DB) Close() error {
 	if d.listener != nil {
 		d.listener.Close()
+	}
+	if d.reader != d.db {
+		return errors.Join(d.reader.Close(), d.db.Close())
 	}
 	return d.db.Close()
 }

@@ -110,8 +110,14 @@ type database struct {
 
 func (d database) clear(t *testing.T) {
 	t.Helper()
-	for _, table := range []string{"users", "revocations", "signing_keys", "profiles", "river_job"} { // the rest goes with users
-		if _, err := d.raw.ExecContext(t.Context(), "DELETE FROM "+table); err != nil {
+	statements := []string{`UPDATE directory_state SET revision = 0`}
+	for _, table := range []string{ // the rest goes with users
+		"users", "revocations", "signing_keys", "profiles", "river_job", "role_bindings", "roles", "subjects", "role_audit", "directory_changes",
+	} {
+		statements = append(statements, "DELETE FROM "+table)
+	}
+	for _, s := range statements {
+		if _, err := d.raw.ExecContext(t.Context(), s); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -120,6 +126,7 @@ func (d database) clear(t *testing.T) {
 func (d database) set() storetest.Set {
 	return storetest.Set{
 		Accounts: d.db.Accounts(), Sessions: d.db.Sessions(), Keys: d.db.Keys(), Profiles: d.db.Profiles(),
+		Roles: d.db.Roles(), Directory: d.db.Directory(),
 		Jobs:        func(ctx context.Context) ([]job.Job, error) { return waiting(ctx, d.raw, d.args) },
 		Revocations: func(ctx context.Context) ([]session.Revocation, error) { return revoked(ctx, d.raw) },
 	}

@@ -72,6 +72,7 @@ func (q *Queue) Insert(ctx context.Context, tx *sql.Tx, jobs ...job.Job) error {
 		if err != nil {
 			return err
 		}
+		opts.ScheduledAt = j.At
 		params[i] = river.InsertManyParams{Args: args{j}, InsertOpts: opts}
 	}
 	if _, err := q.client.InsertManyTx(ctx, tx, params); err != nil {
@@ -85,7 +86,7 @@ func optionsOf(kind string) (*river.InsertOpts, error) {
 	switch kind {
 	case job.KindRevocation:
 		return &river.InsertOpts{Queue: urgent, MaxAttempts: 500}, nil
-	case job.KindMail, job.KindProfile:
+	case job.KindMail, job.KindProfile, job.KindExpiry:
 		return &river.InsertOpts{Queue: ordered, MaxAttempts: 25}, nil
 	}
 	return nil, fmt.Errorf("job of unknown kind %q", kind)

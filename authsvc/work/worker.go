@@ -37,7 +37,8 @@ type Options struct {
 	Address  func(ctx context.Context, userID string) (string, error)
 	Publish  func(ctx context.Context, r job.Revocation) error
 	Profiles Profiles
-	Poll     time.Duration // how often jobs are looked for where the database cannot tell; 0 for 1 s
+	Expire   func(ctx context.Context) error // takes away the roles that have ended
+	Poll     time.Duration                   // how often jobs are looked for where the database cannot tell; 0 for 1 s
 	Now      func() time.Time
 	Log      *slog.Logger
 }
@@ -56,6 +57,7 @@ func NewWorker(o Options) (*Worker, error) {
 		river.AddWorkerSafely(workers, &doing[mailArgs]{do: w.sendMail, wait: w.backOff}),
 		river.AddWorkerSafely(workers, &doing[revocationArgs]{do: w.publish, wait: w.soon}),
 		river.AddWorkerSafely(workers, &doing[profileArgs]{do: w.createProfile, wait: w.backOff}),
+		river.AddWorkerSafely(workers, &doing[expiryArgs]{do: w.expire, wait: w.backOff}),
 	} {
 		if err != nil {
 			return nil, fmt.Errorf("workers: %w", err)
@@ -98,11 +100,13 @@ type (
 	mailArgs       struct{ job.Mail }
 	revocationArgs struct{ job.Revocation }
 	profileArgs    struct{ job.Profile }
+	expiryArgs     struct{ job.Expiry }
 )
 
 func (mailArgs) Kind() string       { return job.KindMail }
 func (revocationArgs) Kind() string { return job.KindRevocation }
 func (profileArgs) Kind() string    { return job.KindProfile }
+func (expiryArgs) Kind() string     { return job.KindExpiry }
 
 // doing makes two functions a River worker.
 type doing[T river.JobArgs] struct {
@@ -164,6 +168,14 @@ func (w *Worker) publish(ctx context.Context, a revocationArgs) error {
 
 func (w *Worker) createProfile(ctx context.Context, a profileArgs) error {
 	return w.o.Profiles.Create(ctx, a.UserID, a.Name)
+}
+
+// expire waits for the moment by this clock: the database's, by which the queue goes, may be ahead.
+func (w *Worker) expire(ctx context.Context, a expiryArgs) error {
+	if early := a.At.Sub(w.o.Now()); early > 0 {
+		return river.JobSnooze(early)
+	}
+	return w.o.Expire(ctx)
 }
 
 // failures logs what went wrong with a job; what the job holds stays out of the log, for it may be a secret (S67).

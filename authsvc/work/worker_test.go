@@ -32,11 +32,13 @@ type outside struct {
 	mails    chan mail.Message
 	revoked  chan job.Revocation
 	profiles chan [2]string
+	expired  chan time.Time
 }
 
 func newOutside(failures ...error) *outside {
 	return &outside{
 		failures: failures, mails: make(chan mail.Message, 10), revoked: make(chan job.Revocation, 10), profiles: make(chan [2]string, 10),
+		expired: make(chan time.Time, 10),
 	}
 }
 
@@ -75,6 +77,14 @@ func (o *outside) publish(_ context.Context, r job.Revocation) error {
 	return nil
 }
 
+func (o *outside) expire(context.Context) error {
+	if err := o.fails(); err != nil {
+		return err
+	}
+	o.expired <- time.Now()
+	return nil
+}
+
 // databases are where the queue may be.
 func databases(t *testing.T, test func(t *testing.T, dsn, driver, direct string)) {
 	t.Run("PostgreSQL", func(t *testing.T) {
@@ -106,7 +116,7 @@ func working(t *testing.T, dsn string, o *outside) (*store.DB, *testenv.Output) 
 	}
 	log := &testenv.Output{}
 	w, err := work.NewWorker(work.Options{
-		Queue: db.Queue(), Renderer: renderer, Sender: o, Publish: o.publish, Profiles: o, Poll: 20 * time.Millisecond, Now: time.Now,
+		Queue: db.Queue(), Renderer: renderer, Sender: o, Publish: o.publish, Profiles: o, Expire: o.expire, Poll: 20 * time.Millisecond, Now: time.Now,
 		Log: telemetry.Logger(log, slog.LevelInfo),
 		Address: func(ctx context.Context, id string) (string, error) {
 			u, err := db.Accounts().ByID(ctx, id)
@@ -290,4 +300,19 @@ func TestARevocationOfNothingAliveIsNotPublished(t *testing.T) {
 	if got := settled(t, "sqlite", "file:"+file+"?_pragma=busy_timeout(10000)"); len(got) != 1 || got[0] != "completed" || len(o.revoked) != 0 {
 		t.Errorf("jobs are %v, %d published", got, len(o.revoked))
 	}
+}
+
+func TestRolesAreTakenAwayWhenTheirTimeIsOver(t *testing.T) {
+	t.Parallel()
+	databases(t, func(t *testing.T, dsn, _, _ string) {
+		o := newOutside(fault.New(fault.Unavailable, "later")) // the first try fails
+		db, _ := working(t, dsn, o)
+		end := time.Now().Add(500 * time.Millisecond)
+		if err := db.Accounts().Enqueue(t.Context(), job.ExpireRoles(end)); err != nil {
+			t.Fatal(err)
+		}
+		if at := next(t, o.expired); at.Before(end) {
+			t.Errorf("taken away %v early", end.Sub(at))
+		}
+	})
 }

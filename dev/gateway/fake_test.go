@@ -34,6 +34,8 @@ type peer struct {
 	conn net.Conn
 	r    *bufio.Reader
 	gone bool
+
+	phase string // of the event
 }
 
 var errGone = errors.New("connection gone")
@@ -138,6 +140,7 @@ func (f *fake) serve(conn net.Conn) {
 			if !known {
 				return // as the PDK's own server: an error closes the connection
 			}
+			p.phase = ev.GetEventName()
 			f.event(p)
 			if p.gone || writeFrame(conn, nil) != nil {
 				return

@@ -6,8 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net"
 	"net/http"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -24,6 +26,7 @@ type Options struct {
 	Vault   map[string]string // for {vault://env/name}: name → value
 
 	Plugin        PluginServer
+	Outcome       PluginServer  // of the plugin that is told of answers, by its query alone; the zero value for none
 	PluginTimeout time.Duration // of each read from the plugin; 0 means 60 s, Kong's lua_socket_read_timeout
 
 	Log *slog.Logger
@@ -35,6 +38,8 @@ type Gateway struct {
 	log       *slog.Logger
 	host      *host
 	client    *client
+	outcomes  *client // nil for none
+	telling   telling
 	router    *kongfile.Router
 	routes    []*route // as the router counts them
 	pools     []*pool
@@ -77,7 +82,16 @@ func New(ctx context.Context, o Options) (*Gateway, error) {
 	if err != nil {
 		return nil, err
 	}
-	b := builder{document: d, info: info, vault: o.Vault, log: o.Log}
+	b := builder{document: d, infos: map[string]pluginInfo{info.Name: info}, vault: o.Vault, log: o.Log}
+	if o.Outcome.Describe != nil || o.Outcome.QueryCommand != "" {
+		second, err := (&host{settings: o.Outcome, log: o.Log}).query(ctx)
+		if err != nil {
+			return nil, fmt.Errorf("plugin: %w", err)
+		}
+		b.infos[second.Name] = second
+		g.outcomes = newClient(second.Name, socket, o.PluginTimeout, o.Log)
+		h.lost = func() { g.client.forget(g.client.epoch.Load()); g.outcomes.forget(g.outcomes.epoch.Load()) }
+	}
 	if g.routes, err = b.build(guarded); err != nil {
 		return nil, err
 	}
@@ -97,6 +111,10 @@ func (g *Gateway) Run(ctx context.Context) error {
 	err := g.host.run(ctx)
 	wg.Wait()
 	g.client.closeIdle()
+	g.telling.end()
+	if g.outcomes != nil {
+		g.outcomes.closeIdle()
+	}
 	g.transport.CloseIdleConnections()
 	return err
 }
@@ -146,6 +164,7 @@ type route struct {
 	spec    kongfile.Route
 	service *service
 	plugin  *instance // nil: no plugin
+	outcome *instance // nil: no plugin is told of answers
 	id      string
 }
 
@@ -158,7 +177,7 @@ type service struct {
 // builder turns the document into routes.
 type builder struct {
 	document kongfile.Document
-	info     pluginInfo
+	infos    map[string]pluginInfo // by name
 	vault    map[string]string
 	log      *slog.Logger
 
@@ -190,7 +209,7 @@ func (b *builder) build(guarded []kongfile.Guarded) ([]*route, error) {
 	}
 	var routes []*route
 	for _, r := range guarded {
-		routes = append(routes, &route{spec: r.Route, service: services[r.Service], plugin: plugins[r.Plugin], id: stableID("route", r.Route.Name)})
+		routes = append(routes, &route{spec: r.Route, service: services[r.Service], plugin: plugins[r.Plugin], outcome: plugins[r.Outcome], id: stableID("route", r.Route.Name)})
 	}
 	return routes, nil
 }
@@ -199,10 +218,11 @@ func (b *builder) build(guarded []kongfile.Guarded) ([]*route, error) {
 func (b *builder) plugins() (map[*kongfile.Plugin]*instance, error) {
 	instances := map[*kongfile.Plugin]*instance{}
 	for i, p := range b.document.AllPlugins() {
-		if p.Name != b.info.Name {
-			return nil, fmt.Errorf("%s.name: plugin %q not enabled; this gateway runs %q", p.At, p.Name, b.info.Name)
+		info, enabled := b.infos[p.Name]
+		if !enabled {
+			return nil, fmt.Errorf("%s.name: plugin %q not enabled; this gateway runs %q", p.At, p.Name, slices.Sorted(maps.Keys(b.infos)))
 		}
-		config, err := b.info.config(p.Config, b.vault)
+		config, err := info.config(p.Config, b.vault)
 		if err != nil {
 			return nil, prefixed(p.At, err)
 		}
@@ -212,7 +232,7 @@ func (b *builder) plugins() (map[*kongfile.Plugin]*instance, error) {
 		} else if p.Service != "" {
 			of.serviceID = stableID("service", p.Service)
 		}
-		if instances[p], err = newInstance(b.info.Name, stableID("plugin", p.At), i+1, of, config); err != nil {
+		if instances[p], err = newInstance(p.Name, stableID("plugin", p.At), i+1, of, config); err != nil {
 			return nil, err
 		}
 	}

@@ -58,14 +58,18 @@ type served struct {
 }
 
 // serve runs a gateway over the fake plugin and the given targets until the test ends.
-func serve(t *testing.T, config string, f *fake, address map[string]string) served {
+func serve(t *testing.T, config string, f *fake, address map[string]string, further ...func(*Options)) served {
 	t.Helper()
-	g, err := New(t.Context(), Options{
+	o := Options{
 		Config: []byte(config), Address: address, Vault: map[string]string{"here": "http://idp"},
 		Plugin:        PluginServer{Socket: f.socket, Describe: func(w io.Writer) error { _, err := io.WriteString(w, testSchema); return err }},
 		PluginTimeout: 2 * time.Second,
 		Log:           slog.New(slog.DiscardHandler),
-	})
+	}
+	for _, change := range further {
+		change(&o)
+	}
+	g, err := New(t.Context(), o)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -95,8 +95,8 @@ func parseInfo(text []byte) (pluginInfo, error) {
 	p := dump.Plugins[0]
 	info := pluginInfo{Name: p.Name, Priority: p.Priority, Version: p.Version, Phases: p.Phases, SocketPath: dump.SocketPath}
 	for _, phase := range p.Phases {
-		if phase != "access" {
-			return pluginInfo{}, fmt.Errorf("phase %q: this gateway runs access only", phase)
+		if phase != "access" && phase != "log" {
+			return pluginInfo{}, fmt.Errorf("phase %q: this gateway runs access and log only", phase)
 		}
 	}
 	for _, f := range p.Schema.Fields {

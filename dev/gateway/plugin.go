@@ -87,13 +87,13 @@ func newClient(name, socket string, timeout time.Duration, log *slog.Logger) *cl
 	return c
 }
 
-// access runs the access event of one request. After a lost connection or an unknown instance it starts all instances anew
-// and runs the whole event once more, as Kong does.
-func (c *client) access(ctx context.Context, inst *instance, begin func() *exchange) (*exchange, error) {
+// run runs one event of a request. After a lost connection or an unknown instance it starts all instances anew and runs the
+// whole event once more, as Kong does.
+func (c *client) run(ctx context.Context, phase string, inst *instance, begin func() *exchange) (*exchange, error) {
 	for attempt := 0; ; attempt++ {
 		ex := begin()
 		epoch := c.epoch.Load()
-		err := c.event(ctx, inst, ex)
+		err := c.event(ctx, phase, inst, ex)
 		if err == nil {
 			return ex, nil
 		}
@@ -123,13 +123,13 @@ func (c *client) closeIdle() {
 	}
 }
 
-func (c *client) event(ctx context.Context, inst *instance, ex *exchange) error {
+func (c *client) event(ctx context.Context, phase string, inst *instance, ex *exchange) error {
 	id, err := c.start(ctx, inst)
 	if err != nil {
 		return fmt.Errorf("start instance: %w", err)
 	}
 	_, err = c.call(ctx, &protocol.RpcCall{Call: &protocol.RpcCall_CmdHandleEvent{
-		CmdHandleEvent: &protocol.CmdHandleEvent{InstanceId: id, EventName: "access"},
+		CmdHandleEvent: &protocol.CmdHandleEvent{InstanceId: id, EventName: phase},
 	}}, ex)
 	if errors.Is(err, errExit) {
 		return nil

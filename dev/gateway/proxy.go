@@ -48,8 +48,13 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		}
 	}
 	ex := begin()
+	if rt.outcome != nil {
+		told := &answer{ResponseWriter: w}
+		w = told
+		defer func() { g.tell(r, rt, id, address, told) }()
+	}
 	if rt.plugin != nil {
-		ex, err = g.client.access(r.Context(), rt.plugin, begin)
+		ex, err = g.client.run(r.Context(), "access", rt.plugin, begin)
 		if err != nil {
 			g.log.ErrorContext(r.Context(), "plugin server error", "route", rt.spec.Name, "error", err)
 			refuse(w, http.StatusInternalServerError, "An unexpected error occurred")
@@ -102,6 +107,9 @@ func (g *Gateway) forward(w http.ResponseWriter, r *http.Request, ex *exchange, 
 			}
 		},
 		ModifyResponse: func(resp *http.Response) error {
+			if a, told := w.(*answer); told {
+				a.upstream = true
+			}
 			for name := range ex.response { // what the plugin set stands; cookies stand beside each other, as in nginx
 				if name != "Set-Cookie" {
 					resp.Header.Del(name)

@@ -24,9 +24,11 @@ import (
 	"github.com/gatehouse-auth/gatehouse/internal/lifecycle"
 	"github.com/gatehouse-auth/gatehouse/internal/redisx"
 	"github.com/gatehouse-auth/gatehouse/internal/telemetry"
+	"github.com/gatehouse-auth/gatehouse/internal/telemetry/tracing"
 	"github.com/gatehouse-auth/gatehouse/pdp/decisionlog"
 	"github.com/gatehouse-auth/gatehouse/pdp/recording"
 	pdpserver "github.com/gatehouse-auth/gatehouse/pdp/server"
+	"github.com/gatehouse-auth/gatehouse/pdp/traced"
 	pluginapp "github.com/gatehouse-auth/gatehouse/plugin/app"
 	"github.com/gatehouse-auth/gatehouse/plugin/kong"
 )
@@ -90,6 +92,13 @@ func (s *Stack) redisURL(given string) string {
 	return "redis://" + s.redis.Addr()
 }
 
+// tracer makes a part's tracer, nil for none.
+func (s *Stack) tracer(to, service string) (*tracing.Tracer, error) {
+	t, err := tracing.New(tracing.Options{To: to, Service: service, Lookup: os.LookupEnv, Log: s.log})
+	s.closers = append(s.closers, func() error { t.Close(); return nil })
+	return t, err
+}
+
 // decide serves the engine. Whole decisions are recorded if there is a file that says how; denials are lines of the log in any
 // case, for Why.
 func (s *Stack) decide(decisionLog string) error {
@@ -103,9 +112,9 @@ func (s *Stack) decide(decisionLog string) error {
 		}
 		s.services = append(s.services, lifecycle.Func(recorded.Run))
 	}
-	s.serve(PDP, recorded.Handler(pdpserver.New(pdpserver.Options{
-		Engine: recorded.Engine(s.engine), DecisionLog: lines, Log: s.log, Checks: recorded.Checks(),
-	})))
+	s.serve(PDP, traced.Handler(s.spans, recorded.Handler(pdpserver.New(pdpserver.Options{
+		Engine: traced.Engine(s.spans, recorded.Engine(s.engine)), DecisionLog: lines, Log: s.log, Checks: recorded.Checks(),
+	}))))
 	return nil
 }
 
@@ -120,7 +129,7 @@ func (s *Stack) buildAuthsvc(ctx context.Context, o Options, root telemetry.Secr
 	}
 	s.closers = append(s.closers, client.Close)
 	cfg := app.Config{
-		Roles: []app.Role{app.Auth, app.Profile, app.Worker}, Listen: s.Addresses.Authsvc, DatabaseURL: telemetry.Secret(o.database()),
+		Roles: []app.Role{app.Auth, app.Profile, app.Admin, app.Worker}, Listen: s.Addresses.Authsvc, AdminListen: s.Addresses.Admin, DatabaseURL: telemetry.Secret(o.database()),
 		RedisURL: telemetry.Secret(s.redisURL(o.RedisURL)), RootKey: root, Issuer: s.URL(), Audience: audience, AccessTTL: accessTTL,
 	}
 	if err := cfg.Validate(); err != nil {
@@ -133,7 +142,8 @@ func (s *Stack) buildAuthsvc(ctx context.Context, o Options, root telemetry.Secr
 		return err
 	}
 	s.Logins = a.Logins
-	s.find(Authsvc).serve = a.Run
+	s.find(Authsvc).serve = func(ctx context.Context, ln net.Listener) error { return a.Run(ctx, ln) }
+	s.serve(Admin, a.Admin)
 	return nil
 }
 
@@ -154,9 +164,13 @@ func (s *Stack) buildGateway(ctx context.Context, o Options, root telemetry.Secr
 	}
 	s.closers = append(s.closers, func() error { return os.RemoveAll(dir) })
 	socket := filepath.Join(dir, "plugin.socket")
-	plugin, err := s.plugin(ctx, o.Plugin, socket)
+	plugin, err := s.plugin(ctx, o, socket)
 	if err != nil {
 		return err
+	}
+	outcome := gateway.PluginServer{Describe: func(w io.Writer) error { return kong.DumpOutcome(w, socket) }}
+	if o.Plugin != "" {
+		outcome = gateway.PluginServer{QueryCommand: fmt.Sprintf("%s -dump -plugin %s -socket %s", o.Plugin, kong.OutcomeName, socket)}
 	}
 	authsvc := s.Addresses.Authsvc
 	s.gateway, err = gateway.New(ctx, gateway.Options{
@@ -170,8 +184,9 @@ func (s *Stack) buildGateway(ctx context.Context, o Options, root telemetry.Secr
 			"gatehouse-pdp-url": "http://" + s.Addresses.PDP, "gatehouse-redis-url": s.redisURL(o.RedisURL),
 			"gatehouse-challenge-secret": hex.EncodeToString(challenge),
 		},
-		Plugin: plugin,
-		Log:    s.log,
+		Plugin:  plugin,
+		Outcome: outcome,
+		Log:     s.log,
 	})
 	if err != nil {
 		return fmt.Errorf("gateway: %w", err)
@@ -182,8 +197,8 @@ func (s *Stack) buildGateway(ctx context.Context, o Options, root telemetry.Secr
 }
 
 // plugin answers how the gateway reaches the plugin: a child of its own, or a server in this process on the same socket.
-func (s *Stack) plugin(ctx context.Context, binary, socket string) (gateway.PluginServer, error) {
-	if binary != "" {
+func (s *Stack) plugin(ctx context.Context, o Options, socket string) (gateway.PluginServer, error) {
+	if binary := o.Plugin; binary != "" {
 		status := s.find(Status)
 		if err := status.ln.Close(); err != nil { // the child listens there
 			return gateway.PluginServer{}, fmt.Errorf("status: %w", err)
@@ -191,7 +206,7 @@ func (s *Stack) plugin(ctx context.Context, binary, socket string) (gateway.Plug
 		status.serve = func(ctx context.Context, _ net.Listener) error { <-ctx.Done(); return nil }
 		return gateway.PluginServer{
 			Socket:       socket,
-			StartCommand: fmt.Sprintf("%s -socket %s -status %s", binary, socket, s.Addresses.Status),
+			StartCommand: fmt.Sprintf("%s -socket %s -status %s -traces '%s'", binary, socket, s.Addresses.Status, o.Traces),
 			QueryCommand: fmt.Sprintf("%s -dump -socket %s", binary, socket),
 		}, nil
 	}
@@ -199,12 +214,17 @@ func (s *Stack) plugin(ctx context.Context, binary, socket string) (gateway.Plug
 	if err != nil {
 		return gateway.PluginServer{}, fmt.Errorf("plugin: %w", err)
 	}
-	edge := pluginapp.New(pluginapp.Options{Now: time.Now, Log: s.log, Asserter: asserter})
+	tracer, err := s.tracer(o.Traces, "gatehouse-plugin")
+	if err != nil {
+		return gateway.PluginServer{}, err
+	}
+	edge := pluginapp.New(pluginapp.Options{Now: time.Now, Log: s.log, Asserter: asserter, Tracer: tracer})
 	s.closers = append(s.closers, func() error { edge.Close(); return nil })
 	srv, err := kong.NewServer(edge.Guard, time.Now, s.log)
 	if err != nil {
 		return gateway.PluginServer{}, fmt.Errorf("plugin: %w", err)
 	}
+	srv.Outcomes = edge.Outcome
 	ln, err := new(net.ListenConfig).Listen(ctx, "unix", socket)
 	if err != nil {
 		return gateway.PluginServer{}, fmt.Errorf("plugin: %w", err)

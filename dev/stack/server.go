@@ -16,6 +16,7 @@ import (
 const (
 	Gateway = "gateway"
 	Authsvc = "authsvc"
+	Admin   = "admin"
 	PDP     = "pdp"
 	Mailbox = "mailbox"
 	Orders1 = "orders-1"
@@ -109,6 +110,7 @@ func (s *Stack) listen(ctx context.Context, at Addresses) error {
 	}{
 		{Gateway, at.Gateway, &s.Addresses.Gateway},
 		{Authsvc, at.Authsvc, &s.Addresses.Authsvc},
+		{Admin, at.Admin, &s.Addresses.Admin},
 		{PDP, at.PDP, &s.Addresses.PDP},
 		{Mailbox, at.Mailbox, &s.Addresses.Mailbox},
 		{Orders1, at.Orders1, &s.Addresses.Orders1},

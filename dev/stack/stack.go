@@ -21,14 +21,16 @@ import (
 	"github.com/gatehouse-auth/gatehouse/dev/mailbox"
 	"github.com/gatehouse-auth/gatehouse/dev/orders"
 	"github.com/gatehouse-auth/gatehouse/internal/lifecycle"
+	"github.com/gatehouse-auth/gatehouse/internal/telemetry/tracing"
 	"github.com/gatehouse-auth/gatehouse/pdp/engine"
+	"github.com/gatehouse-auth/gatehouse/pdp/traced"
 	"github.com/gatehouse-auth/gatehouse/policies"
 )
 
 // Addresses are where the servers listen, each host:port; port 0 is any free one.
 type Addresses struct {
-	Gateway, Authsvc, PDP, Mailbox, Orders1, Orders2 string
-	Status                                           string // the plugin's /healthz and /readyz
+	Gateway, Authsvc, Admin, PDP, Mailbox, Orders1, Orders2 string
+	Status                                                  string // the plugin's /healthz and /readyz
 }
 
 // Options say what to run. The zero value of each field but KongFile and DataDir has a meaning of its own.
@@ -42,6 +44,7 @@ type Options struct {
 	DecisionLog string        // file that says how decisions are recorded; "" for none
 	Deadline    time.Duration // of one evaluation; 0 for the engine's own
 	Plugin      string        // path of gatehouse-plugin, to run it as a child; "" for this process
+	Traces      string        // where the edge's and the decision point's spans go: "", none, otlp or a URL
 	Log         *slog.Logger
 }
 
@@ -55,7 +58,8 @@ type Stack struct {
 	redis    *embeddedRedis // nil if Redis is somebody else's
 	servers  []*server
 	services []lifecycle.Service
-	ahead    atomic.Int64 // how far the policies' clock is ahead of the real one, in nanoseconds
+	spans    *tracing.Tracer // of the decision point; nil for none
+	ahead    atomic.Int64    // how far the policies' clock is ahead of the real one, in nanoseconds
 	closers  []func() error
 	why      *decisions
 	log      *slog.Logger
@@ -80,6 +84,7 @@ func New(ctx context.Context, o Options) (s *Stack, err error) {
 	for _, step := range []func() error{
 		func() error { return s.listen(ctx, o.Listen) },
 		func() error { return s.startRedis(o.RedisURL) },
+		func() error { s.spans, err = s.tracer(o.Traces, "gatehouse-pdp"); return err },
 		func() error { return s.buildOrders() },
 		func() error { return s.buildPDP(ctx, o) },
 		func() error { return s.buildAuthsvc(ctx, o, root) },
@@ -178,7 +183,7 @@ func (s *Stack) buildPDP(ctx context.Context, o Options) error {
 	}
 	var err error
 	s.engine, err = engine.Open(ctx, engine.Options{
-		Policies: builtIn, Dir: o.PolicyDir, Deadline: o.Deadline, Now: s.policyNow, Log: s.log,
+		Policies: builtIn, Dir: o.PolicyDir, Deadline: o.Deadline, Now: s.policyNow, Log: s.log, Span: traced.Parts(s.spans),
 		Services: map[string][]string{"orders": {"http://" + s.Addresses.Orders1, "http://" + s.Addresses.Orders2}},
 	})
 	if err != nil {

@@ -137,7 +137,8 @@ func gate(t *testing.T, config []byte, socket, status string, address, vault map
 			StartCommand: plugin + " -socket " + socket + " -log-level error -status " + status,
 			QueryCommand: plugin + " -dump -socket " + socket,
 		},
-		Log: slog.New(slog.DiscardHandler),
+		Outcome: gateway.PluginServer{QueryCommand: plugin + " -dump -plugin gatehouse-outcome -socket " + socket},
+		Log:     slog.New(slog.DiscardHandler),
 	})
 	if err != nil {
 		cancel()

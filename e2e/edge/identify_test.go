@@ -77,6 +77,16 @@ services:
               issuers: *issuers
               redis_url: *redis
               dpop: {mode: optional, origins: ["https://api.test"]}
+      - name: nonced
+        paths: [/nonced]
+        strip_path: false
+        plugins:
+          - name: gatehouse
+            config:
+              authorize: false
+              issuers: *issuers
+              redis_url: *redis
+              dpop: {mode: required, origins: ["https://api.test"], nonce_seconds: 60, nonce_secret: "{vault://env/gatehouse-challenge-secret}"}
       - name: discovered
         paths: [/discovered]
         strip_path: false
@@ -222,9 +232,10 @@ func TestABoundTokenNeedsItsKey(t *testing.T) {
 	jwk := `{"crv":"P-256","kty":"EC","x":"` + b64(point[1:33]) + `","y":"` + b64(point[33:]) + `"}`
 	thumbprint := sha256.Sum256([]byte(jwk))
 	token := e.token(t, map[string]any{"sub": "u1", "cnf": map[string]string{"jkt": b64(thumbprint[:])}})
+	nonce := ""
 	proof := func(method, url string) string {
 		ath := sha256.Sum256([]byte(token))
-		payload := fmt.Sprintf(`{"jti":%q,"htm":%q,"htu":%q,"iat":%d,"ath":%q}`, rand.Text(), method, url, time.Now().Unix(), b64(ath[:]))
+		payload := fmt.Sprintf(`{"jti":%q,"htm":%q,"htu":%q,"iat":%d,"ath":%q,"nonce":%q}`, rand.Text(), method, url, time.Now().Unix(), b64(ath[:]), nonce)
 		input := b64([]byte(`{"typ":"dpop+jwt","alg":"ES256","jwk":`+jwk+`}`)) + "." + b64([]byte(payload))
 		sum := sha256.Sum256([]byte(input))
 		r, s, err := ecdsa.Sign(rand.Reader, key, sum[:])
@@ -254,6 +265,10 @@ func TestABoundTokenNeedsItsKey(t *testing.T) {
 		t.Errorf("%d requests reached the upstream", n)
 	}
 	want(t, "a bearer token", e.do(t, "GET", "/bound/1", e.token(t, nil)), 200, "")
+	asked := e.do(t, "GET", "/nonced", "", "Authorization", "DPoP "+token, "DPoP", proof("GET", "https://api.test/nonced"))
+	want(t, "without the nonce that the route asks for", asked, 401, "use_dpop_nonce")
+	nonce = asked.header.Get("DPoP-Nonce")
+	want(t, "with it", e.do(t, "GET", "/nonced", "", "Authorization", "DPoP "+token, "DPoP", proof("GET", "https://api.test/nonced")), 200, "")
 }
 
 // S46: a third party's keys are where its metadata says, and its claims mean what the configuration says. Its ID tokens are none.

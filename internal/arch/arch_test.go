@@ -58,7 +58,7 @@ type rule struct {
 func rules() []rule {
 	const opa, pgx, sqlite, pdk, jwx = "github.com/open-policy-agent/opa", "github.com/jackc/pgx", "modernc.org/sqlite", "github.com/Kong/go-pdk", "github.com/lestrrat-go/jwx"
 	programs := []string{"/plugin", "/pdp", "/authsvc", "/dev", "/e2e"}
-	domain := []string{"/authsvc/account", "/authsvc/session", "/authsvc/token", "/authsvc/login", "/authsvc/profile"}
+	domain := []string{"/authsvc/account", "/authsvc/session", "/authsvc/token", "/authsvc/login", "/authsvc/profile", "/authsvc/role", "/authsvc/directory"}
 	return []rule{
 		{"internal packages are leaves that programs share", []string{"/internal"}, nil, programs, true},
 		{"only internal/jose imports jwx", []string{"/"}, []string{"/internal/jose"}, []string{jwx}, false},
@@ -67,12 +67,15 @@ func rules() []rule {
 			"one request's way knows neither Kong nor SQL", []string{"/plugin/guard", "/plugin/limit", "/plugin/challenge", "/plugin/decide", "/plugin/revocation", "/plugin/introspect", "/plugin/remember", "/plugin/replay"}, nil,
 			[]string{pdk, opa, "database/sql", "/plugin/kong", "/plugin/app"}, true,
 		},
+		{"one request's way knows no OpenTelemetry", []string{"/plugin/guard", "/plugin/kong", "/plugin/forwardauth"}, nil, []string{"go.opentelemetry.io"}, true},
+		{"neither does what decides", []string{"/pdp/engine", "/pdp/server"}, nil, []string{"go.opentelemetry.io"}, false},
 		{"only plugin/kong and its opposite, the development gateway, know Kong's protocol", []string{"/"}, []string{"/plugin/kong", "/dev/gateway"}, []string{pdk}, false},
 		{"the HTTP side of the decision point does not know OPA", []string{"/pdp/server"}, nil, []string{opa, "/pdp/engine"}, false},
 		{"the decision log does not know OPA, but where masks are policies", []string{"/pdp/decisionlog"}, []string{"/pdp/decisionlog/regomask"}, []string{opa, "/pdp/engine"}, false},
 		{"gateway and plugin share nothing but the socket", []string{"/dev/gateway"}, nil, []string{"/plugin"}, true},
 		{"domain packages declare the store that they need", domain, nil, []string{"/authsvc/store", "database/sql", pgx, sqlite}, false},
 		{"profiles know neither address nor password", []string{"/authsvc/profile"}, nil, []string{"/authsvc/account", "/authsvc/session", "/authsvc/token", "/authsvc/login"}, true},
+		{"roles know neither accounts nor tokens", []string{"/authsvc/role", "/authsvc/directory"}, nil, []string{"/authsvc/account", "/authsvc/session", "/authsvc/token", "/authsvc/login", "/authsvc/profile"}, true},
 		{"accounts stand alone", []string{"/authsvc/account"}, nil, []string{"/authsvc/session", "/authsvc/token", "/authsvc/login", "/authsvc/profile"}, true},
 		{"sessions stand alone", []string{"/authsvc/session"}, nil, []string{"/authsvc/account", "/authsvc/token", "/authsvc/login", "/authsvc/profile"}, true},
 		{"tokens stand alone", []string{"/authsvc/token"}, nil, []string{"/authsvc/account", "/authsvc/session", "/authsvc/login", "/authsvc/profile"}, true},
@@ -138,13 +141,13 @@ func TestABrokenRuleIsSeen(t *testing.T) {
 func TestContractsNeedTheStandardLibraryOnly(t *testing.T) {
 	t.Parallel()
 	all := list(t)
-	for _, name := range []string{"pdp/authzen", "pdp/directory/feed"} {
+	for _, name := range []string{"pdp/authzen", "pdp/directory/feed", "internal/onejson"} {
 		contract, ok := all[module+name]
 		if !ok {
 			t.Fatalf("%s is not there", name)
 		}
 		for _, i := range contract.Deps {
-			if !all[i].Standard {
+			if !all[i].Standard && i != module+"internal/onejson" { // which needs the standard library only as well
 				t.Errorf("%s reaches %s", name, i)
 			}
 		}

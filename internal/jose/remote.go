@@ -144,7 +144,7 @@ func (r *RemoteKeys) Key(ctx context.Context, kid, algorithm string) (*PublicKey
 		return k, nil
 	}
 	fetched := false
-	if f := r.join(ctx, kid); f != nil {
+	if f, own := r.join(ctx, kid); f != nil {
 		wait := ctx
 		if r.current() != nil {
 			var cancel context.CancelFunc
@@ -153,7 +153,7 @@ func (r *RemoteKeys) Key(ctx context.Context, kid, algorithm string) (*PublicKey
 		}
 		select {
 		case <-f.done:
-			fetched = f.err == nil
+			fetched = own && f.err == nil // one that had begun before may have been too early for the key
 		case <-wait.Done():
 			return nil, errNoKeys.Because(wait.Err())
 		}
@@ -175,26 +175,27 @@ func (r *RemoteKeys) Key(ctx context.Context, kid, algorithm string) (*PublicKey
 // old holds nothing.
 func (r *RemoteKeys) Holds(key *PublicKey) bool { return r.current()[key.ID] == key }
 
-// join answers the fetch that may bring the key: the one under way, or a new one if the issuer may be asked again, or nil.
-func (r *RemoteKeys) join(ctx context.Context, kid string) *flight {
+// join answers the fetch that may bring the key: the one under way, or a new one of its own if the issuer may be asked again, or
+// nil.
+func (r *RemoteKeys) join(ctx context.Context, kid string) (f *flight, own bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	now := r.o.Now()
 	if at, ok := r.absent[kid]; ok && now.Sub(at) < absentFor {
-		return nil
+		return nil, false
 	}
 	if r.flight != nil {
-		return r.flight
+		return r.flight, false
 	}
 	pause := refetchAfter
 	if r.current() == nil {
 		pause = retryAfter
 	}
 	if !r.last.IsZero() && now.Sub(r.last) < pause {
-		return nil
+		return nil, false
 	}
 	r.last = now
-	return r.start(context.WithoutCancel(ctx)) // no single request's end may cut what others wait for
+	return r.start(context.WithoutCancel(ctx)), true // no single request's end may cut what others wait for
 }
 
 // start is called with r.mu held and no flight under way.

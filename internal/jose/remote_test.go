@@ -143,6 +143,51 @@ func TestTheFirstFetchIsForAllWhoWait(t *testing.T) {
 	}
 }
 
+// S38: a fetch that had begun before a key was published does not make the key unknown for a minute.
+func TestAFetchThatWasTooEarlyForAKeySaysNothingOfIt(t *testing.T) {
+	t.Parallel()
+	second := must(jose.GenerateRSA(2048))
+	early, late := must(jose.PublicSet(testKey())), must(jose.PublicSet(testKey(), second))
+	asked, release := make(chan struct{}), make(chan struct{})
+	var first sync.Once
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		set := late
+		first.Do(func() {
+			close(asked)
+			<-release
+			set = early
+		})
+		_, _ = w.Write(set)
+	}))
+	t.Cleanup(s.Close)
+	r := must(jose.NewRemoteKeys(jose.RemoteOptions{URL: s.URL, Refresh: time.Hour, Now: func() time.Time { return now }}))
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error)
+	go func() { done <- r.Run(ctx) }()
+	<-asked
+	answer := make(chan error)
+	go func() {
+		_, err := r.Key(context.Background(), second.ID, jose.RS256)
+		answer <- err
+	}()
+	select {
+	case err := <-answer:
+		t.Fatalf("answered before the key set came: %v", err)
+	case <-time.After(50 * time.Millisecond):
+	}
+	close(release)
+	if err := <-answer; fault.CodeOf(err) != fault.Unauthenticated {
+		t.Errorf("by the early set: %v", err)
+	}
+	if _, err := r.Key(t.Context(), second.ID, jose.RS256); err != nil {
+		t.Errorf("asked again: %v", err)
+	}
+	cancel()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}
+
 func TestTheLastGoodSetOutlivesTheIssuer(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {

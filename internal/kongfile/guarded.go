@@ -11,7 +11,11 @@ type Guarded struct {
 	Route   Route
 	Service *Service
 	Plugin  *Plugin // nil for none; the same where several routes share one
+	Outcome *Plugin // the one that is told of answers; nil for none
 }
+
+// Outcome is the name of the plugin that is told of answers, beside the one that guards.
+const Outcome = "gatehouse-outcome"
 
 // Strips reports whether the upstream gets the path without what the route matched, which is Kong's default.
 func (r Route) Strips() bool { return r.StripPath == nil || *r.StripPath }
@@ -71,22 +75,19 @@ func (d *Document) AllPlugins() []*Plugin {
 // two are equally close, or in which a plugin points to nothing: it would guard nothing, without a word.
 func (d *Document) Guarded() ([]Guarded, error) {
 	services := map[string]*Service{}
-	inherited := map[string]*Plugin{}
-	everywhere, err := pick(d.Plugins, "", "")
-	if err != nil {
+	if err := d.twice(); err != nil {
 		return nil, err
 	}
 	var all []Guarded
 	add := func(r Route, s *Service) error {
-		plugin, err := closest(r.Plugins, d.Plugins, r.Name, "")
-		if err != nil {
+		g := Guarded{Route: r, Service: s}
+		var err error
+		if g.Plugin, err = d.running(guarding, r, s); err != nil {
 			return err
 		}
-		if plugin == nil {
-			plugin = inherited[s.Name]
-		}
-		all = append(all, Guarded{r, s, plugin})
-		return nil
+		g.Outcome, err = d.running(listening, r, s)
+		all = append(all, g)
+		return err
 	}
 	for i := range d.Services {
 		s := &d.Services[i]
@@ -94,12 +95,6 @@ func (d *Document) Guarded() ([]Guarded, error) {
 			return nil, fmt.Errorf("services[%d].name: not unique", i)
 		}
 		services[s.Name] = s
-		if inherited[s.Name], err = closest(s.Plugins, d.Plugins, "", s.Name); err != nil {
-			return nil, err
-		}
-		if inherited[s.Name] == nil {
-			inherited[s.Name] = everywhere
-		}
 		for _, r := range s.Routes {
 			if err := add(r, s); err != nil {
 				return nil, err
@@ -136,20 +131,52 @@ func (d *Document) references(routes []Guarded, services map[string]*Service) er
 	return nil
 }
 
-// closest finds the plugin in own, else the one at the top that names the route or service.
-func closest(own, top []Plugin, route, service string) (*Plugin, error) {
-	p, err := pick(own, route, service)
-	if p != nil || err != nil {
-		return p, err
+// kind is what a plugin is for. One of each kind runs for a route.
+type kind bool
+
+const (
+	guarding  kind = false
+	listening kind = true
+)
+
+// twice refuses two equally close plugins also where no route comes to run either.
+func (d *Document) twice() error {
+	for _, of := range []kind{guarding, listening} {
+		if _, err := pick(of, d.Plugins, "", ""); err != nil {
+			return err
+		}
+		for _, s := range d.Services {
+			for _, list := range [][]Plugin{s.Plugins, d.Plugins} {
+				if _, err := pick(of, list, "", s.Name); err != nil {
+					return err
+				}
+			}
+		}
 	}
-	return pick(top, route, service)
+	return nil
+}
+
+// running finds the plugin of a kind that runs for a route.
+func (d *Document) running(of kind, r Route, s *Service) (*Plugin, error) {
+	for _, place := range []struct {
+		list           []Plugin
+		route, service string
+	}{{r.Plugins, r.Name, ""}, {d.Plugins, r.Name, ""}, {s.Plugins, "", s.Name}, {d.Plugins, "", s.Name}, {d.Plugins, "", ""}} {
+		if p, err := pick(of, place.list, place.route, place.service); p != nil || err != nil {
+			return p, err
+		}
+	}
+	return nil, nil //nolint:nilnil // none runs
 }
 
 // pick finds the plugin of a list that belongs to this very route or service, or (both empty) to all.
-func pick(list []Plugin, route, service string) (*Plugin, error) {
+func pick(of kind, list []Plugin, route, service string) (*Plugin, error) {
 	var found *Plugin
 	for i := range list {
 		p := &list[i]
+		if kind(p.Name == Outcome) != of {
+			continue
+		}
 		if p.Route != route || p.Service != service || (p.Enabled != nil && !*p.Enabled) {
 			continue
 		}

@@ -73,3 +73,29 @@ func TestAFileThatGuardsNothingIsRefused(t *testing.T) {
 		}
 	}
 }
+
+// The plugin that is told of answers stands beside the one that guards, and neither for the other.
+func TestAnswersAreToldToAPluginOfTheirOwn(t *testing.T) {
+	t.Parallel()
+	const head = "_format_version: \"3.0\"\nservices: [{name: s, url: \"http://h\", routes: [{name: r, paths: [/r], plugins: [{name: g}, {name: gatehouse-outcome, config: {n: own}}]}, {name: x, paths: [/x]}]}]\n"
+	d, err := Parse([]byte(head + "plugins: [{name: gatehouse-outcome, service: s, config: {n: of s}}]"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	routes, err := d.Guarded()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r := routes[0]; r.Plugin.Name != "g" || r.Outcome.Config["n"] != "own" {
+		t.Errorf("%+v, %+v", r.Plugin, r.Outcome)
+	}
+	if x := routes[1]; x.Plugin != nil || x.Outcome.Config["n"] != "of s" {
+		t.Errorf("%+v, %+v", x.Plugin, x.Outcome)
+	}
+	if d, err = Parse([]byte(head + "plugins: [{name: gatehouse-outcome}, {name: gatehouse-outcome}]")); err == nil {
+		_, err = d.Guarded()
+	}
+	if err == nil || !strings.Contains(err.Error(), "plugins[1]: the plugin is here twice") {
+		t.Errorf("two of them: %v", err)
+	}
+}

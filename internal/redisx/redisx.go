@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
+	"github.com/redis/go-redis/v9/logging"
 	"github.com/redis/go-redis/v9/maintnotifications"
 )
 
@@ -27,7 +28,10 @@ var errAddress = errors.New("redis: expected redis://host:port/database, rediss:
 //	redis+cluster://user:password@host:6379,host:6379                     a cluster; a few of its nodes are enough
 //
 // Each takes what go-redis' ParseURL takes after ?, and patience=250ms: how long to wait in each step of a command.
-func Open(address string) (redis.UniversalClient, error) {
+func Open(address string) (redis.UniversalClient, error) { return OpenFor(address, patience) }
+
+// OpenFor is Open for work that no request waits for: each step of a command may take wait, unless the address says otherwise.
+func OpenFor(address string, wait time.Duration) (redis.UniversalClient, error) {
 	scheme, rest, ok := strings.Cut(address, "://")
 	if !ok {
 		return nil, errAddress
@@ -37,7 +41,7 @@ func Open(address string) (redis.UniversalClient, error) {
 	if err != nil || (kind != "" && (plain != "redis" && plain != "rediss" || len(hosts) == 0)) {
 		return nil, errAddress
 	}
-	wait, err := time.ParseDuration(take(query, "patience", patience.String()))
+	wait, err = time.ParseDuration(take(query, "patience", wait.String()))
 	if err != nil || wait < time.Millisecond || wait > time.Minute {
 		return nil, errors.New("redis: patience: expected a time from 1ms to 1m")
 	}
@@ -75,6 +79,10 @@ func Open(address string) (redis.UniversalClient, error) {
 	}
 	return nil, errAddress
 }
+
+// Quiet keeps go-redis from writing lines of its own form to standard error: it answers what it has to say as errors as well,
+// which are logged where they matter. It is for the whole process, and for its main to call.
+func Quiet() { logging.Disable() }
 
 // quiet keeps go-redis from asking each server whether it announces its maintenance, as only Redis Enterprise does, and
 // from looking its name up when a client is made.

@@ -23,7 +23,7 @@ var now = time.UnixMilli(1_772_000_000_123)
 
 func TestARevocationComesBackFromTheStreamAsItWasPublished(t *testing.T) {
 	t.Parallel()
-	c, err := redisx.Open(testenv.Redis(t))
+	c, err := redisx.OpenFor(testenv.Redis(t), 10*time.Second)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -269,4 +269,18 @@ func FuzzParseRevocation(f *testing.F) {
 			t.Errorf("taken as %+v", r)
 		}
 	})
+}
+
+func TestWorkThatNobodyWaitsForHasPatienceUnlessTheAddressSays(t *testing.T) {
+	t.Parallel()
+	for address, want := range map[string]time.Duration{"redis://h": 700 * time.Millisecond, "redis://h?patience=1s": time.Second} {
+		c, err := redisx.OpenFor(address, 700*time.Millisecond)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := c.(*redis.Client).Options().ReadTimeout; got != want {
+			t.Errorf("%s: %v", address, got)
+		}
+		c.Close()
+	}
 }

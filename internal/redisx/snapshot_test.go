@@ -24,7 +24,7 @@ func each(t *testing.T, test func(t *testing.T, c redis.UniversalClient)) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			c, err := redisx.Open(url(t))
+			c, err := redisx.OpenFor(url(t), 10*time.Second)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -78,7 +78,7 @@ func TestASnapshotIsReplacedWhole(t *testing.T) {
 
 func TestTheCursorIsTheEndOfTheStream(t *testing.T) {
 	t.Parallel()
-	c, err := redisx.Open(testenv.Redis(t))
+	c, err := redisx.OpenFor(testenv.Redis(t), 10*time.Second)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -14,6 +14,8 @@ import (
 	"net/url"
 	"strings"
 	"time"
+
+	"github.com/gatehouse-auth/gatehouse/internal/onejson"
 )
 
 // maxAnswer bounds what is read of an answer, in bytes.
@@ -25,6 +27,7 @@ type Client struct {
 	timeout time.Duration
 	http    *http.Client
 	bearer  string // the Authorization header, or ""
+	trace   func(context.Context) string
 }
 
 // Option is how a client shows who it is, and whom it believes.
@@ -42,6 +45,12 @@ func WithToken(token string) Option {
 // WithTLS sets what an https base is verified by, and the certificate that is shown to it.
 func WithTLS(config *tls.Config) Option {
 	return func(_ *Client, t *http.Transport) { t.TLSClientConfig = config }
+}
+
+// WithTraceparent brings a traceparent (W3C Trace Context) with every evaluation, what of makes of its context; "" or a nil of
+// brings none.
+func WithTraceparent(of func(context.Context) string) Option {
+	return func(c *Client, _ *http.Transport) { c.trace = of }
 }
 
 // NewClient makes a client for base: http://host:port, https://host:port, or unix:///path/to/socket. The timeout bounds
@@ -109,6 +118,11 @@ func (c *Client) Evaluate(ctx context.Context, r Request) (Response, error) {
 	if id, ok := r.Context["request_id"].(string); ok {
 		req.Header.Set("X-Request-ID", id)
 	}
+	if c.trace != nil {
+		if header := c.trace(ctx); header != "" {
+			req.Header.Set("Traceparent", header)
+		}
+	}
 	res, err := c.http.Do(req)
 	if err != nil {
 		return Response{}, fmt.Errorf("ask decision point: %w", err)
@@ -162,17 +176,28 @@ func decode(res *http.Response) (Response, error) {
 	return parse(answer)
 }
 
-// parse insists on a decision member: an empty object is no denial, it is nonsense.
+// parse insists on a decision member by this very name, and on text with one reading: an empty object is no denial and two
+// decisions are no allowance, they are nonsense. encoding/json alone would take the last of several, and "DECISION" as well.
 func parse(answer []byte) (Response, error) {
-	var v struct {
-		Decision *bool            `json:"decision"`
-		Context  *ResponseContext `json:"context"`
+	if err := onejson.Check(answer); err != nil {
+		return Response{}, fmt.Errorf("decision point answered malformed JSON: %w", err)
 	}
-	if err := json.Unmarshal(answer, &v); err != nil {
-		return Response{}, errors.New("decision point answered malformed JSON")
+	var members map[string]json.RawMessage
+	if err := json.Unmarshal(answer, &members); err != nil {
+		return Response{}, errors.New("decision point answered no object")
 	}
-	if v.Decision == nil {
+	var r Response
+	switch string(members["decision"]) {
+	case "true":
+		r.Decision = true
+	case "false":
+	default:
 		return Response{}, errors.New("decision point answered without a decision")
 	}
-	return Response{Decision: *v.Decision, Context: v.Context}, nil
+	if c := members["context"]; c != nil {
+		if err := json.Unmarshal(c, &r.Context); err != nil {
+			return Response{}, errors.New("decision point answered a context of another form")
+		}
+	}
+	return r, nil
 }

@@ -60,6 +60,14 @@ func TestNonsenseIsAnError(t *testing.T) {
 		"empty object":      answer(200, "application/json", `{}`),
 		"null decision":     answer(200, "application/json", `{"decision":null}`),
 		"text decision":     answer(200, "application/json", `{"decision":"true"}`),
+		"two decisions":     answer(200, "application/json", `{"decision":false,"decision":true}`),
+		"a decision twice":  answer(200, "application/json", `{"decision":true,"decision":true}`),
+		"two spellings":     answer(200, "application/json", `{"decision":false,"DECISION":true}`),
+		"another spelling":  answer(200, "application/json", `{"Decision":true}`),
+		"a list":            answer(200, "application/json", `[{"decision":true}]`),
+		"not UTF-8":         answer(200, "application/json", "{\"decision\":true,\"context\":{\"reasons\":[\"\xff\"]}}"),
+		"reasons twice":     answer(200, "application/json", `{"decision":true,"context":{"reasons":[],"Reasons":["x"]}}`),
+		"another context":   answer(200, "application/json", `{"decision":true,"context":"x"}`),
 		"truncated":         answer(200, "application/json", `{"decision":true`),
 		"trailing bytes":    answer(200, "application/json", `{"decision":true} true`),
 		"html":              answer(200, "text/html", `{"decision":true}`),
@@ -126,10 +134,16 @@ func TestAnAddressThatCannotBeAskedIsRefused(t *testing.T) {
 func FuzzAnswer(f *testing.F) {
 	f.Add([]byte(`{"decision":true,"context":{"need":{"max_age":1}}}`))
 	f.Add([]byte(`{"decision":1}`))
+	f.Add([]byte(`{"decision":false,"Decision":true}`))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		got, err := authzen.Parse(b)
 		if err != nil && got.Decision {
 			t.Error("an error came with a permission")
+		}
+		var members map[string]any
+		_ = json.Unmarshal(b, &members) // what cannot be read gives nothing
+		if got.Decision && members["decision"] != true {
+			t.Error("a permission that was not given")
 		}
 	})
 }

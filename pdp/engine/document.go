@@ -65,7 +65,9 @@ func (e *Engine) Document(ctx context.Context, q dataapi.Question) (doc dataapi.
 	if err != nil {
 		return doc, errFailed.Because(fmt.Errorf("prepare: %w", err))
 	}
-	got, by, err := e.ask(ctx, f, document{native.JSON{Value: q.Input}, q.HasInput}, now)
+	within, end := e.span(ctx, "evaluate")
+	got, by, err := e.ask(within, f, document{native.JSON{Value: q.Input}, q.HasInput}, now)
+	end(err)
 	doc.Value, doc.Defined, doc.EvaluatedBy = got.value, got.defined, by
 	return doc, err
 }

@@ -64,6 +64,9 @@ type Options struct {
 
 	NoPartial bool // never decide by what partial evaluation leaves of the rules
 	NoNative  bool // never decide by native code
+
+	// Span is told when a part of a decision begins, "lookup" or "evaluate", and its end with what failed. Nil for nobody; it must not block.
+	Span func(ctx context.Context, part string) (within context.Context, end func(error))
 }
 
 // Engine decides. It is safe for concurrent use.
@@ -236,7 +239,7 @@ func (e *Engine) Evaluate(ctx context.Context, r authzen.Request) (res authzen.R
 		about.Outcome, about.Reasons = authzen.Indeterminate, []string{Stale}
 		return authzen.Response{Context: about}, nil
 	}
-	properties, err := snap.properties(ctx, r.Resource)
+	properties, err := e.properties(ctx, snap, r.Resource)
 	if err != nil {
 		e.opts.Log.WarnContext(ctx, "look-up failed; denied", "decision_id", about.DecisionID, "resource_type", r.Resource.Type, "error", err)
 		about.Outcome, about.Reasons = authzen.Indeterminate, []string{"lookup_failed"}
@@ -245,7 +248,9 @@ func (e *Engine) Evaluate(ctx context.Context, r authzen.Request) (res authzen.R
 	if snap.looksUp(r.Resource) {
 		about.LookedUp = properties
 	}
-	said, by, err := e.answer(ctx, snap, r, properties, now)
+	within, end := e.span(ctx, "evaluate")
+	said, by, err := e.answer(within, snap, r, properties, now)
+	end(err)
 	if err != nil {
 		return res, err
 	}
@@ -262,6 +267,26 @@ func (e *Engine) Evaluate(ctx context.Context, r authzen.Request) (res authzen.R
 type told struct {
 	about authzen.ResponseContext
 	cache authzen.Cache
+}
+
+// properties are the object's; a look-up of them is a part of its own.
+func (e *Engine) properties(ctx context.Context, snap *snapshot, r authzen.Resource) (map[string]any, error) {
+	if !snap.looksUp(r) {
+		return snap.properties(ctx, r)
+	}
+	ctx, end := e.span(ctx, "lookup")
+	properties, err := snap.properties(ctx, r)
+	end(err)
+	return properties, err
+}
+
+func noEnd(error) {}
+
+func (e *Engine) span(ctx context.Context, part string) (context.Context, func(error)) {
+	if e.opts.Span == nil {
+		return ctx, noEnd
+	}
+	return e.opts.Span(ctx, part)
 }
 
 // maxKey bounds the inputs that are remembered, in bytes of what can matter of them.

@@ -170,7 +170,7 @@ func (r *recorded) Evaluate(ctx context.Context, req authzen.Request) (authzen.R
 	if about == nil {
 		about = &authzen.ResponseContext{}
 	}
-	outcome := outcomeOf(res, err)
+	outcome := string(server.OutcomeOf(res, err))
 	route, _ := req.Resource.Properties["route"].(string)
 	if !r.journal.Records(outcome, route, about.DecisionID) {
 		return res, err
@@ -239,16 +239,4 @@ func (r *recorded) record(ctx context.Context, start time.Time, e *decisionlog.E
 	e.Time, e.Duration, e.TraceID, e.PEP = start, r.now().Sub(start), web.TraceID(ctx), server.CallerOf(ctx)
 	e.RequestedBy, _ = ctx.Value(addressKey{}).(string)
 	return r.journal.Record(ctx, e)
-}
-
-func outcomeOf(res authzen.Response, err error) string {
-	switch {
-	case err != nil:
-		return decisionlog.Indeterminate
-	case res.Decision:
-		return decisionlog.Permit
-	case res.Context == nil || res.Context.Outcome == "":
-		return decisionlog.Deny
-	}
-	return string(res.Context.Outcome)
 }

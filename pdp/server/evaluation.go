@@ -104,7 +104,7 @@ func (s *server) decideFor(ctx context.Context, api string, req authzen.Request)
 		}()
 		res, err = s.Engine.Evaluate(ctx, req)
 	}()
-	outcome := outcomeOf(res, err)
+	outcome := OutcomeOf(res, err)
 	took := s.Now().Sub(start)
 	s.Meter.Decided(api, string(outcome), took)
 	if err != nil || !res.Decision {
@@ -113,7 +113,8 @@ func (s *server) decideFor(ctx context.Context, api string, req authzen.Request)
 	return res, err
 }
 
-func outcomeOf(res authzen.Response, err error) authzen.Outcome {
+// OutcomeOf says what an engine's answer amounts to.
+func OutcomeOf(res authzen.Response, err error) authzen.Outcome {
 	switch {
 	case err != nil:
 		return authzen.Indeterminate

@@ -4,6 +4,7 @@ package app
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"sync"
 	"time"
@@ -12,6 +13,7 @@ import (
 
 	"github.com/gatehouse-auth/gatehouse/assertion"
 	"github.com/gatehouse-auth/gatehouse/internal/jose"
+	"github.com/gatehouse-auth/gatehouse/internal/telemetry/tracing"
 	"github.com/gatehouse-auth/gatehouse/plugin/challenge"
 	"github.com/gatehouse-auth/gatehouse/plugin/guard"
 	"github.com/gatehouse-auth/gatehouse/plugin/introspect"
@@ -27,6 +29,7 @@ type Options struct {
 	Asserter    *assertion.Signer // signs X-Gatehouse-Assertion; nil: routes that want one do not start
 	LimitMemory int64             // bytes that the limits over one Redis take at most; 0 for limit.DefaultMemory
 	TokenMemory int64             // bytes that are kept of tokens at most; 0 for remember.DefaultMemory
+	Tracer      *tracing.Tracer   // nil: nothing is traced. It is the caller's to close
 }
 
 // App holds the shared parts. A part is made when the first configuration asks for it, and works in the background while
@@ -49,6 +52,7 @@ type App struct {
 	parts     []part
 	metrics   *metrics.Registry
 	asserter  *assertion.Signer
+	tracer    *tracing.Tracer
 	start     func(part) // nil unless Run runs
 }
 
@@ -71,6 +75,10 @@ func New(o Options) *App {
 		failures: challenge.NewFailures(o.Now),
 	}
 	a.metrics = metrics.New(a.state)
+	if o.Tracer != nil {
+		a.tracer = o.Tracer
+		a.metrics.Register(o.Tracer)
+	}
 	return a
 }
 
@@ -103,7 +111,7 @@ func (a *App) Close() {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for _, s := range a.redis {
-		if err := s.client.Close(); err != nil {
+		if err := errors.Join(s.client.Close(), s.feed.Close()); err != nil {
 			a.log.Warn("close Redis", "error", err)
 		}
 	}
@@ -125,6 +133,9 @@ func (a *App) Guard(cfg guard.Config) (kong.Handler, error) {
 	parts := guard.Parts{Now: a.now, NewID: newID, Log: a.log, Meter: a.metrics}
 	if a.asserter != nil {
 		parts.Asserter = a.asserter
+	}
+	if a.tracer != nil {
+		parts.Tracer = tracer{a.tracer}
 	}
 	for _, add := range []func(guard.Config, *guard.Parts) error{a.overRedis, a.challenger, a.identifier, a.decider} {
 		if err := add(cfg, &parts); err != nil {

@@ -5,6 +5,7 @@ import (
 
 	"github.com/gatehouse-auth/gatehouse/plugin/challenge"
 	"github.com/gatehouse-auth/gatehouse/plugin/guard"
+	"github.com/gatehouse-auth/gatehouse/plugin/kong"
 )
 
 // challenger adds what issues and spends challenges. Each configuration has its own: secrets and work differ. What networks
@@ -39,6 +40,17 @@ func (a *App) challenger(cfg guard.Config, parts *guard.Parts) error {
 	}
 	parts.Challenger = c
 	return nil
+}
+
+// Outcome makes what counts failed log-ins by what upstreams answer.
+func (a *App) Outcome(cfg kong.Outcome) (kong.Listener, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	s, err := a.store(cfg.RedisURL)
+	if err != nil {
+		return nil, fmt.Errorf("config.redis_url: %w", err)
+	}
+	return &challenge.Logins{Statuses: cfg.Statuses, Limiter: s.limiter, Meter: a.metrics.Answered}, nil
 }
 
 func hosted(o challenge.HostedOptions) (guard.Challenger, error) {

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"os"
 
+	"github.com/gatehouse-auth/gatehouse/internal/telemetry/tracing"
 	"github.com/gatehouse-auth/gatehouse/plugin/decide"
 	"github.com/gatehouse-auth/gatehouse/plugin/guard"
 )
@@ -42,7 +43,11 @@ func (a *App) pdp(p guard.PDP) (*points, error) {
 	if err != nil {
 		return nil, err
 	}
-	client, err := decide.New(decide.Options{URLs: append([]string{p.URL}, p.Others...), Timeout: p.Timeout, Token: p.Token, TLS: config, Log: a.log})
+	o := decide.Options{URLs: append([]string{p.URL}, p.Others...), Timeout: p.Timeout, Token: p.Token, TLS: config, Log: a.log}
+	if a.tracer != nil {
+		o.Traceparent = tracing.Traceparent
+	}
+	client, err := decide.New(o)
 	if err != nil {
 		return nil, err
 	}

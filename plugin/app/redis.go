@@ -2,6 +2,7 @@ package app
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/redis/go-redis/v9"
@@ -17,7 +18,8 @@ import (
 
 // store is one Redis and what works over it.
 type store struct {
-	client      redis.UniversalClient
+	client      redis.UniversalClient // for what requests wait for
+	feed        redis.UniversalClient // for revocations, which they do not
 	revocations *revocation.Follower
 	limiter     *limit.Limiter
 }
@@ -43,9 +45,13 @@ func (a *App) store(url telemetry.Secret) (*store, error) {
 	if err != nil {
 		return nil, err
 	}
+	feed, err := redisx.OpenFor(url.Reveal(), revocation.Patience)
+	if err != nil {
+		return nil, errors.Join(err, client.Close())
+	}
 	s := &store{
-		client:      client,
-		revocations: revocation.Follow(client, revocation.New(a.now, maxLifetime), a.log),
+		client: client, feed: feed,
+		revocations: revocation.Follow(feed, revocation.New(a.now, maxLifetime), a.log),
 		limiter:     limit.New(limit.Options{Redis: client, ID: newID(), Memory: a.limitMemory, Now: a.now, Log: a.log}),
 	}
 	a.redis[url.Reveal()] = s

@@ -34,6 +34,8 @@ type Options struct {
 	Token   telemetry.Secret // shown to all of them; "" for none
 	TLS     *tls.Config      // for https://; nil for the system's authorities and no certificate
 	Log     *slog.Logger
+
+	Traceparent func(context.Context) string // names the span that asks; nil for none
 }
 
 // Client asks one of several decision points that decide alike. The first that is well is asked; when it fails, or has used
@@ -60,7 +62,7 @@ func New(o Options) (*Client, error) {
 	}
 	c := &Client{timeout: o.Timeout, log: o.Log}
 	for _, url := range o.URLs {
-		pdp, err := authzen.NewClient(url, o.Timeout, authzen.WithToken(o.Token.Reveal()), authzen.WithTLS(o.TLS))
+		pdp, err := authzen.NewClient(url, o.Timeout, authzen.WithToken(o.Token.Reveal()), authzen.WithTLS(o.TLS), authzen.WithTraceparent(o.Traceparent))
 		if err != nil {
 			return nil, err
 		}

@@ -489,3 +489,14 @@ func FuzzRefusal(f *testing.F) {
 		}
 	})
 }
+
+// What a proxy cannot tell is not waited for: the log names the routes.
+func TestFailedLoginsAreNoSignalHere(t *testing.T) {
+	t.Parallel()
+	const plugin = `{name: gatehouse, config: {identify: none, authorize: false}}`
+	text := strings.Replace(file, plugin, plugin+", {name: gatehouse-outcome, config: {redis_url: x}}", 1)
+	r, err := Load([]byte(text), NGINX, func(string) (string, bool) { return "", false }, func(guard.Config) (kong.Handler, error) { return nil, nil })
+	if err != nil || len(r.Unheard) != 1 {
+		t.Errorf("unheard %+v, %v", r, err)
+	}
+}

@@ -20,6 +20,8 @@ type Routes struct {
 	// Rewritten lists the routes whose upstream gets another path than the client sent, and Unguarded those without the plugin,
 	// by name, for the log: the proxy has to rewrite the former likewise, and is refused the latter.
 	Rewritten, Unguarded []string
+	// Unheard lists the routes whose failed log-ins Kong would have told, and no proxy does.
+	Unheard []string
 }
 
 type route struct {
@@ -40,6 +42,9 @@ func Load(text []byte, proxy Proxy, vault kong.Vault, make kong.Factory) (*Route
 	}
 	guards := map[*kongfile.Plugin]kong.Handler{}
 	for _, p := range d.AllPlugins() {
+		if p.Name == kong.OutcomeName { // the proxy asks before the upstream answers, and tells nothing of the answer
+			continue
+		}
 		if p.Name != kong.Name {
 			return nil, fmt.Errorf("%s.name: %q runs under Kong only; what it does is the proxy's task here", p.At, p.Name)
 		}
@@ -63,6 +68,9 @@ func Load(text []byte, proxy Proxy, vault kong.Vault, make kong.Factory) (*Route
 	}
 	for _, g := range guarded {
 		r.routes = append(r.routes, route{g.Route.Name, guards[g.Plugin]})
+		if g.Outcome != nil {
+			r.Unheard = append(r.Unheard, g.Route.Name)
+		}
 		if g.Plugin == nil {
 			r.Unguarded = append(r.Unguarded, g.Route.Name)
 		} else if g.Rewrites() {

@@ -13,12 +13,12 @@ type Failures interface {
 	Count(a netip.Addr) int
 }
 
-// Risk says how risky a request is: the sum of its signals, at most 100. What the edge cannot see for itself, such as an
-// upstream's own refusal of a password, is no signal: the answer of the upstream does not come by here.
+// Risk says how risky a request is: the sum of its signals, at most 100.
 type Risk struct {
 	Threshold int // 1 to 100, from which on a challenge is asked for
 	MaxNumber int64
 	Failures  int            // as many refusals of the client's network within ten minutes count in full
+	Logins    int            // as many failed log-ins of the client's network within ten minutes count in full
 	Networks  []netip.Prefix // of bad repute
 	Browser   bool           // the route is for browsers, which say what they accept and in which language
 	Weights   Weights
@@ -27,6 +27,7 @@ type Risk struct {
 // Weights is what each signal adds to the risk in full, 0 to 100.
 type Weights struct {
 	Failures int // refused lately, by any guarded route: bad tokens, bad solutions, spent limits
+	Logins   int // failed lately, at any route and edge that tells of them; 0: nobody asks Redis
 	Rate     int // how far the request's fullest limit is used, from its half on
 	Network  int // of bad repute
 	Client   int // for each of the headers that real clients send and this one does not, or sends oddly
@@ -41,16 +42,19 @@ func (r Risk) validate(wrong reject, limits bool) {
 	if r.Failures < 1 && r.Weights.Failures > 0 {
 		wrong("challenge.risk.failures", "expected a number above zero")
 	}
+	if r.Logins < 1 && r.Weights.Logins > 0 {
+		wrong("challenge.risk.logins", "expected a number above zero")
+	}
 	w := r.Weights
 	for _, weight := range []struct {
 		name  string
 		value int
-	}{{"failures", w.Failures}, {"rate", w.Rate}, {"network", w.Network}, {"client", w.Client}} {
+	}{{"failures", w.Failures}, {"logins", w.Logins}, {"rate", w.Rate}, {"network", w.Network}, {"client", w.Client}} {
 		if weight.value < 0 || weight.value > fullRisk {
 			wrong("challenge.risk.weights."+weight.name, "expected 0 to 100")
 		}
 	}
-	most := w.Failures + clientSigns*w.Client
+	most := w.Failures + w.Logins + clientSigns*w.Client
 	if limits {
 		most += w.Rate
 	}
@@ -69,6 +73,9 @@ func (g *Guard) riskOf(s *state) int {
 	if r.Failures > 0 && g.Failures != nil {
 		sum += r.Weights.Failures * min(g.Failures.Count(s.Addr), r.Failures) / r.Failures
 	}
+	if r.Logins > 0 {
+		sum += r.Weights.Logins * min(s.failedLogins, r.Logins) / r.Logins
+	}
 	sum += r.Weights.Rate * usedBeyondHalf(s) / 100
 	if networks(r.Networks).contain(s.Addr) {
 		sum += r.Weights.Network
@@ -76,6 +83,9 @@ func (g *Guard) riskOf(s *state) int {
 	sum += r.Weights.Client * oddSigns(s, r.Browser)
 	return min(sum, fullRisk)
 }
+
+// countsLogins reports whether failed log-ins matter to a request, so that they have to be asked for.
+func (c Challenge) countsLogins() bool { return c.When == Risky && c.Risk.Weights.Logins > 0 }
 
 // usedBeyondHalf is how far the fullest limit is used: 0 up to its half, 100 when it is spent.
 func usedBeyondHalf(s *state) int {

@@ -71,6 +71,9 @@ func (c Config) corsRule() *corsRule {
 	if c.DPoP.on() {
 		headers = append(headers, "DPoP")
 	}
+	if c.DPoP.Nonce.Every > 0 {
+		expose = append(expose, nonceHeader)
+	}
 	return &corsRule{
 		CORS: c.CORS, any: slices.Contains(c.CORS.Origins, "*"), methods: strings.Join(c.CORS.Methods, ", "), headers: strings.Join(headers, ", "),
 		expose: strings.Join(expose, ", "), maxAge: strconv.Itoa(int(c.CORS.MaxAge / time.Second)),

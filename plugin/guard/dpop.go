@@ -38,6 +38,7 @@ type DPoP struct {
 	Origins    []string      // of the URLs by which clients reach the route, such as https://api.example.com
 	Algorithms []string      // of proofs
 	Window     time.Duration // how far iat may be from now, either way
+	Nonce      DPoPNonce
 }
 
 // on reports whether the route takes bound tokens at all.
@@ -74,6 +75,7 @@ func (c Config) validateDPoP(wrong reject) {
 	if d.Window <= 0 || d.Window > maxWindow {
 		wrong("dpop.window_seconds", "expected 1 to 300")
 	}
+	d.Nonce.validate(wrong)
 	if d.Mode == DPoPRequired && c.Cookie.Name != "" {
 		wrong("token_cookie.name", "a token in a cookie is a bearer token, which dpop.mode: required does not take")
 	}
@@ -110,6 +112,9 @@ func (g *Guard) possession(ctx context.Context, s *state, who *principal.Princip
 	id, left, err := g.cfg.DPoP.about(p, s.Request, s.shown.token, g.Now())
 	if err != nil {
 		return errProof.Because(err)
+	}
+	if err := g.nonced(s, p.Claims); err != nil { // before the proof counts as used
+		return err
 	}
 	fresh, err := g.Proofs.Once(ctx, "dpop\n"+p.Thumbprint+"\n"+id, s.ID, left)
 	switch {

@@ -9,7 +9,6 @@ import (
 	"github.com/gatehouse-auth/gatehouse/assertion"
 	"github.com/gatehouse-auth/gatehouse/internal/fault"
 	"github.com/gatehouse-auth/gatehouse/internal/principal"
-	"github.com/gatehouse-auth/gatehouse/internal/web"
 )
 
 // Asserter signs who a request comes from, for an upstream that does not trust the network.
@@ -55,12 +54,6 @@ func (g *Guard) assert(_ context.Context, s *state) error {
 	return nil
 }
 
-func traceID(r Request) string {
-	h, _ := r.header("traceparent")
-	id, _ := web.ParseTraceparent(h)
-	return id
-}
-
 // forward overwrites every identity header, so that none can be the client's own word (S54).
 func (g *Guard) forward(s *state) Verdict {
 	set := make(map[string]string, 7+len(g.upstreamHeaders))
@@ -86,9 +79,7 @@ func (g *Guard) forward(s *state) Verdict {
 			set[name] = ""
 		}
 	}
-	if _, kept := s.header("traceparent"); !kept || traceID(s.Request) == "" {
-		set["Traceparent"] = "00-" + s.decision.TraceID + "-" + web.NewTraceID()[:16] + "-00"
-	}
+	g.setTraceparent(s, set)
 	return Verdict{Forward: true, SetHeaders: set, Respond: s.response, Decision: s.decision}
 }
 

@@ -37,7 +37,8 @@ type Parts struct {
 	NewID        func() string // UUIDv7, the id of a decision that the decision point did not make
 	Log          *slog.Logger
 	Asserter     Asserter
-	Meter        Meter // nil: nothing is counted
+	Meter        Meter  // nil: nothing is counted
+	Tracer       Tracer // nil: nothing is traced
 }
 
 // Meter is told what a guard does. It must not block.
@@ -63,6 +64,7 @@ type Guard struct {
 	patterns []pattern
 	limits   []limitRule
 	cors     *corsRule
+	nonces   *nonces // nil where proofs need none
 
 	saidBehind, saidUnproved atomic.Int64 // UnixMilli
 
@@ -91,6 +93,9 @@ func New(cfg Config, parts Parts) (*Guard, error) {
 	if g.limits, err = limitRules(cfg.Limits); err != nil {
 		return nil, err
 	}
+	if g.nonces, err = newNonces(cfg.DPoP.Nonce); err != nil {
+		return nil, err
+	}
 	g.cors = cfg.corsRule()
 	g.way = g.stages()
 	return g, nil
@@ -107,6 +112,17 @@ type Decision struct {
 	Subject  string
 	Route    string
 	TraceID  string
+}
+
+// Outcome is allowed, denied or observed.
+func (d *Decision) Outcome() string {
+	switch {
+	case d.Allowed:
+		return "allowed"
+	case d.Observed:
+		return "observed"
+	}
+	return "denied"
 }
 
 // Verdict is what the gateway shall do: forward the request with SetHeaders overwritten, or answer it with Status (204 for a
@@ -131,16 +147,19 @@ type state struct {
 	who         principal.Principal
 	decision    Decision
 	limits      []limit.State
-	counted     bool              // against the limits
-	issued      any               // a challenge to solve
-	risk        int               // 0 to 100
-	served      *Verdict          // the edge's own answer, which ends the way
-	response    map[string]string // headers for the client, whether the request is forwarded or answered
-	target      target
-	need        *authzen.Need
-	asserted    string
-	upstream    map[string]string // headers that a decision sets
-	failed      []failure         // the first is the answer; more than one in observe mode only
+	counted     bool // against the limits
+	issued      any  // a challenge to solve
+	risk        int  // 0 to 100
+	// failedLogins of the client's network, where the route asks for them
+	failedLogins int
+	served       *Verdict          // the edge's own answer, which ends the way
+	response     map[string]string // headers for the client, whether the request is forwarded or answered
+	target       target
+	need         *authzen.Need
+	asserted     string
+	upstream     map[string]string // headers that a decision sets
+	failed       []failure         // the first is the answer; more than one in observe mode only
+	trace        Trace             // nil where nothing is traced
 }
 
 // respond sets a header of the answer to the client, whoever gives it. The stage vouches for the value.
@@ -166,11 +185,18 @@ type failure struct {
 }
 
 // Check decides on one request. It never panics.
-func (g *Guard) Check(ctx context.Context, r Request) (v Verdict) {
-	s := &state{Request: r, decision: Decision{Route: r.Route, TraceID: traceID(r)}}
-	if s.decision.TraceID == "" {
+func (g *Guard) Check(ctx context.Context, r Request) Verdict {
+	s := &state{Request: r, decision: Decision{Route: r.Route}}
+	if g.Tracer != nil {
+		return g.checkTraced(ctx, s)
+	}
+	if s.decision.TraceID = traceID(r); s.decision.TraceID == "" {
 		s.decision.TraceID = web.NewTraceID()
 	}
+	return g.checked(ctx, s)
+}
+
+func (g *Guard) checked(ctx context.Context, s *state) (v Verdict) {
 	defer func() {
 		if p := recover(); p != nil {
 			g.logPanic(ctx, s, p)
@@ -268,22 +294,24 @@ const (
 
 // stage is one check on the way.
 type stage struct {
-	name  string
-	check func(context.Context, *state) error
+	name   string
+	check  func(context.Context, *state) error
+	traced bool // whether it is work that is worth a span
 }
 
 // stages is the order of the checks.
 func (g *Guard) stages() []stage {
+	c := &g.cfg
 	return []stage{
-		{stageRead, g.read},
-		{stageCORS, g.preflight},
-		{stageLimit, g.limitKnown},
-		{stageIdentify, g.limiting(g.identify)},
-		{stageAlive, g.limiting(g.alive)},
-		{stageLimit, g.limitAll},
-		{stageChallenge, g.challenge},
-		{stageAuthorize, g.authorize},
-		{stageForward, g.assert},
+		{stageRead, g.read, false},
+		{stageCORS, g.preflight, false},
+		{stageLimit, g.limitKnown, false},
+		{stageIdentify, g.limiting(g.identify), c.Identify != None},
+		{stageAlive, g.limiting(g.alive), c.Identify != None},
+		{stageLimit, g.limitAll, len(g.limits) > 0 || c.Challenge.countsLogins()},
+		{stageChallenge, g.challenge, c.Challenge.on()},
+		{stageAuthorize, g.authorize, c.Authorize},
+		{stageForward, g.assert, true},
 	}
 }
 
@@ -307,7 +335,7 @@ func Stages() []string {
 func (g *Guard) through(ctx context.Context, s *state) {
 	begun := g.Now()
 	for _, stage := range g.way {
-		err := g.safely(ctx, s, stage.check)
+		err := g.pass(ctx, s, stage)
 		if g.Meter != nil {
 			now := g.Now()
 			g.Meter.Passed(stage.name, now.Sub(begun))

@@ -88,6 +88,8 @@ func (s *state) authError(reason string) string {
 		return "" // without a token there is no error to tell
 	case errProof.Reason:
 		return `, error="invalid_dpop_proof"`
+	case errNonce.Reason:
+		return `, error="use_dpop_nonce"`
 	case errStepUp.Reason:
 		out := `, error="insufficient_user_authentication"`
 		if s.need.ACR != "" && isToken(strings.NewReplacer(":", "", ".", "", "/", "").Replace(s.need.ACR)) {

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/gatehouse-auth/gatehouse/internal/fault"
+	"github.com/gatehouse-auth/gatehouse/plugin/challenge"
 	"github.com/gatehouse-auth/gatehouse/plugin/limit"
 )
 
@@ -108,7 +109,7 @@ func (l Limit) validateRates(wrong reject, identify Identify) {
 }
 
 func (c Config) limitNeeds(p Parts) []need {
-	return []need{{"limiter", len(c.Limits) > 0, p.Limiter != nil}}
+	return []need{{"limiter", len(c.Limits) > 0 || c.Challenge.countsLogins(), p.Limiter != nil}}
 }
 
 var errLimited = fault.New(fault.Limited, "Too many requests; try again later.").Named("rate_limited")
@@ -147,9 +148,17 @@ func (g *Guard) limitKnown(_ context.Context, s *state) error {
 	return nil
 }
 
-// limitAll counts the request against all of its limits at once.
+// limitAll counts the request against all of its limits at once. Failed log-ins, where they matter, are asked for with them.
 func (g *Guard) limitAll(ctx context.Context, s *state) error {
-	return g.take(ctx, s, g.limitKeys(s, func(r *limitRule) bool { return !r.who || !s.who.Anonymous() }))
+	keys := g.limitKeys(s, func(r *limitRule) bool { return !r.who || !s.who.Anonymous() })
+	if !g.cfg.Challenge.countsLogins() {
+		return g.take(ctx, s, keys)
+	}
+	err := g.take(ctx, s, append(keys, challenge.FailedLogins(s.Addr)))
+	if last := len(keys); len(s.limits) > last { // else somebody else's limit is spent, or the request was counted before
+		s.failedLogins, s.limits = challenge.Counted(s.limits[last]), s.limits[:last]
+	}
+	return err
 }
 
 // limiting counts a request that check refuses against those limits that need no caller: a flood of bad tokens is a flood too.

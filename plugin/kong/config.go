@@ -29,27 +29,32 @@ func ParseConfig(data []byte) (guard.Config, error) {
 
 // parse answers besides the id of the one route that the plugin is configured for; "" if it may run for several.
 func parse(data []byte) (guard.Config, string, error) {
+	v, routeID, err := conformed(Schema(), data)
+	if err != nil {
+		return guard.Config{}, "", err
+	}
+	cfg, err := read(v)
+	if err != nil {
+		return guard.Config{}, "", err
+	}
+	return cfg, routeID, cfg.Validate()
+}
+
+// conformed answers what Kong sent, as the schema has it, and the id of the one route that it is for.
+func conformed(schema object, data []byte) (v value, routeID string, err error) {
 	var raw any
 	if err := json.Unmarshal(data, &raw); err != nil {
-		return guard.Config{}, "", errors.New("config: not JSON")
+		return value{}, "", errors.New("config: not JSON")
 	}
-	routeID := ""
 	if m, ok := raw.(object); ok {
 		routeID, _ = m["route_id"].(string)
 		for _, name := range bookkeeping {
 			delete(m, name)
 		}
 	}
-	fields := Schema()["fields"].([]object)
+	fields := schema["fields"].([]object)
 	checked, err := conform("config", fields[len(fields)-1]["config"].(object), raw)
-	if err != nil {
-		return guard.Config{}, "", err
-	}
-	cfg, err := read(value{checked})
-	if err != nil {
-		return guard.Config{}, "", err
-	}
-	return cfg, routeID, cfg.Validate()
+	return value{checked}, routeID, err
 }
 
 // conform answers v with defaults filled, or what is wrong with it. null is the same as unset.
@@ -133,6 +138,10 @@ func conformArray(path string, f object, v any) (any, error) {
 	case []string: // a default
 		for _, s := range a {
 			in = append(in, s)
+		}
+	case []int: // a default
+		for _, n := range a {
+			in = append(in, n)
 		}
 	case object: // Lua's empty table may arrive as an object
 		if len(a) > 0 {

@@ -27,18 +27,18 @@ func TestAChallengeComesWithAllThatItMaySay(t *testing.T) {
 			When: guard.Always, Action: "a", Secret: "s", MaxNumber: 50000, TTL: 5 * time.Minute, Page: true,
 			Clearance: guard.Clearance{TTL: 5 * time.Minute, By: guard.InCookie},
 			Provider:  guard.Provider{Name: challenge.ALTCHA, Timeout: 2 * time.Second, WhenAway: guard.AwayDeny},
-			Risk:      guard.Risk{Threshold: 50, MaxNumber: 250000, Failures: 5, Weights: weights},
+			Risk:      guard.Risk{Threshold: 50, MaxNumber: 250000, Failures: 5, Logins: 10, Weights: weights},
 		},
 		`{"when":"risk","action":"a","max_number":5000000,"ttl_seconds":60,"page":false,"clearance":{"ttl_seconds":0,"by":"both"},
 		  "provider":{"name":"siteverify","site_key":"k","secret":"p","url":"https://v/","hostnames":["h"],"min_score_percent":70,"timeout_ms":500,"send_address":true,"allow_private":true,"when_away":"allow"},
-		  "risk":{"threshold":30,"failures":7,"networks":["192.0.2.9/24","2001:db8::1"],"browser":true,"weights":{"failures":1,"rate":2,"network":50,"client":4}}}`: {
+		  "risk":{"threshold":30,"failures":7,"logins":8,"networks":["192.0.2.9/24","2001:db8::1"],"browser":true,"weights":{"failures":1,"logins":9,"rate":2,"network":50,"client":4}}}`: {
 			When: guard.Risky, Action: "a", MaxNumber: 5000000, TTL: time.Minute, Clearance: guard.Clearance{By: guard.InBoth},
 			Provider: guard.Provider{
 				Name: challenge.Generic, URL: "https://v/", SiteKey: "k", Secret: "p", Hostnames: []string{"h"}, MinScore: 0.7, SendAddress: true,
 				AllowPrivate: true, Timeout: 500 * time.Millisecond, WhenAway: guard.AwayAllow,
 			},
 			Risk: guard.Risk{
-				Threshold: 30, MaxNumber: 5000000, Failures: 7, Browser: true, Weights: guard.Weights{Failures: 1, Rate: 2, Network: 50, Client: 4},
+				Threshold: 30, MaxNumber: 5000000, Failures: 7, Logins: 8, Browser: true, Weights: guard.Weights{Failures: 1, Logins: 9, Rate: 2, Network: 50, Client: 4},
 				Networks: []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24"), netip.MustParsePrefix("2001:db8::1/128")},
 			},
 		},

@@ -17,6 +17,13 @@ This is what a route's or service's ` + "`config`" + ` in ` + "`kong.yml`" + ` m
 plugin; an unset field has its default. **v**: the value may be a reference to a vault, such as ` + "`{vault://env/gatehouse-redis-url}`" + `.
 `
 
+const outcomePreamble = `
+# Configuration of the plugin gatehouse-outcome
+
+It stands beside ` + "`gatehouse`" + ` on routes where people log in, runs when the client has its answer, and counts failed log-ins by it:
+[operations.md](operations.md#failed-log-ins).
+`
+
 // Docs writes the schema as Markdown: each field with its type, its default, its bounds and what it is for.
 func Docs(w io.Writer) error {
 	out := bufio.NewWriter(w)
@@ -26,6 +33,13 @@ func Docs(w io.Writer) error {
 	fields := Schema()["fields"].([]object)
 	config := fields[len(fields)-1]["config"].(object)
 	if err := docRecord(out, "config", "", config); err != nil {
+		return err
+	}
+	if _, err := out.WriteString(outcomePreamble); err != nil {
+		return err
+	}
+	fields = OutcomeSchema()["fields"].([]object)
+	if err := docRecord(out, "config of "+OutcomeName, "", fields[len(fields)-1]["config"].(object)); err != nil {
 		return err
 	}
 	return out.Flush()
@@ -115,6 +129,8 @@ func docDefault(f object) string {
 			return "none"
 		}
 		return fmt.Sprintf("`%v`", d)
+	case []int:
+		return strings.ReplaceAll(fmt.Sprintf("`%v`", d), " ", ", ")
 	case []string:
 		if len(d) == 0 {
 			return "none"

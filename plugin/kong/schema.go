@@ -18,26 +18,29 @@ type object = map[string]any
 
 // Dump writes what Kong's query command expects: one JSON object. It needs neither network nor socket.
 func Dump(w io.Writer, socket string) error {
-	return json.NewEncoder(w).Encode(object{
-		"Protocol":   "ProtoBuf:1",
-		"SocketPath": socket,
-		"Plugins": []object{{
-			"Name": Name, "Version": Version, "Priority": Priority, "Phases": []string{"access"}, "Schema": Schema(),
-		}},
-	})
+	return dump(w, socket, object{"Name": Name, "Version": Version, "Priority": Priority, "Phases": []string{"access"}, "Schema": Schema()})
+}
+
+func dump(w io.Writer, socket string, plugin object) error {
+	return json.NewEncoder(w).Encode(object{"Protocol": "ProtoBuf:1", "SocketPath": socket, "Plugins": []object{plugin}})
 }
 
 // Schema is the configuration's schema in Kong's own form, by hand: reflection could say neither defaults nor bounds. The
 // fields of each stage are in a file of its own, beside what reads them.
 func Schema() object {
-	return object{"name": Name, "fields": []object{
+	return schema(Name, record(slices.Concat(
+		[]object{field("mode", oneOf("enforce", "enforce", "observe"), "what a denial does: stop the request, or only be logged")},
+		identifyFields(), dpopFields(), browserFields(), aliveFields(), limitFields(), challengeFields(), authorizeFields(), forwardFields(),
+		[]object{field("redis_url", object{"type": "string", "referenceable": true, "encrypted": true}, "for revocations, limits, challenges and proofs of possession")},
+	)...))
+}
+
+// schema has the fields that every plugin has, and the configuration last.
+func schema(name string, config object) object {
+	return object{"name": name, "fields": []object{
 		{"consumer": object{"type": "foreign", "reference": "consumers", "eq": nil}},
 		{"protocols": object{"type": "set", "default": []string{"http", "https"}, "elements": object{"type": "string", "one_of": []string{"http", "https"}}}},
-		{"config": record(slices.Concat(
-			[]object{field("mode", oneOf("enforce", "enforce", "observe"), "what a denial does: stop the request, or only be logged")},
-			identifyFields(), dpopFields(), browserFields(), aliveFields(), limitFields(), challengeFields(), authorizeFields(), forwardFields(),
-			[]object{field("redis_url", object{"type": "string", "referenceable": true, "encrypted": true}, "for revocations, limits, challenges and proofs of possession")},
-		)...)},
+		{"config": config},
 	}}
 }
 

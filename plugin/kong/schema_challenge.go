@@ -49,10 +49,12 @@ func riskFields() object {
 		field("threshold", integer(50, 1, 100), "from which on a challenge is asked for"),
 		field("max_number", integer(0, 0, 5000000), "the work at a risk of 100, between which and challenge.max_number it grows; 0 for five times as much, but no more than a million"),
 		field("failures", integer(5, 1, 10000), "as many refusals of the client's network in ten minutes count in full"),
+		field("logins", integer(10, 1, 10000), "as many failed log-ins of the client's network in ten minutes count in full; the plugin gatehouse-outcome counts them"),
 		field("networks", array(object{"type": "string", "match": "^[%w.:/]+$"}), "addresses or networks (CIDR) of bad repute"),
 		field("browser", boolean(false), "the route is for browsers: a client without Accept-Language is odd"),
 		field("weights", record(
 			field("failures", weight(60), "requests refused lately by any route: bad tokens, bad solutions, spent limits"),
+			field("logins", weight(0), "log-ins that failed lately at any route that has gatehouse-outcome, counted in redis_url by all edges; with 0 they are not asked for"),
 			field("rate", weight(40), "how far the route's fullest limit is used, from its half on"),
 			field("network", weight(60), "the address is of bad repute"),
 			field("client", weight(25), "for each of User-Agent, Accept and (for browsers) Accept-Language that is missing or odd"),
@@ -88,9 +90,9 @@ const (
 func readRisk(v value, r *guard.Risk, work int64) error {
 	w := v.at("weights")
 	*r = guard.Risk{
-		Threshold: int(v.at("threshold").number()), MaxNumber: v.at("max_number").number(), Failures: int(v.at("failures").number()), Browser: v.at("browser").flag(),
+		Threshold: int(v.at("threshold").number()), MaxNumber: v.at("max_number").number(), Failures: int(v.at("failures").number()), Logins: int(v.at("logins").number()), Browser: v.at("browser").flag(),
 		Weights: guard.Weights{
-			Failures: int(w.at("failures").number()), Rate: int(w.at("rate").number()), Network: int(w.at("network").number()), Client: int(w.at("client").number()),
+			Failures: int(w.at("failures").number()), Logins: int(w.at("logins").number()), Rate: int(w.at("rate").number()), Network: int(w.at("network").number()), Client: int(w.at("client").number()),
 		},
 	}
 	if r.MaxNumber == 0 {

@@ -46,6 +46,9 @@ const (
 
 // Server answers Kong on a Unix socket. It is made by NewServer.
 type Server struct {
+	// Outcomes makes the listener of one configuration of the second plugin; nil: it is not served. Set it before Serve.
+	Outcomes func(Outcome) (Listener, error)
+
 	factory Factory
 	log     *slog.Logger
 	now     func() time.Time
@@ -62,10 +65,11 @@ type Server struct {
 
 // instance is one plugin configuration that Kong has started.
 type instance struct {
-	Handler
-	used    atomic.Int64 // Unix time in seconds
-	routeID string       // of the one route that it is for, or ""
-	route   atomic.Pointer[routeName]
+	Handler               // nil for one of the second plugin
+	listener Listener     // nil for one of the first
+	used     atomic.Int64 // Unix time in seconds
+	routeID  string       // of the one route that it is for, or ""
+	route    atomic.Pointer[routeName]
 }
 
 // routeName is how Kong named an instance's one route lately.
@@ -236,6 +240,9 @@ func (s *Server) handle(ctx context.Context, e *event, c *protocol.CmdHandleEven
 	h.used.Store(now.Unix())
 	ctx, cancel := context.WithTimeout(ctx, deadline)
 	defer cancel()
+	if h.listener != nil {
+		return s.tell(ctx, e, h.listener, c.GetEventName(), sequence)
+	}
 	r, err := s.ask(e, h, now)
 	if err != nil {
 		return err
@@ -252,11 +259,11 @@ func (s *Server) handle(ctx context.Context, e *event, c *protocol.CmdHandleEven
 }
 
 func (s *Server) start(c *protocol.CmdStartInstance) (int32, error) {
-	cfg, routeID, err := parse(c.GetConfig())
-	if err != nil {
-		return 0, fmt.Errorf("start instance: %w", err)
+	make := s.startGuard
+	if c.GetName() == OutcomeName {
+		make = s.startOutcome
 	}
-	h, err := s.factory(cfg)
+	made, err := make(c.GetConfig())
 	if err != nil {
 		return 0, fmt.Errorf("start instance: %w", err)
 	}
@@ -269,9 +276,18 @@ func (s *Server) start(c *protocol.CmdStartInstance) (int32, error) {
 		}
 	}
 	s.last++
-	s.instances[s.last] = &instance{Handler: h, routeID: routeID}
-	s.instances[s.last].used.Store(now.Unix())
+	made.used.Store(now.Unix())
+	s.instances[s.last] = made
 	return s.last, nil
+}
+
+func (s *Server) startGuard(config []byte) (*instance, error) {
+	cfg, routeID, err := parse(config)
+	if err != nil {
+		return nil, err
+	}
+	h, err := s.factory(cfg)
+	return &instance{Handler: h, routeID: routeID}, err
 }
 
 // instance answers an error in the words at which Kong drops its instances and runs the event again.

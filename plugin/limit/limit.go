@@ -37,17 +37,17 @@ type Key struct {
 	Name   string // of the limit, shown to the caller
 	Value  string // what is counted: the limit's name, its kind and whose request it is
 	Rate   Rate
-	Cost   int64 // what the request takes of the limit; 0 counts as 1
+	Cost   int64 // what the request takes of the limit; 0 counts as 1, and Peek takes nothing
 	Fixed  bool  // count in windows one after another, of which two may be emptied at their edge; else two weighted windows
 	Strict bool  // deny while Redis is away
 }
 
-// peek is the cost of a request that only looks.
-const peek = -1
+// Peek is the cost of a request that only looks.
+const Peek = -1
 
 func (k Key) cost() int64 {
 	switch k.Cost {
-	case peek:
+	case Peek:
 		return 0
 	case 0:
 		return 1

@@ -195,7 +195,9 @@ func (l *Limiter) takeLocally(ctx context.Context, id string, keys []Key, cause 
 			return Result{}, ErrAway.Because(cause)
 		}
 		k.Rate.Limit = max(k.Rate.Limit/l.processes.Load(), 1)
-		k.Cost = min(k.cost(), k.Rate.Limit) // what could pass at all can pass a share
+		if k.Cost != Peek {
+			k.Cost = min(k.cost(), k.Rate.Limit) // what could pass at all can pass a share
+		}
 		share[i] = k
 	}
 	l.stats[statLocal].Add(1)

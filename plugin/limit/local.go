@@ -139,7 +139,7 @@ func (l *local) Increment(ctx context.Context, key string, count int64, rate lim
 
 // Peek implements limiter.Store.
 func (l *local) Peek(ctx context.Context, key string, rate limiter.Rate) (limiter.Context, error) {
-	return l.Increment(ctx, key, peek, rate)
+	return l.Increment(ctx, key, Peek, rate)
 }
 
 // Reset implements limiter.Store.

@@ -183,7 +183,7 @@ func (s *shared) Increment(ctx context.Context, key string, count int64, rate li
 
 // Peek implements limiter.Store.
 func (s *shared) Peek(ctx context.Context, key string, rate limiter.Rate) (limiter.Context, error) {
-	return s.Increment(ctx, key, peek, rate)
+	return s.Increment(ctx, key, Peek, rate)
 }
 
 // Reset implements limiter.Store.

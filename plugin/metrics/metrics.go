@@ -22,6 +22,7 @@ type Registry struct {
 	failures   *prometheus.CounterVec
 	behind     *prometheus.CounterVec
 	challenged *prometheus.CounterVec
+	answers    *prometheus.CounterVec
 	stages     map[string]prometheus.Observer
 }
 
@@ -48,6 +49,10 @@ func New(parts func() Parts) *Registry {
 			Name: "gatehouse_challenges_total",
 			Help: "Requests of routes with a challenge, by route and result (calm, cleared, solved, unproved, set, wrong, unchecked).",
 		}, []string{"route", "result"}),
+		answers: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "gatehouse_login_answers_total",
+			Help: "Answers of routes with gatehouse-outcome, by route and result (failed: counted as a failed log-in; passed; unknown: failed, but of an unknown address or not counted).",
+		}, []string{"route", "result"}),
 		stages: map[string]prometheus.Observer{},
 	}
 	took := prometheus.NewHistogramVec(prometheus.HistogramOpts{
@@ -57,7 +62,7 @@ func New(parts func() Parts) *Registry {
 		r.stages[stage] = took.WithLabelValues(stage)
 	}
 	r.registry.MustRegister(
-		r.requests, r.failures, r.behind, r.challenged, took, collector{parts},
+		r.requests, r.failures, r.behind, r.challenged, r.answers, took, collector{parts},
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 	)
 	return r
@@ -65,14 +70,7 @@ func New(parts func() Parts) *Registry {
 
 // Decided implements guard.Meter.
 func (r *Registry) Decided(d *guard.Decision) {
-	decision := "denied"
-	switch {
-	case d.Allowed:
-		decision = "allowed"
-	case d.Observed:
-		decision = "observed"
-	}
-	r.requests.WithLabelValues(d.Route, decision, d.Code).Inc()
+	r.requests.WithLabelValues(d.Route, d.Outcome(), d.Code).Inc()
 }
 
 // Failed implements guard.Meter.
@@ -88,12 +86,18 @@ func (r *Registry) Challenged(route, result string) {
 	r.challenged.WithLabelValues(route, result).Inc()
 }
 
+// Answered counts what became of an answer that Kong told of.
+func (r *Registry) Answered(route, result string) { r.answers.WithLabelValues(route, result).Inc() }
+
 // Passed implements guard.Meter.
 func (r *Registry) Passed(stage string, took time.Duration) {
 	if o, ok := r.stages[stage]; ok {
 		o.Observe(took.Seconds())
 	}
 }
+
+// Register adds what tells of other parts.
+func (r *Registry) Register(c prometheus.Collector) { r.registry.MustRegister(c) }
 
 // Handler serves the metrics, for a private address (S69).
 func (r *Registry) Handler(log *slog.Logger) http.Handler {

@@ -17,9 +17,10 @@ import (
 const (
 	page  = 1000                   // entries read at once
 	block = 200 * time.Millisecond // how long one read waits for news; below the client's read time-out
-	// patience bounds one exchange with Redis, waiting included: a connection that has died without a word must not keep
-	// the news back for long.
-	patience = 700 * time.Millisecond
+	// Patience bounds one exchange with Redis, waiting included: a connection that has died without a word must not keep
+	// the news back for long. It is more than the requests' own: no request waits for the news, and a Redis that is slow
+	// needs no session to be refused.
+	Patience = 700 * time.Millisecond
 	// stale is the lag from which the set is reported as degraded.
 	stale = 5 * time.Second
 	// The pause between two tries while Redis is away doubles from the one to the other.
@@ -47,7 +48,7 @@ type Follower struct {
 	gaps atomic.Int64
 }
 
-// Follow makes a follower; Run starts it.
+// Follow makes a follower; Run starts it. The client is best one of redisx.OpenFor with Patience.
 func Follow(c redis.UniversalClient, s *Set, log *slog.Logger) *Follower {
 	return &Follower{Set: s, redis: c, log: log, position: position{last: beginning, after: beginning, base: -1}}
 }
@@ -83,6 +84,9 @@ func (f *Follower) Run(ctx context.Context) error {
 
 // follow reads until something fails.
 func (f *Follower) follow(ctx context.Context) error {
+	if err := f.greet(ctx); err != nil {
+		return err
+	}
 	for {
 		if err := f.cover(ctx); err != nil {
 			return err
@@ -120,6 +124,20 @@ func (f *Follower) follow(ctx context.Context) error {
 	}
 }
 
+// greet opens the connections that are not there: go-redis keeps those of single commands and of pipelines apart. That takes several
+// exchanges, so that it could not be the first part of another with a slow Redis.
+func (f *Follower) greet(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, 6*Patience)
+	defer cancel()
+	if err := f.redis.Ping(ctx).Err(); err != nil {
+		return fmt.Errorf("greet: %w", err)
+	}
+	if _, err := f.redis.Pipelined(ctx, func(p redis.Pipeliner) error { return p.Ping(ctx).Err() }); err != nil {
+		return fmt.Errorf("greet: %w", err)
+	}
+	return nil
+}
+
 // judge notes that nothing was missing when Redis was asked, or that something was.
 func (f *Follower) judge(ctx context.Context, v verdict) {
 	if v.sighting == nil {
@@ -155,7 +173,7 @@ func (f *Follower) cover(ctx context.Context) error {
 	if !f.snapshots.IsZero() && (f.gap == "" || now.Sub(f.snapshots) < again) {
 		return nil
 	}
-	cursor, err := redisx.ReadRevocationSnapshot(ctx, f.redis, patience, f.add, func(err error) {
+	cursor, err := redisx.ReadRevocationSnapshot(ctx, f.redis, Patience, f.add, func(err error) {
 		f.log.ErrorContext(ctx, "revocations: an entry of the snapshot cannot be read", "error", err)
 	})
 	switch {
@@ -176,7 +194,7 @@ func (f *Follower) cover(ctx context.Context) error {
 
 // news answers what comes after the last entry, waiting for it a little.
 func (f *Follower) news(ctx context.Context) ([]redis.XMessage, error) {
-	ctx, cancel := context.WithTimeout(ctx, patience)
+	ctx, cancel := context.WithTimeout(ctx, Patience)
 	defer cancel()
 	streams, err := f.redis.XRead(ctx, &redis.XReadArgs{
 		Streams: []string{redisx.RevocationStream, f.position.last}, Count: page, Block: f.wait(),
@@ -194,7 +212,7 @@ func (f *Follower) news(ctx context.Context) ([]redis.XMessage, error) {
 
 // look asks Redis what it has of the stream.
 func (f *Follower) look(ctx context.Context) (sighting, error) {
-	ctx, cancel := context.WithTimeout(ctx, patience)
+	ctx, cancel := context.WithTimeout(ctx, Patience)
 	defer cancel()
 	s := sighting{at: f.now(), intact: true, newest: beginning}
 	var found *redis.XMessageSliceCmd

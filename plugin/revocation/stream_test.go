@@ -47,7 +47,12 @@ func startApart(t *testing.T, url string, now func() time.Time) apart {
 	}
 	network := toxic.New(t, opts.Addr)
 	a := apart{network: network, direct: client(t, url)}
-	a.Follower = start(t, client(t, network.Through(url)), now)
+	patient, err := redisx.OpenFor(network.Through(url), revocation.Patience)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { patient.Close() })
+	a.Follower = start(t, patient, now)
 	within(t, "the stream has been read", func() bool { return a.Known() == nil })
 	return a
 }
@@ -125,6 +130,20 @@ func TestNothingIsMissedThroughABadNetwork(t *testing.T) {
 		if a.Gaps() != 0 {
 			t.Errorf("%d gaps", a.Gaps())
 		}
+	})
+}
+
+// S25, S56: a Redis whose every answer is 300 ms late refuses nobody: the set is as current as that allows, by a new connection too.
+func TestASlowRedisKeepsTheSetCurrent(t *testing.T) {
+	eachApart(t, func(t *testing.T, a apart) {
+		a.network.Cut()
+		a.network.Add("latency", map[string]any{"latency": 300})
+		within(t, "the edge is behind", func() bool { return a.Lag() > 2*time.Second })
+		a.network.Join()
+		publish(t, a.direct, session("s1"))
+		within(t, "s1 is revoked", a.revoked("s1"))
+		within(t, "nothing is missing", func() bool { return a.Lag() < 1500*time.Millisecond && a.Ready() == nil })
+		a.network.Heal()
 	})
 }
 

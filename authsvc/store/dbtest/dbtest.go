@@ -87,7 +87,7 @@ func past(t testing.TB, driver, dsn string) *sql.DB {
 	return raw
 }
 
-// Jobs answers the jobs that wait, oldest first. Their Args are job.Mail, job.Revocation or job.Profile.
+// Jobs answers the jobs that wait, oldest first. Their Args are job.Mail, job.Revocation, job.Profile or job.Expiry.
 func (d DB) Jobs(t testing.TB) []job.Job {
 	t.Helper()
 	return list(t, d, "SELECT kind, "+d.args+" FROM river_job ORDER BY id", func(rows *sql.Rows) (j job.Job, err error) {
@@ -102,6 +102,8 @@ func (d DB) Jobs(t testing.TB) []job.Job {
 			j.Args, err = decode[job.Revocation](args)
 		case job.KindProfile:
 			j.Args, err = decode[job.Profile](args)
+		case job.KindExpiry:
+			j.Args, err = decode[job.Expiry](args)
 		default:
 			err = fmt.Errorf("a job of unknown kind %q", j.Kind)
 		}
@@ -149,7 +151,8 @@ func (d DB) Count(t testing.TB, table string) (n int) {
 // Holds reports in which tables, the jobs' among them, a text is kept in the clear.
 func (d DB) Holds(t testing.TB, text string) (tables []string) {
 	t.Helper()
-	for _, table := range []string{"users", "email_codes", "sessions", "refresh_tokens", "revocations", "signing_keys", "profiles", "river_job"} {
+	for _, table := range []string{"users", "email_codes", "sessions", "refresh_tokens", "revocations", "signing_keys", "profiles", "river_job",
+		"role_bindings", "roles", "subjects", "role_audit", "directory_changes"} {
 		found := list(t, d, "SELECT * FROM "+table, func(rows *sql.Rows) (bool, error) {
 			columns, err := rows.Columns()
 			if err != nil {

@@ -1,5 +1,5 @@
-// Package storetest is the contract that the doc comments of account.Store, session.Store, token.Store and profile.Store
-// state, as tests: every implementation passes Run, races included. All times are fixed; nothing here looks at a clock.
+// Package storetest is the contract that the doc comments of account.Store, session.Store, token.Store, profile.Store,
+// role.Store and directory.Store state, as tests: every implementation passes Run, races included. All times are fixed; nothing here looks at a clock.
 package storetest
 
 import (
@@ -15,18 +15,22 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/gatehouse-auth/gatehouse/authsvc/account"
+	"github.com/gatehouse-auth/gatehouse/authsvc/directory"
 	"github.com/gatehouse-auth/gatehouse/authsvc/job"
 	"github.com/gatehouse-auth/gatehouse/authsvc/profile"
+	"github.com/gatehouse-auth/gatehouse/authsvc/role"
 	"github.com/gatehouse-auth/gatehouse/authsvc/session"
 	"github.com/gatehouse-auth/gatehouse/authsvc/token"
 )
 
 // Set is the stores over one database, and two views of what they have committed that no Store shows.
 type Set struct {
-	Accounts account.Store
-	Sessions session.Store
-	Keys     token.Store
-	Profiles profile.Store
+	Accounts  account.Store
+	Sessions  session.Store
+	Keys      token.Store
+	Profiles  profile.Store
+	Roles     role.Store
+	Directory directory.Store
 	// Jobs answers the jobs that wait, oldest first. Their Args are json.RawMessage.
 	Jobs func(context.Context) ([]job.Job, error)
 	// Revocations answers the revocations in the order of their ids.
@@ -43,6 +47,12 @@ func Run(t *testing.T, open func(*testing.T) Set) {
 	revocations(t, open)
 	keys(t, open)
 	profiles(t, open)
+	roles(t, open)
+	bindings(t, open)
+	expiry(t, open)
+	subjects(t, open)
+	audits(t, open)
+	directories(t, open)
 }
 
 // check runs one clause of the contract on a set of its own.

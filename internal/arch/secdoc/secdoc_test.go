@@ -88,7 +88,7 @@ func TestProofsAreWrittenAnewAndTheRestIsKept(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, want := range []string{
-		"Of 72 requirements 1 are proved by tests, 1 in part, and 70 are open.",
+		"Of 73 requirements 1 are proved by tests, 1 in part, and 71 are open.",
 		"**S1** Statement.\n- Proved by `a_test.go` TestA, TestB\n- Open: not yet.\n",
 		"**S2** Statement.\n- Proved by `a_test.go` TestA; `b_test.go` TestC\n\n", "# Title\n",
 	} {
@@ -114,11 +114,11 @@ func TestAGapIsRefused(t *testing.T) {
 			}
 			return openAll(n)
 		}), want: "S31 stands where S30 should"},
-		"last missing": {document: strings.Split(sample(openAll), "**S72**")[0], want: "the last here is S71"},
+		"last missing": {document: strings.Split(sample(openAll), "**S73**")[0], want: "the last here is S72"},
 		"neither": {document: sample(func(n int) string {
 			return strings.ReplaceAll(openAll(n), "**S7** Statement.\n- Open: not yet.", "**S7** Statement.")
 		}), want: "S7 is neither"},
-		"no requirement": {document: sample(openAll), proofs: map[int][]proof{73: {{"a_test.go", "TestA"}}}, want: "names S73"},
+		"no requirement": {document: sample(openAll), proofs: map[int][]proof{74: {{"a_test.go", "TestA"}}}, want: "names S74"},
 		"no summary":     {document: strings.Replace(sample(openAll), "Of 0 requirements none.", "", 1), want: "summary"},
 	} {
 		if _, err := write(c.document, c.proofs); err == nil || !strings.Contains(err.Error(), c.want) {

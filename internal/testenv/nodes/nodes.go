@@ -1,4 +1,4 @@
-// Package nodes starts several redis-servers for one test: a cluster, or a master with a replica and a Sentinel.
+// Package nodes starts redis-servers for one test: a cluster, a master with a replica and a Sentinel, or one that can be killed.
 package nodes
 
 import (
@@ -22,14 +22,48 @@ import (
 type Node struct {
 	Address string // host:port
 	cmd     *exec.Cmd
+	line    []string
 	over    chan struct{}
 	*redis.Client
 }
 
 // Kill ends the node at once.
 func (n *Node) Kill() {
+	if n.cmd.Process == nil {
+		return // it never ran
+	}
 	_ = n.cmd.Process.Kill() // it may be over already
 	<-n.over
+}
+
+// Restart starts a node that was killed, at the same address.
+func (n *Node) Restart(t testing.TB) {
+	t.Helper()
+	var said bytes.Buffer
+	n.cmd, n.over = exec.Command(n.line[0], n.line[1:]...), make(chan struct{})
+	n.cmd.Stdout, n.cmd.Stderr = &said, &said
+	must(t, n.cmd.Start())
+	go func() {
+		_ = n.cmd.Wait() // killed in the end
+		close(n.over)
+	}()
+	until(t, "redis-server answers", func() bool {
+		select {
+		case <-n.over:
+			t.Fatalf("redis-server ended: %s", said.Bytes())
+		default:
+		}
+		return n.Ping(context.WithoutCancel(t.Context())).Err() == nil
+	})
+}
+
+// Single starts one redis-server. After Kill and Restart it knows what it had answered for, or, unless it keeps, nothing.
+func Single(t testing.TB, keeps bool) *Node {
+	t.Helper()
+	if keeps {
+		return start(t, "--appendonly", "yes", "--appendfsync", "always")
+	}
+	return start(t)
 }
 
 const deadline = 30 * time.Second
@@ -96,28 +130,13 @@ func start(t testing.TB, args ...string) *Node {
 		file, args = args[:1], args[1:]
 	}
 	line := append(file, "--port", port, "--bind", "127.0.0.1", "--dir", t.TempDir(), "--save", "", "--appendonly", "no", "--loglevel", "warning")
-	n := &Node{Address: "127.0.0.1:" + port, over: make(chan struct{})}
-	n.cmd = exec.Command(path, append(line, args...)...)
-	var said bytes.Buffer
-	n.cmd.Stdout, n.cmd.Stderr = &said, &said
-	must(t, n.cmd.Start())
-	go func() {
-		_ = n.cmd.Wait() // killed in the end
-		close(n.over)
-	}()
+	n := &Node{Address: "127.0.0.1:" + port, line: append(append([]string{path}, line...), args...)}
 	n.Client = redis.NewClient(&redis.Options{Addr: n.Address})
 	t.Cleanup(func() {
 		n.Close()
 		n.Kill()
 	})
-	until(t, "redis-server answers", func() bool {
-		select {
-		case <-n.over:
-			t.Fatalf("redis-server ended: %s", said.Bytes())
-		default:
-		}
-		return n.Ping(context.WithoutCancel(t.Context())).Err() == nil
-	})
+	n.Restart(t)
 	return n
 }
 

@@ -56,7 +56,20 @@ func (p *Proxy) Join() {
 // carry nothing more.
 func (p *Proxy) Add(kind string, attributes map[string]any) {
 	p.t.Helper()
-	text, err := json.Marshal(map[string]any{"name": kind, "type": kind, "stream": "downstream", "attributes": attributes})
+	p.add(kind, "downstream", attributes)
+}
+
+// Partition lets connections open, and nothing through either way, until Heal, which ends them.
+func (p *Proxy) Partition() {
+	p.t.Helper()
+	for _, way := range []string{"upstream", "downstream"} {
+		p.add("timeout", way, map[string]any{"timeout": 0})
+	}
+}
+
+func (p *Proxy) add(kind, way string, attributes map[string]any) {
+	p.t.Helper()
+	text, err := json.Marshal(map[string]any{"name": kind + "_" + way, "type": kind, "stream": way, "attributes": attributes})
 	if err != nil {
 		p.t.Fatal(err)
 	}

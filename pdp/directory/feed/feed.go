@@ -7,9 +7,11 @@
 //	GET SnapshotPath                                    200, a Line that is a Begin, one Line per role and subject, a Line that is an End
 //	GET ChangesPath?epoch=E&since=N&wait=SECONDS        200, a Begin, the changes with a revision above N in their order, an End;
 //	                                                    held for up to wait seconds (at most MaxWait) while there are none
-//	                                                    410 when the epoch is another, or N is too old to continue from
+//	                                                    410 when the epoch is another, N is too old to continue from, or ahead
 //
-// A reader uses nothing of an answer that lacks its End: it was cut short.
+// A reader uses nothing of an answer that lacks its End: it was cut short. Begin of changes bears the revision of the last of
+// them, and N itself where there are none: it is what the reader asks from next. One change may take several lines, which then
+// bear one revision; an answer holds all of them. feedtest.Run is the contract as a test.
 package feed
 
 import "time"
@@ -35,7 +37,7 @@ type Line struct {
 // Begin opens an answer.
 type Begin struct {
 	Epoch    string    `json:"epoch"`
-	Revision uint64    `json:"revision"` // that of the snapshot; for changes, the one after the last of them
+	Revision uint64    `json:"revision"` // that of the snapshot; for changes, that of the last of them
 	At       time.Time `json:"at"`       // the sender's clock
 }
 
