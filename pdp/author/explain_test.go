@@ -94,7 +94,7 @@ func TestAnAllowanceIsExplained(t *testing.T) {
 func TestARuleIsCalledByItsOwnID(t *testing.T) {
 	t.Parallel()
 	p := read(t, folder())
-	q, err := p.Cases[0].Question()
+	q, err := author.AsQuestion(p.Cases[0])
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -14,6 +14,8 @@ import (
 	"github.com/open-policy-agent/opa/v1/ast"
 
 	"github.com/gatehouse-auth/gatehouse/pdp/engine"
+	"github.com/gatehouse-auth/gatehouse/pdp/golden"
+	"github.com/gatehouse-auth/gatehouse/pdp/schema"
 )
 
 // What lint looks for.
@@ -24,6 +26,7 @@ const (
 	lintMetadata = "metadata"         // every rule says in METADATA what it is for
 	lintBuiltin  = "nondeterministic" // built-ins that answer differently twice, or reach outside
 	lintScan     = "scan"             // no search through data that grows
+	lintSchema   = "schema"           // what rules look at is in their input and data
 )
 
 // mostScanned is how many members data may have to be searched through at each decision.
@@ -58,7 +61,7 @@ func LintFS(files fs.FS, dir string) ([]Finding, error) {
 	if err == nil {
 		err = annotate(src)
 	}
-	_, casesErr := readCases(files, dir)
+	_, casesErr := golden.Read(files, dir)
 	l.errors(lintParse, errors.Join(placed(dir, err), casesErr))
 	if err == nil {
 		l.policy(&Policy{Source: src, Dir: dir})
@@ -134,6 +137,22 @@ func (l *linter) policy(p *Policy) {
 			s := scanner{compiler: c, data: p.Data, find: find}
 			ast.WalkRules(c.Modules[name], func(r *ast.Rule) bool { s.rule(r); return false })
 		}
+		l.schema(p, c)
+	}
+}
+
+// schema looks for references to what is not there, and to what is nearly something else.
+func (l *linter) schema(p *Policy, c *ast.Compiler) {
+	known := schema.Base()
+	if text, ok := p.Aside[schema.File]; ok {
+		var err error
+		if known, err = schema.Over(p.place(schema.File), text); err != nil {
+			l.errors(lintSchema, err)
+			return
+		}
+	}
+	for _, one := range known.Check(c, ast.MustParseRef(engine.Entrypoint), p.Data, sorted(p.Modules)) {
+		l.found = append(l.found, Finding{File: p.place(one.File), Line: one.Line, Rule: lintSchema, Message: one.Message})
 	}
 }
 
@@ -273,5 +292,5 @@ func (s scanner) size(prefix ast.Ref) (members int, there bool) {
 
 // Describe lists what lint looks for.
 func Describe() string {
-	return strings.Join([]string{lintParse, lintStrict, lintDefault, lintMetadata, lintBuiltin, lintScan}, ", ")
+	return strings.Join([]string{lintParse, lintStrict, lintDefault, lintMetadata, lintBuiltin, lintScan, lintSchema}, ", ")
 }

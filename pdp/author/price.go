@@ -50,7 +50,7 @@ func (p *Policy) Price(ctx context.Context, each time.Duration) (Prices, error) 
 	}
 	var inputs []ast.Value
 	for i := range p.Cases {
-		input, err := p.Cases[i].input()
+		input, err := inputOf(p.Cases[i])
 		if err != nil {
 			return Prices{}, err
 		}

@@ -45,6 +45,11 @@ func Pack(p Part) (Packed, error) {
 			}
 		}
 	}
+	for name, text := range p.Files {
+		if aside(name) {
+			out.Files[name] = text
+		}
+	}
 	for root := range src.data {
 		roots[root] = true
 	}
@@ -79,7 +84,7 @@ func Check(ctx context.Context, p Part) (decides bool, err error) {
 		}
 		return false, nil
 	}
-	e := &Engine{opts: Options{Services: anyService(src.data), Deadline: DefaultDeadline, Tests: DefaultTests, Now: time.Now}, http: lookup.NewClient()}
+	e := &Engine{opts: Options{Services: anyService(src.data), Deadline: DefaultDeadline, Tests: DefaultTests, Now: time.Now}, http: lookup.NewClient(), alone: true}
 	defer e.Close()
 	_, err = e.build(ctx, ps)
 	return err == nil, err

@@ -53,6 +53,7 @@ type Options struct {
 	Roots    []string            // what the folder may define beside Feeds; nil is everything
 	Feeds    []Feed              // who else may Put policies; nothing is decided before all have
 	OnLoad   func(Load)          // told of every attempt to load, for metrics; must not call the engine
+	Skip     []string            // of StepSchema, StepGolden: what is not asked of policies
 	Services map[string][]string // service name of a look-up's URL → base URLs, tried in turn
 	Memory   int                 // bytes that remembered decisions may take; default 32 MiB, negative for none
 	Deadline time.Duration       // for one evaluation, look-ups not counted; default 100 ms
@@ -73,6 +74,7 @@ type Engine struct {
 	http    *http.Client
 	current atomic.Pointer[snapshot]
 	lookups lookup.Counts
+	alone   bool          // nothing is known of other parts, so that what is beyond its roots may be theirs
 	slots   chan struct{} // held while a policy is evaluated; look-ups wait without one
 
 	keys         sync.Pool
@@ -131,6 +133,11 @@ func Open(ctx context.Context, opts Options) (*Engine, error) {
 	}
 	if opts.OnLoad == nil {
 		opts.OnLoad = func(Load) {}
+	}
+	for _, step := range opts.Skip {
+		if !slices.Contains(skippable(), step) {
+			return nil, fmt.Errorf("engine: step %q cannot be left out", step)
+		}
 	}
 	e := &Engine{opts: opts, files: opts.Policies, http: lookup.NewClient(), sources: map[string]*state{}, offered: parts{}, active: parts{}, slots: make(chan struct{}, runtime.GOMAXPROCS(0))}
 	if e.files == nil && opts.Dir != "" {

@@ -28,10 +28,7 @@ import (
 // Entrypoint is the rule that decides.
 const Entrypoint = "data.gatehouse.authz.decision"
 
-const (
-	maxFiles = 64 << 20 // bytes of all policy files together
-	casesDir = "cases"  // decisions written down for people and tests; no data for rules
-)
+const maxFiles = 64 << 20 // bytes of all policy files together
 
 // snapshot is everything that a decision depends on. It never changes.
 type snapshot struct {
@@ -141,6 +138,10 @@ func (e *Engine) steps(ctx context.Context, ps parts, step *string) (*snapshot, 
 	if err != nil {
 		return nil, err
 	}
+	*step = StepSchema
+	if err := e.conform(ps, src, compiler); err != nil {
+		return nil, err
+	}
 	*step = StepTests
 	if err := runTests(ctx, store, src, e.opts.Tests); err != nil {
 		return nil, err
@@ -149,6 +150,10 @@ func (e *Engine) steps(ctx context.Context, ps parts, step *string) (*snapshot, 
 	query, err := rego.New(rego.Query(Entrypoint), rego.Compiler(compiler), rego.Store(store),
 		rego.StrictBuiltinErrors(true)).PrepareForEval(ctx)
 	if err != nil {
+		return nil, err
+	}
+	*step = StepGolden
+	if err := e.agree(ctx, ps, query); err != nil {
 		return nil, err
 	}
 	*step = StepProbe
@@ -254,6 +259,9 @@ func parse(p Part) (source, error) {
 	var errs []error
 	for _, file := range slices.Sorted(maps.Keys(p.Files)) {
 		name := p.at(file)
+		if aside(file) {
+			continue
+		}
 		if strings.HasSuffix(name, ".rego") {
 			m, err := ast.ParseModuleWithOpts(name, string(p.Files[file]), ast.ParserOptions{RegoVersion: ast.RegoV1, Capabilities: Capabilities()})
 			switch {
@@ -329,7 +337,7 @@ func walk(files fs.FS, visit func(name string, d fs.DirEntry) error) error {
 		switch {
 		case err != nil:
 			return err
-		case d.IsDir() && name != "." && (name == casesDir || strings.HasPrefix(d.Name(), ".")):
+		case d.IsDir() && name != "." && strings.HasPrefix(d.Name(), "."):
 			return fs.SkipDir
 		case d.IsDir() || !wanted(name):
 			return nil

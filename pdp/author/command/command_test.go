@@ -326,3 +326,35 @@ func TestWhoCanAndWhatCan(t *testing.T) {
 		}
 	}
 }
+
+func TestLintFindsWhatIsNotInTheInput(t *testing.T) {
+	t.Parallel()
+	dir := broken(t, "gatehouse/authz.rego", "== input.subject.attributes.department", "== input.subject.departement")
+	code, out, errs := on(t, "", "lint", dir)
+	if code != command.Findings || errs != "" ||
+		!strings.Contains(out, `authz.rego:84: schema: input.subject.departement: input.subject has no "departement"; did you mean input.subject.attributes.department?`) {
+		t.Errorf("%d, %s, %s", code, out, errs)
+	}
+	if code, out, _ := on(t, "", "lint", broken(t, "gatehouse/authz.rego", "data.gatehouse.actions[shape]", "data.gatehouse.action[shape]")); code != command.Findings ||
+		!strings.Contains(out, "data.gatehouse.action: there is neither such data nor such a rule; did you mean data.gatehouse.actions?") {
+		t.Errorf("%d, %s", code, out)
+	}
+}
+
+func TestSchemaClosesWhatGatewayAndTokensAreKnownToSay(t *testing.T) {
+	t.Parallel()
+	dir := broken(t, "gatehouse/authz.rego", "== input.subject.attributes.department", "== input.subject.attributes.departement")
+	code, out, errs := on(t, "attributes: {department: string}\n", "schema", "../../../kong.yml", "-", "--policies", dir, "-o", filepath.Join(dir, "schema.json"), "--json")
+	if code != command.OK || errs != "" || document(t, out)["changed"] != true {
+		t.Fatalf("%d, %s, %s", code, out, errs)
+	}
+	if code, out, _ := on(t, "", "lint", dir); code != command.Findings || !strings.Contains(out, `attributes has no "departement"; did you mean input.subject.attributes.department?`) {
+		t.Errorf("%d, %s", code, out)
+	}
+	if code, out, _ := on(t, "", "schema"); code != command.OK || document(t, out)["$id"] != "urn:gatehouse:policy-input:1" {
+		t.Errorf("%d, %s", code, out)
+	}
+	if code, _, errs := on(t, "a: b\n", "schema", "-"); code != command.Failure || !strings.Contains(errs, "neither a kong.yml") {
+		t.Errorf("%d, %s", code, errs)
+	}
+}

@@ -87,7 +87,7 @@ func (in *invocation) questions(name, title, id string) ([]author.Question, erro
 		if !strings.Contains(c.Title, title) {
 			continue
 		}
-		q, err := c.Question()
+		q, err := author.AsQuestion(c)
 		if err != nil {
 			return nil, err
 		}

@@ -1,0 +1,145 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"path"
+	"slices"
+	"strings"
+
+	"github.com/open-policy-agent/opa/v1/ast"
+	"github.com/open-policy-agent/opa/v1/bundle"
+	"github.com/open-policy-agent/opa/v1/metrics"
+	"github.com/open-policy-agent/opa/v1/rego"
+
+	"github.com/gatehouse-auth/gatehouse/pdp/authzen"
+	"github.com/gatehouse-auth/gatehouse/pdp/golden"
+	"github.com/gatehouse-auth/gatehouse/pdp/schema"
+)
+
+// Steps that ask more of policies than that they work. Options.Skip can leave them out.
+const (
+	StepSchema = "schema" // rules speak of input and data that there are
+	StepGolden = "golden" // the decisions in cases/ come out as written
+)
+
+func skippable() []string { return []string{StepSchema, StepGolden} }
+
+// aside reports whether a file of a policy folder says something about the policy and is no data of it.
+func aside(file string) bool {
+	return file == schema.File || strings.HasPrefix(file, golden.Dir+"/")
+}
+
+func (e *Engine) skips(step string) bool { return slices.Contains(e.opts.Skip, step) }
+
+// conform checks each part's rules against the schema of that part.
+func (e *Engine) conform(ps parts, src source, compiler *ast.Compiler) error {
+	if e.skips(StepSchema) {
+		return nil
+	}
+	var problems []schema.Problem
+	for _, source := range slices.Sorted(maps.Keys(ps)) {
+		p := ps[source]
+		known, err := schemaOf(p)
+		if err != nil {
+			return err
+		}
+		if e.alone && p.Roots != nil {
+			known.Outside = func(at string) bool { return !leads(at, p.Roots) }
+		}
+		var modules []string
+		for file := range p.Files {
+			if name := p.at(file); src.modules[name] != nil {
+				modules = append(modules, name)
+			}
+		}
+		problems = append(problems, known.Check(compiler, ast.MustParseRef(Entrypoint), src.data, modules)...)
+	}
+	return some(slices.DeleteFunc(problems, func(p schema.Problem) bool { return !p.Sure }))
+}
+
+// leads reports whether a path is on the way to one of the roots, or below one.
+func leads(at string, roots []string) bool {
+	return bundle.RootPathsContain(roots, at) || slices.ContainsFunc(roots, func(r string) bool { return strings.HasPrefix(r, at+"/") })
+}
+
+func schemaOf(p Part) (*schema.Schema, error) {
+	if text, ok := p.Files[schema.File]; ok {
+		return schema.Over(p.at(schema.File), text)
+	}
+	return schema.Base(), nil
+}
+
+// some are the first of what was found, one a line: an operator reads them in /readyz.
+func some[T fmt.Stringer](found []T) error {
+	const most = 5
+	if len(found) == 0 {
+		return nil
+	}
+	var errs []error
+	for _, f := range found[:min(most, len(found))] {
+		errs = append(errs, errors.New(f.String()))
+	}
+	if more := len(found) - most; more > 0 {
+		errs = append(errs, fmt.Errorf("and %d more", more))
+	}
+	return errors.Join(errs...)
+}
+
+// cases are the golden decisions of all parts.
+func (ps parts) cases() ([]golden.Case, error) {
+	var all []golden.Case
+	var errs []error
+	for _, source := range slices.Sorted(maps.Keys(ps)) {
+		p := ps[source]
+		for _, file := range slices.Sorted(maps.Keys(p.Files)) {
+			if !strings.HasPrefix(file, golden.Dir+"/") || path.Ext(file) != ".yaml" {
+				continue
+			}
+			some, err := golden.Parse(p.at(file), p.Files[file])
+			all, errs = append(all, some...), append(errs, err)
+		}
+	}
+	return all, errors.Join(errs...)
+}
+
+// text is a Stringer.
+type text string
+
+func (t text) String() string { return string(t) }
+
+// agree decides the cases, and answers which come out otherwise than written.
+func (e *Engine) agree(ctx context.Context, ps parts, query rego.PreparedEvalQuery) error {
+	if e.skips(StepGolden) {
+		return nil
+	}
+	all, err := ps.cases()
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, e.opts.Tests)
+	defer cancel()
+	var failed []text
+	for _, c := range all {
+		input, err := Input(c.Request(), c.Found(), c.At)
+		if err != nil {
+			return fmt.Errorf("%s: %w", c.Place(), err)
+		}
+		d := golden.Decision{}
+		var about authzen.ResponseContext
+		results, err := query.Eval(ctx, rego.EvalParsedInput(input), rego.EvalTime(c.At), rego.EvalMetrics(metrics.NoOp()))
+		if ctx.Err() != nil {
+			return fmt.Errorf("%s: after %v: %w", c.Place(), e.opts.Tests, ctx.Err())
+		}
+		if d.Err = err; err == nil {
+			d.Allow, d.Err = decisionOf(results, &about)
+			d.Reasons = about.Reasons
+		}
+		if why := c.Met(d); why != "" {
+			failed = append(failed, text(c.Place()+": "+why))
+		}
+	}
+	return some(failed)
+}
