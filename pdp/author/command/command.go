@@ -32,6 +32,7 @@ func table() []command {
 		{"test", "[DIR]", "run the tests, cases and matrices of a policy; what they cover, and which mistakes they would miss", test},
 		{"explain", "FILE", "say why a case or a request is allowed or denied, and what is nearest to the opposite", explain},
 		{"diff", "OLD NEW", "say who gains and who loses what from one policy to another", diff},
+		{"replay", "LOG…", "decide again what a decision log holds, by another policy; say who gains and who loses what", replay},
 		{"who-can", "ACTION RESOURCE", "say who may do something, and under which conditions", whoCan},
 		{"what-can", "ROLE", "say what a role may do, and under which conditions", whatCan},
 		{"lint", "[DIR]", "find what should not be in a policy", lint},
