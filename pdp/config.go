@@ -61,7 +61,7 @@ func readConfig(args []string, getenv func(string) string, stderr io.Writer) (co
 	policies := text("policies", "PDP_POLICIES", "", "folder of policies; without one, those built in")
 	bundles := text("bundles", "PDP_BUNDLES", "", "file that says where policy bundles come from")
 	services := text("services", "PDP_SERVICES", "", "where look-ups go: name=url|url,name=url")
-	skip := text("skip-checks", "PDP_SKIP_CHECKS", "", "what is not asked of policies when they load, as golden,schema")
+	skip := text("skip-checks", "PDP_SKIP_CHECKS", "", "what is not asked of policies when they load, as golden,schema,budget")
 	decisionLog := text("decision-log", "PDP_DECISION_LOG", "", "file that says how decisions are recorded; without one, denials are lines of the log")
 	traces := text("traces", "PDP_TRACES", tracing.None, "where spans go by OTLP over HTTP: none, otlp (OTEL_EXPORTER_OTLP_ENDPOINT), or a URL such as http://collector:4318")
 	tokens := text("tokens-file", "PDP_TOKENS_FILE", "", "file of callers that may ask, a name and a token per line")

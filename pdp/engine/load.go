@@ -156,6 +156,10 @@ func (e *Engine) steps(ctx context.Context, ps parts, step *string) (*snapshot, 
 	if err := e.agree(ctx, ps, query); err != nil {
 		return nil, err
 	}
+	*step = StepBudget
+	if err := e.afford(ctx, ps, src, compiler, query); err != nil {
+		return nil, err
+	}
 	*step = StepProbe
 	s := &snapshot{
 		revision: src.revision, query: query, lookups: lookups, looksAt: deps, answers: newAnswers(e.opts.Memory, &e.hits, &e.misses),

@@ -15,6 +15,7 @@ import (
 	"github.com/open-policy-agent/opa/v1/rego"
 
 	"github.com/gatehouse-auth/gatehouse/pdp/authzen"
+	"github.com/gatehouse-auth/gatehouse/pdp/budget"
 	"github.com/gatehouse-auth/gatehouse/pdp/golden"
 	"github.com/gatehouse-auth/gatehouse/pdp/schema"
 )
@@ -23,13 +24,14 @@ import (
 const (
 	StepSchema = "schema" // rules speak of input and data that there are
 	StepGolden = "golden" // the decisions in cases/ come out as written
+	StepBudget = "budget" // decisions cost no more than they may, and search through nothing that grows
 )
 
-func skippable() []string { return []string{StepSchema, StepGolden} }
+func skippable() []string { return []string{StepSchema, StepGolden, StepBudget} }
 
 // aside reports whether a file of a policy folder says something about the policy and is no data of it.
 func aside(file string) bool {
-	return file == schema.File || strings.HasPrefix(file, golden.Dir+"/")
+	return file == schema.File || file == budget.File || strings.HasPrefix(file, golden.Dir+"/")
 }
 
 func (e *Engine) skips(step string) bool { return slices.Contains(e.opts.Skip, step) }
@@ -123,9 +125,9 @@ func (e *Engine) agree(ctx context.Context, ps parts, query rego.PreparedEvalQue
 	defer cancel()
 	var failed []text
 	for _, c := range all {
-		input, err := Input(c.Request(), c.Found(), c.At)
+		input, err := inputOfCase(c)
 		if err != nil {
-			return fmt.Errorf("%s: %w", c.Place(), err)
+			return err
 		}
 		d := golden.Decision{}
 		var about authzen.ResponseContext
@@ -142,4 +144,73 @@ func (e *Engine) agree(ctx context.Context, ps parts, query rego.PreparedEvalQue
 		}
 	}
 	return some(failed)
+}
+
+func inputOfCase(c golden.Case) (ast.Value, error) {
+	v, err := Input(c.Request(), c.Found(), c.At)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", c.Place(), err)
+	}
+	return v, nil
+}
+
+// afford looks for searches that may become dear, and measures what has a budget.
+func (e *Engine) afford(ctx context.Context, ps parts, src source, compiler *ast.Compiler, query rego.PreparedEvalQuery) error {
+	if e.skips(StepBudget) {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, e.opts.Tests)
+	defer cancel()
+	deciding := schema.Deciding(compiler, ast.MustParseRef(Entrypoint))
+	for _, source := range slices.Sorted(maps.Keys(ps)) {
+		p := ps[source]
+		limits := budget.Limits{}
+		if text, ok := p.Files[budget.File]; ok {
+			var err error
+			if limits, err = budget.Parse(p.at(budget.File), text); err != nil {
+				return err
+			}
+		}
+		if limits.Scan == 0 {
+			limits.Scan = budget.DefaultScan
+		}
+		var found []text
+		for r := range deciding {
+			if r.Location == nil || !p.has(r.Location.File) {
+				continue
+			}
+			for _, scan := range budget.Scans(compiler, src.data, r) {
+				if why := scan.TooMuch(limits, false); why != "" {
+					found = append(found, text(fmt.Sprintf("%s:%d: %s", scan.At.File, scan.At.Row, why)))
+				}
+			}
+		}
+		slices.Sort(found)
+		if err := some(slices.Compact(found)); err != nil {
+			return err
+		}
+		cases, err := ps.cases()
+		if err != nil {
+			return err
+		}
+		costs, err := limits.Measure(ctx, query, cases, inputOfCase)
+		if err != nil {
+			return fmt.Errorf("%s: %w", p.at(budget.File), err)
+		}
+		if err := budget.Exceeded(p.at(budget.File), costs); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// has reports whether a file, as it is called in errors, is one of the part's.
+func (p Part) has(name string) bool {
+	if p.Source != Folder {
+		var ok bool
+		if name, ok = strings.CutPrefix(name, p.Source+":"); !ok {
+			return false
+		}
+	}
+	return p.Files[name] != nil
 }

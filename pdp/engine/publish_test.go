@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 	"testing/fstest"
+	"time"
 
 	"github.com/gatehouse-auth/gatehouse/pdp/engine"
 )
@@ -141,4 +142,40 @@ func TestWhatAPolicyIsCheckedByIsPackedWithIt(t *testing.T) {
 	part.Roots = nil
 	_, err = engine.Check(t.Context(), part)
 	refusedAt(t, err, engine.StepSchema, "data.roles: there is neither")
+}
+
+// A decision that may come to cost any time is never in force.
+func TestASearchThroughWhatGrowsKeepsTheOldPolicy(t *testing.T) {
+	t.Parallel()
+	search := strings.Replace(owner, "if input.subject.id", "if {\n\tsome b in data.rbac.bindings\n\tb.user == input.subject.id\n\tinput.subject.id", 1) + "}\n"
+	files := map[string]string{"gatehouse/authz.rego": search, "rbac/data.yaml": "bindings: [{user: alice}]"}
+	if err := published(t, engine.Options{}, files); err != nil {
+		t.Fatal(err)
+	}
+	files["budget.yaml"] = "growing: [rbac/bindings]"
+	refusedAt(t, published(t, engine.Options{}, files), engine.StepBudget,
+		"gatehouse/authz.rego:6: data.rbac.bindings is searched through at each decision, and it grows; make it an object by user, and look up data.rbac.bindings[input.subject.id]")
+	files["budget.yaml"] = "scan: 2"
+	files["rbac/data.yaml"] = "bindings: [{user: alice}, {user: bob}, {user: carol}]"
+	refusedAt(t, published(t, engine.Options{}, files), engine.StepBudget, "has 3 members")
+	if err := published(t, engine.Options{Skip: []string{engine.StepBudget}}, files); err != nil {
+		t.Errorf("left out: %v", err)
+	}
+	delete(files, "budget.yaml")
+	files["rbac/data.yaml"] = "bindings: [" + strings.Repeat("{user: alice}, ", 10_001) + "]"
+	refusedAt(t, published(t, engine.Options{}, files), engine.StepBudget, "has 10001 members")
+}
+
+func TestADecisionThatIsTooDearKeepsTheOldPolicy(t *testing.T) {
+	t.Parallel()
+	dear := strings.Replace(owner, "if input.subject.id", "if {\n\tcount([i | some i in numbers.range(1, 20000); i % 3 == 0]) > 3\n\tinput.subject.id", 1) + "}\n"
+	files := map[string]string{"gatehouse/authz.rego": dear, "budget.yaml": "p99: {GET order: 300}"}
+	opts := engine.Options{Tests: time.Minute}
+	refusedAt(t, published(t, opts, files), engine.StepBudget, "budget.yaml: p99: GET order: a decision costs")
+	files["budget.yaml"] = "p99: {GET order: 900000}"
+	if err := published(t, opts, files); err != nil {
+		t.Error(err)
+	}
+	files["budget.yaml"] = "p99: {GET ordr: 300}"
+	refusedAt(t, published(t, opts, files), engine.StepBudget, "budget.yaml: p99: GET ordr: no case in cases/ is about it")
 }

@@ -111,6 +111,21 @@ func (c *Case) target() (path, id string, segments []string, params map[string]a
 	return "/" + strings.Join(segments, "/"), id, segments, params
 }
 
+// Pattern is the path's, as /orders/{id}.
+func (c *Case) Pattern() string {
+	_, text, _ := strings.Cut(c.Asks, " ")
+	segments := strings.Split(strings.Trim(text, "/"), "/")
+	for i, s := range segments {
+		if name, _, ok := parameter(s); ok {
+			segments[i] = "{" + name + "}"
+		}
+	}
+	if !strings.ContainsAny(text, "{}") && len(segments) > 1 && !c.Collection {
+		segments[1] = "{id}"
+	}
+	return "/" + strings.Join(segments, "/")
+}
+
 // Request asks as the edge does.
 func (c *Case) Request() authzen.Request {
 	method, _, _ := strings.Cut(c.Asks, " ")

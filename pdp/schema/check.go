@@ -24,21 +24,7 @@ func (p Problem) String() string { return fmt.Sprintf("%s:%d: %s", p.File, p.Lin
 // Check looks through modules that c has compiled, by name, for references to data that is neither there nor made by a rule, and,
 // in the rules that entry comes to, to input that s does not allow: other rules answer OPA's Data API, whose input is the caller's.
 func (s *Schema) Check(c *ast.Compiler, entry ast.Ref, data map[string]any, modules []string) []Problem {
-	k := &checker{schema: s, compiler: c, data: data, decides: map[*ast.Rule]bool{}}
-	todo := c.GetRules(entry)
-	for len(todo) > 0 {
-		r := todo[len(todo)-1]
-		todo = todo[:len(todo)-1]
-		if k.decides[r] {
-			continue
-		}
-		k.decides[r] = true
-		for next := range c.Graph.Dependencies(r) {
-			if r, ok := next.(*ast.Rule); ok {
-				todo = append(todo, r)
-			}
-		}
-	}
+	k := &checker{schema: s, compiler: c, data: data, decides: Deciding(c, entry)}
 	for _, name := range slices.Sorted(slices.Values(modules)) {
 		if m := c.Modules[name]; m != nil {
 			ast.WalkRules(m, func(r *ast.Rule) bool { k.rule(r); return true })
@@ -48,6 +34,25 @@ func (s *Schema) Check(c *ast.Compiler, entry ast.Ref, data map[string]any, modu
 		return cmp.Or(cmp.Compare(a.File, b.File), cmp.Compare(a.Line, b.Line), cmp.Compare(a.Message, b.Message))
 	})
 	return slices.Compact(k.found)
+}
+
+// Deciding are the compiled rules that entry comes to.
+func Deciding(c *ast.Compiler, entry ast.Ref) map[*ast.Rule]bool {
+	all := map[*ast.Rule]bool{}
+	for todo := c.GetRules(entry); len(todo) > 0; {
+		r := todo[len(todo)-1]
+		todo = todo[:len(todo)-1]
+		if all[r] {
+			continue
+		}
+		all[r] = true
+		for next := range c.Graph.Dependencies(r) {
+			if r, ok := next.(*ast.Rule); ok {
+				todo = append(todo, r)
+			}
+		}
+	}
+	return all
 }
 
 type checker struct {

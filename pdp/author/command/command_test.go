@@ -358,3 +358,17 @@ func TestSchemaClosesWhatGatewayAndTokensAreKnownToSay(t *testing.T) {
 		t.Errorf("%d, %s", code, errs)
 	}
 }
+
+func TestPriceKeepsTheBudget(t *testing.T) {
+	t.Parallel()
+	dir := small(t)
+	for text, want := range map[string]int{"p99: {GET order: 100000}\n": command.OK, "p99: {GET order: 0.01}\n": command.Findings, "p99: {PUT order: 1}\n": command.Failure} {
+		if err := os.WriteFile(filepath.Join(dir, "budget.yaml"), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if code, out, errs := on(t, "", "price", dir, "--time", "1ms"); code != want || want != command.Failure && !strings.Contains(out, "GET order: ") ||
+			want == command.Failure && !strings.Contains(errs, "budget.yaml: p99: PUT order: no case") {
+			t.Errorf("%s: %d, %s%s", text, code, out, errs)
+		}
+	}
+}
