@@ -27,7 +27,12 @@ type config struct {
 	bundles    string
 	services   map[string][]string
 	skip       []string
-	level      slog.Level
+
+	shadow      string
+	shadowShare float64
+	revisions   string
+	control     string
+	level       slog.Level
 
 	decisionLog string
 	traces      string
@@ -62,6 +67,10 @@ func readConfig(args []string, getenv func(string) string, stderr io.Writer) (co
 	bundles := text("bundles", "PDP_BUNDLES", "", "file that says where policy bundles come from")
 	services := text("services", "PDP_SERVICES", "", "where look-ups go: name=url|url,name=url")
 	skip := text("skip-checks", "PDP_SKIP_CHECKS", "", "what is not asked of policies when they load, as golden,schema,budget")
+	shadow := text("shadow-dir", "PDP_SHADOW_DIR", "", "folder of a candidate for the policies, which is compared with those in force")
+	share := text("shadow-share", "PDP_SHADOW_SHARE", "0.1", "share of the requests that are compared, above 0 and at most 1")
+	revisions := text("revisions", "PDP_REVISIONS", "", "folder that keeps policies, to promote a candidate and to roll back")
+	control := text("control", "PDP_CONTROL", "", "Unix socket for gatehouse-pdp shadow, promote and rollback; its owner alone can open it")
 	decisionLog := text("decision-log", "PDP_DECISION_LOG", "", "file that says how decisions are recorded; without one, denials are lines of the log")
 	traces := text("traces", "PDP_TRACES", tracing.None, "where spans go by OTLP over HTTP: none, otlp (OTEL_EXPORTER_OTLP_ENDPOINT), or a URL such as http://collector:4318")
 	tokens := text("tokens-file", "PDP_TOKENS_FILE", "", "file of callers that may ask, a name and a token per line")
@@ -90,6 +99,7 @@ func readConfig(args []string, getenv func(string) string, stderr io.Writer) (co
 	c.skip = strings.FieldsFunc(*skip, func(r rune) bool { return r == ',' || r == ' ' })
 	c.tls = caller.Files{Cert: *cert, Key: *key, ClientCA: *clientCA}
 	c.decisionLog, c.envoyListen, c.traces = *decisionLog, *envoyListen, *traces
+	c.shadow, c.revisions, c.control = *shadow, *revisions, *control
 	var errs []error
 	fail := func(name string, err error) {
 		if err != nil {
@@ -99,6 +109,9 @@ func readConfig(args []string, getenv func(string) string, stderr io.Writer) (co
 	var err error
 	c.services, err = parseServices(*services)
 	fail("services", err)
+	if c.shadowShare, err = strconv.ParseFloat(*share, 64); err != nil || !(c.shadowShare > 0 && c.shadowShare <= 1) {
+		fail("shadow-share", errors.New("must be above 0 and at most 1"))
+	}
 	c.dataPaths, err = parsePaths(*dataPaths)
 	fail("data-paths", err)
 	c.envoy = server.EnvoyOptions{Claims: *envoyClaims, Headers: parseList(*envoyHeaders)}

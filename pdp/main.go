@@ -68,6 +68,10 @@ func run(ctx context.Context, args []string, getenv func(string) string, stderr 
 	if c.policies == "" && c.bundles == "" {
 		opts.Policies = policies.FS
 	}
+	operation, err := operate(c, &opts, log)
+	if err != nil {
+		return err
+	}
 	e, err := engine.Open(ctx, opts)
 	if err != nil {
 		return err
@@ -80,17 +84,21 @@ func run(ctx context.Context, args []string, getenv func(string) string, stderr 
 	if err != nil {
 		return err
 	}
+	if err := operation.start(ctx, c, e, decisions.Masks(), log); err != nil {
+		return fmt.Errorf("operation: %w", err)
+	}
 	in, err := open(ctx, c, log)
 	if err != nil {
 		return err
 	}
 	meter := metrics.New(e.Stats, time.Now)
 	decisions.Measure(meter)
+	operation.measure(meter)
 	if tracer != nil {
 		meter.Register(tracer)
 	}
 	doors := server.New(server.Options{
-		Engine: traced.Engine(tracer, decisions.Engine(e)), Search: decisions.Searcher(e), SearchCallers: c.searchers, DecisionLog: decisions.Lines, Checks: decisions.Checks(), Log: log, Meter: meter, Callers: in.callers, BaseURL: c.baseURL, DataPaths: c.dataPaths,
+		Engine: traced.Engine(tracer, decisions.Engine(operation.engine(e))), Search: decisions.Searcher(e), SearchCallers: c.searchers, DecisionLog: decisions.Lines, Checks: decisions.Checks(), Log: log, Meter: meter, Callers: in.callers, BaseURL: c.baseURL, DataPaths: c.dataPaths,
 		OPAVersion: engine.OPAVersion(), MaxBody: c.maxBody, MaxBatch: c.maxBatch, MaxConcurrent: c.maxConcurrent,
 	})
 	handler := traced.Handler(tracer, decisions.Handler(doors))
@@ -104,6 +112,7 @@ func run(ctx context.Context, args []string, getenv func(string) string, stderr 
 	}
 	services := in.parts
 	services = append(services, fetching...)
+	services = append(services, operation.parts...)
 	services = append(services, e, lifecycle.Func(func(ctx context.Context) error {
 		// The decision log outlives the last request, so that no denial made while draining is lost.
 		writing, stop := context.WithCancel(context.WithoutCancel(ctx))

@@ -51,3 +51,6 @@ func Decision(results rego.ResultSet) (allow bool, about authzen.ResponseContext
 	allow, err = decisionOf(results, &about)
 	return allow, about, err
 }
+
+// Digest names the files of the part, as Engine.Revision does where they alone decide.
+func (p Part) Digest() string { return revisionOf(p.Files) }

@@ -34,6 +34,7 @@ import (
 type Log struct {
 	Lines   *decisionlog.Log     // for server.Options
 	journal *decisionlog.Journal // nil without a file
+	masking *decisionlog.Masks
 	files   []*sink.File
 }
 
@@ -49,7 +50,7 @@ func Open(app, path string, log *slog.Logger) (*Log, error) {
 	}
 	opts.Log = log
 	opts.Labels = withLabels(app, opts.Labels)
-	d := &Log{Lines: decisionlog.New(slog.New(warnings{log.Handler()}))}
+	d := &Log{Lines: decisionlog.New(slog.New(warnings{log.Handler()})), masking: opts.Masks}
 	for _, s := range opts.Sinks {
 		if f, ok := s.(*sink.File); ok {
 			d.files = append(d.files, f)
@@ -67,6 +68,9 @@ func Open(app, path string, log *slog.Logger) (*Log, error) {
 
 // In records in a journal that somebody else opened, and runs.
 func In(journal *decisionlog.Journal) *Log { return &Log{journal: journal} }
+
+// Masks are those of the journal; nil for none.
+func (d *Log) Masks() *decisionlog.Masks { return d.masking }
 
 // withLabels adds those that OPA has as well.
 func withLabels(app string, labels map[string]string) map[string]string {
