@@ -41,6 +41,7 @@ func table() []command {
 		{"lint", "[DIR]", "find what should not be in a policy", lint},
 		{"fmt", "[DIR]", "write the Rego of a folder as opa fmt does", formatting},
 		{"price", "[DIR]", "measure what each rule costs, and whether OPA indexes it", price},
+		{"bench", "[DIR]…", "measure what a decision costs, of one policy or several", bench},
 		{"schema", "[FROM]…", "write what a policy's input can hold, from a kong.yml, OpenAPI 3 documents and lists of claims", schemaOf},
 		{"init", "FROM DIR", "begin a policy from the routes of a kong.yml or an OpenAPI 3 document", initialise},
 	}

@@ -372,3 +372,24 @@ func TestPriceKeepsTheBudget(t *testing.T) {
 		}
 	}
 }
+
+func TestBenchMeasures(t *testing.T) {
+	t.Parallel()
+	dir := small(t)
+	code, out, errs := on(t, "", "bench", dir, policies, "--time", "1ms")
+	if code != command.OK || errs != "" || !strings.Contains(out, "allocations") || strings.Count(out, "\n") != 3 {
+		t.Errorf("%d, %s%s", code, out, errs)
+	}
+	if code, out, _ := on(t, "", "bench", dir, "--time", "1ms", "--max-allocs", "1"); code != command.Findings || !strings.Contains(out, "more than 1 times") {
+		t.Errorf("%d, %s", code, out)
+	}
+	if code, out, _ := on(t, "", "bench", dir, "--time", "1ms", "--json"); code != command.OK || !strings.Contains(out, `"allocs": `) {
+		t.Errorf("%d, %s", code, out)
+	}
+	if err := os.RemoveAll(filepath.Join(dir, "cases")); err != nil {
+		t.Fatal(err)
+	}
+	if code, _, errs := on(t, "", "bench", dir); code != command.Failure || !strings.Contains(errs, "nothing to decide") {
+		t.Errorf("%d, %s", code, errs)
+	}
+}
