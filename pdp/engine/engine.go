@@ -74,6 +74,7 @@ type Engine struct {
 	http    *http.Client
 	current atomic.Pointer[snapshot]
 	lookups lookup.Counts
+	trial   atomic.Pointer[trial]
 	alone   bool          // nothing is known of other parts, so that what is beyond its roots may be theirs
 	slots   chan struct{} // held while a policy is evaluated; look-ups wait without one
 

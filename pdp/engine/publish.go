@@ -59,7 +59,7 @@ func (e *Engine) conform(ps parts, src source, compiler *ast.Compiler) error {
 		}
 		problems = append(problems, known.Check(compiler, ast.MustParseRef(Entrypoint), src.data, modules)...)
 	}
-	return some(slices.DeleteFunc(problems, func(p schema.Problem) bool { return !p.Sure }))
+	return listed(slices.DeleteFunc(problems, func(p schema.Problem) bool { return !p.Sure }))
 }
 
 // leads reports whether a path is on the way to one of the roots, or below one.
@@ -74,8 +74,8 @@ func schemaOf(p Part) (*schema.Schema, error) {
 	return schema.Base(), nil
 }
 
-// some are the first of what was found, one a line: an operator reads them in /readyz.
-func some[T fmt.Stringer](found []T) error {
+// listed are the first of what was found, one a line: an operator reads them in /readyz.
+func listed[T fmt.Stringer](found []T) error {
 	const most = 5
 	if len(found) == 0 {
 		return nil
@@ -100,8 +100,8 @@ func (ps parts) cases() ([]golden.Case, error) {
 			if !strings.HasPrefix(file, golden.Dir+"/") || path.Ext(file) != ".yaml" {
 				continue
 			}
-			some, err := golden.Parse(p.at(file), p.Files[file])
-			all, errs = append(all, some...), append(errs, err)
+			more, err := golden.Parse(p.at(file), p.Files[file])
+			all, errs = append(all, more...), append(errs, err)
 		}
 	}
 	return all, errors.Join(errs...)
@@ -130,20 +130,20 @@ func (e *Engine) agree(ctx context.Context, ps parts, query rego.PreparedEvalQue
 			return err
 		}
 		d := golden.Decision{}
-		var about authzen.ResponseContext
 		results, err := query.Eval(ctx, rego.EvalParsedInput(input), rego.EvalTime(c.At), rego.EvalMetrics(metrics.NoOp()))
 		if ctx.Err() != nil {
 			return fmt.Errorf("%s: after %v: %w", c.Place(), e.opts.Tests, ctx.Err())
 		}
 		if d.Err = err; err == nil {
-			d.Allow, d.Err = decisionOf(results, &about)
+			var about authzen.ResponseContext
+			d.Allow, about, d.Err = Decision(results)
 			d.Reasons = about.Reasons
 		}
 		if why := c.Met(d); why != "" {
 			failed = append(failed, text(c.Place()+": "+why))
 		}
 	}
-	return some(failed)
+	return listed(failed)
 }
 
 func inputOfCase(c golden.Case) (ast.Value, error) {
@@ -186,7 +186,7 @@ func (e *Engine) afford(ctx context.Context, ps parts, src source, compiler *ast
 			}
 		}
 		slices.Sort(found)
-		if err := some(slices.Compact(found)); err != nil {
+		if err := listed(slices.Compact(found)); err != nil {
 			return err
 		}
 		cases, err := ps.cases()

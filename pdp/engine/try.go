@@ -5,11 +5,21 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/open-policy-agent/opa/v1/metrics"
+	"github.com/open-policy-agent/opa/v1/rego"
+
+	"github.com/gatehouse-auth/gatehouse/internal/fault"
 	"github.com/gatehouse-auth/gatehouse/pdp/authzen"
 )
 
-// Try decides as Evaluate does, at some time and by what is known of the resource; nil: by what a look-up finds now. Nothing is
-// remembered of it, and nothing recalled.
+// trial is a snapshot's query for Try, which has no part in decisions.
+type trial struct {
+	of    *snapshot
+	query rego.PreparedEvalQuery
+}
+
+// Try asks the policies that decide now as Evaluate does, at some time and by what is known of the resource; nil: by what a look-up
+// finds now. Nothing is remembered of it, and nothing recalled.
 func (e *Engine) Try(ctx context.Context, r authzen.Request, known map[string]any, now time.Time) (allow bool, about authzen.ResponseContext, err error) {
 	snap := e.current.Load()
 	if snap == nil {
@@ -25,11 +35,27 @@ func (e *Engine) Try(ctx context.Context, r authzen.Request, known map[string]an
 			return false, about, err
 		}
 	}
-	a, err := e.decide(ctx, snap, r, known, now, clockOf(now))
+	input, err := Input(r, known, now)
 	if err != nil {
-		return false, about, err
+		return false, about, fault.New(fault.Invalid, "The request holds a value that is not JSON.").Because(err)
 	}
-	return a.allow, *a.about, nil
+	t := e.trial.Load()
+	if t == nil || t.of != snap {
+		t = &trial{of: snap}
+		t.query, err = rego.New(rego.Query(Entrypoint), rego.Compiler(snap.documents.compiler), rego.Store(snap.documents.store),
+			rego.StrictBuiltinErrors(true)).PrepareForEval(ctx)
+		if err != nil {
+			return false, about, errFailed.Because(err)
+		}
+		e.trial.Store(t)
+	}
+	ctx, cancel := context.WithTimeout(ctx, e.opts.Deadline)
+	defer cancel()
+	results, err := t.query.Eval(ctx, rego.EvalParsedInput(input), rego.EvalTime(now), rego.EvalMetrics(metrics.NoOp()))
+	if err != nil {
+		return false, about, errFailed.Because(placeOf(err))
+	}
+	return Decision(results)
 }
 
 // Reads is what the policies that decide now can look at.
