@@ -94,7 +94,7 @@ func TestReplaySaysWhoGainsAndWhoLoses(t *testing.T) {
 	}
 }
 
-// S62: the clock of a decision is the record's own, so that office hours are those of its moment.
+// The clock of a decision is the record's own, so that office hours are those of its moment.
 func TestReplayDecidesAtTheTimeOfTheRecord(t *testing.T) {
 	t.Parallel()
 	deleted := func(id string, at time.Time, allowed bool, reason string) string {
