@@ -168,14 +168,14 @@ func TestASearchThroughWhatGrowsKeepsTheOldPolicy(t *testing.T) {
 
 func TestADecisionThatIsTooDearKeepsTheOldPolicy(t *testing.T) {
 	t.Parallel()
-	dear := strings.Replace(owner, "if input.subject.id", "if {\n\tcount([i | some i in numbers.range(1, 20000); i % 3 == 0]) > 3\n\tinput.subject.id", 1) + "}\n"
-	files := map[string]string{"gatehouse/authz.rego": dear, "budget.yaml": "p99: {GET order: 300}"}
+	dear := strings.Replace(owner, "if input.subject.id", "if {\n\tcount([i | some i in numbers.range(1, 3000); i % 3 == 0]) > 3\n\tinput.subject.id", 1) + "}\n"
+	files := map[string]string{"gatehouse/authz.rego": dear, "budget.yaml": "p99: {GET order: 100}"}
 	opts := engine.Options{Tests: time.Minute}
 	refusedAt(t, published(t, opts, files), engine.StepBudget, "budget.yaml: p99: GET order: a decision costs")
 	files["budget.yaml"] = "p99: {GET order: 900000}"
 	if err := published(t, opts, files); err != nil {
 		t.Error(err)
 	}
-	files["budget.yaml"] = "p99: {GET ordr: 300}"
+	files["budget.yaml"] = "p99: {GET ordr: 100}"
 	refusedAt(t, published(t, opts, files), engine.StepBudget, "budget.yaml: p99: GET ordr: no case in cases/ is about it")
 }
