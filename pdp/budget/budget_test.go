@@ -147,3 +147,19 @@ func TestASearchSaysWhatWouldBeCheaper(t *testing.T) {
 		}
 	}
 }
+
+func FuzzParse(f *testing.F) {
+	f.Add([]byte("p99: {order: 3, GET /orders/{id}: 4}\nscan: 5\ngrowing: [rbac/bindings]\n"))
+	f.Add([]byte("p99: &a {x: .nan, y: *a}"))
+	f.Fuzz(func(t *testing.T, text []byte) {
+		l, err := budget.Parse("b.yaml", text)
+		if err != nil {
+			return
+		}
+		for key, most := range l.P99 {
+			if !(most > 0) {
+				t.Errorf("%s: %v", key, most)
+			}
+		}
+	})
+}

@@ -286,14 +286,14 @@ func TestInit(t *testing.T) {
 	t.Parallel()
 	dir := filepath.Join(t.TempDir(), "new")
 	code, out, errs := on(t, "", "init", "../../../kong.yml", dir)
-	if code != command.OK || !strings.Contains(out, "6 operations") || !strings.Contains(out, "no policy is asked about route auth-login") {
+	if code != command.OK || !strings.Contains(out, "schema.json") || !strings.Contains(out, "6 operations") || !strings.Contains(out, "no policy is asked about route auth-login") {
 		t.Errorf("%d, %s%s", code, out, errs)
 	}
 	if code, out, errs = on(t, "", "test", dir); code != command.OK {
 		t.Errorf("%d, %s%s", code, out, errs)
 	}
 	api := "openapi: 3.0.0\nsecurity: [{a: []}]\npaths:\n  /orders/{n}: {get: {}}\n"
-	if code, out, errs = on(t, api, "init", "-", filepath.Join(t.TempDir(), "new")); code != command.OK || !strings.Contains(out, `{pattern: "/orders/{id}", type: order}`) {
+	if code, out, errs = on(t, api, "init", "-", filepath.Join(t.TempDir(), "new")); code != command.OK || !strings.Contains(out, "schema.json") || !strings.Contains(out, `{pattern: "/orders/{id}", type: order}`) {
 		t.Errorf("%d, %s%s", code, out, errs)
 	}
 	for _, args := range [][]string{{"init"}, {"init", "nowhere", "x"}, {"init", "../../../kong.yml", dir}, {"init", "command.go", "x"}} {
