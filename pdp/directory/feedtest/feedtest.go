@@ -310,4 +310,3 @@ func (a *answer) wantBindings(t *testing.T, want map[string][]feed.Binding) {
 		t.Errorf("bindings (-want +got):\n%s", diff)
 	}
 }
-

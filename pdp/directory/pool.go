@@ -1,0 +1,135 @@
+package directory
+
+import (
+	"errors"
+	"hash/maphash"
+	"math"
+)
+
+// pool holds distinct texts, each under a number that counts from 0, in three blocks without pointers.
+type pool struct {
+	seed  maphash.Seed
+	text  string
+	ends  []uint32 // of each text
+	table []uint32 // number+1 at the place that its hash names, or at the next free one; 0 is free
+}
+
+func (p *pool) len() int { return len(p.ends) }
+
+// at answers a text without copying it.
+func (p *pool) at(n uint32) string {
+	from := uint32(0)
+	if n > 0 {
+		from = p.ends[n-1]
+	}
+	return p.text[from:p.ends[n]]
+}
+
+func (p *pool) find(s string) (n uint32, ok bool) {
+	if len(p.table) == 0 {
+		return 0, false
+	}
+	for i := place(maphash.String(p.seed, s), len(p.table)); ; {
+		at := p.table[i]
+		if at == 0 {
+			return 0, false
+		}
+		if p.at(at-1) == s {
+			return at - 1, true
+		}
+		if i++; i == len(p.table) {
+			i = 0
+		}
+	}
+}
+
+func (p *pool) bytes() int { return len(p.text) + 4*cap(p.ends) + 4*cap(p.table) }
+
+// place spreads hashes over a table of any size.
+func place(hash uint64, size int) int {
+	return int((hash >> 32) * uint64(size) >> 32) //nolint:gosec // less than size
+}
+
+// poolBuilder makes a pool.
+type poolBuilder struct {
+	seed  maphash.Seed
+	text  []byte
+	ends  []uint32
+	table []uint32
+}
+
+func newPool(hint int) *poolBuilder {
+	return &poolBuilder{seed: maphash.MakeSeed(), ends: make([]uint32, 0, hint), table: make([]uint32, hint+hint/3+8)}
+}
+
+// errFull is a pool whose texts are longer together than its numbers can tell.
+var errFull = errors.New("larger than 4 GiB")
+
+// put answers the number of a text, and whether it is new.
+func (b *poolBuilder) put(s []byte) (n uint32, isNew bool, err error) {
+	i, n, found := b.look(s)
+	if found {
+		return n, false, nil
+	}
+	if len(b.text)+len(s) > math.MaxUint32 || len(b.ends) >= math.MaxUint32-1 {
+		return 0, false, errFull
+	}
+	if (len(b.ends)+1)*4 > len(b.table)*3 {
+		b.resize(2*len(b.table) + 8)
+		i, _, _ = b.look(s)
+	}
+	b.text = append(b.text, s...)
+	b.ends = append(b.ends, uint32(len(b.text)))
+	b.table[i] = uint32(len(b.ends))
+	return uint32(len(b.ends) - 1), true, nil
+}
+
+// look answers where s is, or where it would go.
+func (b *poolBuilder) look(s []byte) (i int, n uint32, found bool) {
+	for i = place(maphash.Bytes(b.seed, s), len(b.table)); ; {
+		at := b.table[i]
+		if at == 0 {
+			return i, 0, false
+		}
+		if string(b.at(at-1)) == string(s) {
+			return i, at - 1, true
+		}
+		if i++; i == len(b.table) {
+			i = 0
+		}
+	}
+}
+
+func (b *poolBuilder) at(n uint32) []byte {
+	from := uint32(0)
+	if n > 0 {
+		from = b.ends[n-1]
+	}
+	return b.text[from:b.ends[n]]
+}
+
+func (b *poolBuilder) resize(size int) {
+	b.table = make([]uint32, size)
+	for n := range b.ends {
+		i, _, _ := b.look(b.at(uint32(n)))
+		b.table[i] = uint32(n + 1)
+		breathe(n)
+	}
+}
+
+// seal answers the pool, in blocks that are as large as they need be.
+func (b *poolBuilder) seal() pool {
+	if fit := len(b.ends)*4/3 + 2; len(b.table) > fit+fit/8 {
+		b.resize(fit)
+	}
+	return pool{seed: b.seed, text: string(b.text), ends: fitted(b.ends), table: b.table}
+}
+
+func fitted[T any](s []T) []T {
+	if cap(s)-len(s) < len(s)/16 {
+		return s
+	}
+	out := make([]T, len(s))
+	copy(out, s)
+	return out
+}
