@@ -118,6 +118,9 @@ func Fixed(v *View, o Options) *Directory {
 	return d
 }
 
+// Replace gives a Fixed directory another view.
+func (d *Directory) Replace(v *View) { d.put(v, d.opts.Now()) }
+
 func (o Options) withDefaults() Options {
 	if o.Wait == 0 {
 		o.Wait = maxWait

@@ -1,0 +1,76 @@
+package directory
+
+import (
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+)
+
+// Table is one large object of JSON, as subjects are kept: in few blocks without pointers, and equal members once. It never
+// changes.
+type Table struct {
+	names  pool
+	of     []uint32 // by name: number in values
+	values pool
+}
+
+// NewTable takes an object as encoding/json decodes it, numbers as json.Number.
+func NewTable(object map[string]any) (*Table, error) {
+	names, values, of := newPool(len(object)), newPool(16), make([]uint32, 0, len(object))
+	var buf []byte
+	for i, name := range slices.Sorted(maps.Keys(object)) {
+		buf = append(buf[:0], name...)
+		if _, _, err := names.put(buf); err != nil {
+			return nil, err
+		}
+		var err error
+		if buf, err = appendValue(buf[:0], object[name], 0); err != nil {
+			return nil, fmt.Errorf("%q: %w", name, err)
+		}
+		n, _, err := values.put(buf)
+		if err != nil {
+			return nil, err
+		}
+		of = append(of, n)
+		breathe(i)
+	}
+	return &Table{names: names.seal(), of: of, values: values.seal()}, nil
+}
+
+// Len is how many members there are.
+func (t *Table) Len() int { return t.names.len() }
+
+// Distinct is how many different members there are; they are numbered from 0.
+func (t *Table) Distinct() int { return t.values.len() }
+
+// Find answers which of the different members stands under a name.
+func (t *Table) Find(name string) (n int, ok bool) {
+	at, ok := t.names.find(name)
+	if !ok {
+		return 0, false
+	}
+	return int(t.of[at]), true
+}
+
+// Value answers a new copy of a member, as encoding/json decodes it; numbers are json.Number.
+func (t *Table) Value(n int) any {
+	d := decoder{rest: t.values.at(uint32(n))} //nolint:gosec // one of Find's
+	return d.value()
+}
+
+// Member answers what stands under a name.
+func (t *Table) Member(name string) (any, bool) {
+	n, ok := t.Find(name)
+	if !ok {
+		return nil, false
+	}
+	return t.Value(n), true
+}
+
+var _ json.Marshaler = (*Table)(nil)
+
+// MarshalJSON refuses: who would write all of it has taken it for something small.
+func (t *Table) MarshalJSON() ([]byte, error) {
+	return nil, fmt.Errorf("an object of %d members is not written whole", t.Len())
+}
