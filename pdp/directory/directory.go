@@ -34,6 +34,8 @@ type Options struct {
 	TokenFile string // holds a bearer token, read for each request; "" is none
 	CAFile    string // holds the certificates that the server's must come from, as PEM; "" is the system's
 
+	PlainHTTP bool // believe what comes over plain http from another machine, and show it the token
+
 	Wait    time.Duration // how long the sender may hold a request while nothing changes; whole seconds, default and at most feed.MaxWait
 	Timeout time.Duration // for a request beyond Wait, and for a part of an answer to come; default 30 s
 	Poll    time.Duration // how often a file is looked at; default 1 s
@@ -218,6 +220,7 @@ func (d *Directory) Ready() error {
 type Stats struct {
 	Loaded    bool
 	Revision  string
+	Number    uint64    // of the revision, within its epoch
 	Confirmed time.Time // when what is used was last known to be the newest
 	Subjects  int
 	Bindings  int // some that were replaced count until layers are merged
@@ -240,7 +243,7 @@ func (d *Directory) Stats() Stats {
 		s.Failures[what] = n
 	}
 	if v := d.View(); v != nil {
-		s.Loaded, s.Revision, s.Subjects, s.Roles = true, v.Word(), v.subjects, v.roles.Len()
+		s.Loaded, s.Revision, s.Number, s.Subjects, s.Roles = true, v.Word(), v.revision, v.subjects, v.roles.Len()
 		for _, l := range v.layers {
 			s.Bindings += l.bindings
 			s.Bytes += l.bytes()

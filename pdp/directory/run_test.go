@@ -206,7 +206,7 @@ func TestASenderThatIsAwayIsAskedLessAndLess(t *testing.T) {
 	}
 }
 
-// S63: an old directory is told, and denies by choice.
+// S56: an old directory is told, and denies by choice.
 func TestAnOldDirectoryIsTold(t *testing.T) {
 	t.Parallel()
 	f := feedtest.NewFake(t)

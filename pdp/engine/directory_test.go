@@ -63,7 +63,7 @@ func list(names ...string) []any {
 	return out
 }
 
-// S54: whoever the directory knows has what it says, and nothing that only a token says.
+// S58, S59: whoever the directory knows has what it says, and nothing that only a token says.
 func TestTheDirectoryKnowsBetterThanARequest(t *testing.T) {
 	t.Parallel()
 	claims := map[string]any{"roles": []string{"admin"}, "groups": []string{"x"}, "tenant": "t2", "attributes": map[string]any{"level": 9}, "claims": map[string]any{"iss": "https://a.test"}}
@@ -97,7 +97,7 @@ func TestTheDirectoryKnowsBetterThanARequest(t *testing.T) {
 	}
 }
 
-// S54: a binding ends by itself, and no remembered answer outlives it.
+// S58: a binding ends by itself, and no remembered answer outlives it.
 func TestABindingEndsByItself(t *testing.T) {
 	t.Parallel()
 	for name, body := range map[string]string{
@@ -152,7 +152,7 @@ func TestAnAnswerSaysThatADirectoryHadAPartInIt(t *testing.T) {
 	}
 }
 
-// S53: what is not known, or too old, decides nothing.
+// S56: what is not known, or too old, decides nothing.
 func TestWithoutADirectoryThatIsToBeAskedAllIsDenied(t *testing.T) {
 	t.Parallel()
 	d, err := directory.New(directory.Options{URL: "https://directory.test"})
