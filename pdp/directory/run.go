@@ -85,10 +85,10 @@ func (d *Directory) step(ctx context.Context) (news bool, err error) {
 	var away *awayError
 	switch {
 	case errors.As(err, &away):
-		d.fail(ctx, &d.away, "away", "directory is away", err)
+		d.fail(ctx, &d.away, "away", err)
 		return false, err
 	case err != nil:
-		d.fail(ctx, &d.failure, "refused", "what the directory sent is not used", err)
+		d.fail(ctx, &d.failure, "refused", err)
 		return false, err
 	case v == before:
 		d.confirm(asked)
@@ -114,12 +114,12 @@ func (d *Directory) step(ctx context.Context) (news bool, err error) {
 }
 
 // fail notes a failure, and logs it once.
-func (d *Directory) fail(ctx context.Context, what *error, kind, message string, err error) {
+func (d *Directory) fail(ctx context.Context, what *error, kind string, err error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.failures[kind]++
 	if *what == nil || (*what).Error() != err.Error() {
-		d.opts.Log.WarnContext(ctx, message, "error", err)
+		d.opts.Log.WarnContext(ctx, "directory not renewed", "why", kind, "error", err)
 	}
 	*what = err
 }

@@ -240,6 +240,11 @@ func (v *View) All() iter.Seq2[string, Entry] {
 // growth is how many times larger a layer is at least than all those above it; small ones are one.
 const growth = 8
 
+// With answers the view after changes, in their order, at the next revision.
+func (v *View) With(changes []feed.Line) (*View, error) {
+	return v.with(changes, v.revision+1, Limits{}.withDefaults())
+}
+
 // with answers the view after changes, in their order.
 func (v *View) with(changes []feed.Line, revision uint64, limits Limits) (*View, error) {
 	roles, err := v.roles.with(changes, limits)
