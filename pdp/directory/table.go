@@ -59,6 +59,16 @@ func (t *Table) Value(n int) any {
 	return d.value()
 }
 
+// Some answers up to so many of the names, from all over the object.
+func (t *Table) Some(most int) []string {
+	step := max(1, t.Len()/max(1, most))
+	var names []string
+	for i := 0; i < t.Len() && len(names) < most; i += step {
+		names = append(names, t.names.at(uint32(i))) //nolint:gosec // less than Len
+	}
+	return names
+}
+
 // Member answers what stands under a name.
 func (t *Table) Member(name string) (any, bool) {
 	n, ok := t.Find(name)

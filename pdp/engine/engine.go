@@ -116,9 +116,6 @@ func Open(ctx context.Context, opts Options) (*Engine, error) {
 	if opts.Deadline == 0 {
 		opts.Deadline = DefaultDeadline
 	}
-	if opts.Large == 0 {
-		opts.Large = DefaultLarge
-	}
 	if opts.Memory == 0 {
 		opts.Memory = DefaultMemory
 	}

@@ -129,7 +129,7 @@ func (e *Engine) steps(ctx context.Context, ps parts, step *string) (*snapshot, 
 	}
 	lookups.CountIn(&e.lookups)
 	*step = StepCompile
-	store, err := storeOf(src.data, e.opts.Large, e.opts.Directory)
+	store, _, err := storeOf(src.data, e.opts.Large, e.opts.Directory)
 	if err != nil {
 		return nil, err
 	}

@@ -43,12 +43,34 @@ type store struct {
 	directory     *directory.Directory
 }
 
-// storeOf answers a store over data. With a directory, data.directory is that; what data has there is for tests.
-func storeOf(data map[string]any, large int, d *directory.Directory) (storage.Store, error) {
+// over is data with what nodes keep in its place: a *relation, which has Member for those who look things up in Go, or something of
+// which they know nothing, and which only the store can read.
+func (n *node) over(rest map[string]any) map[string]any {
+	all := maps.Clone(rest)
+	if all == nil {
+		all = map[string]any{}
+	}
+	for name, child := range n.below {
+		if child.of != nil {
+			all[name] = child.of
+			continue
+		}
+		below, _ := rest[name].(map[string]any)
+		all[name] = child.over(below)
+	}
+	return all
+}
+
+// storeOf answers a store over data, and what it holds as node.over does. With a directory, data.directory is that; what data has
+// there is for tests.
+func storeOf(data map[string]any, large int, d *directory.Directory) (s storage.Store, tree map[string]any, err error) {
+	if large == 0 {
+		large = DefaultLarge
+	}
 	root := &node{}
 	rest, err := root.relate(data, large, "")
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	if d != nil {
 		if rest["directory"] != nil {
@@ -59,9 +81,9 @@ func storeOf(data map[string]any, large int, d *directory.Directory) (storage.St
 	}
 	plain := inmem.NewFromObjectWithOpts(rest, inmem.OptRoundTripOnWrite(false))
 	if root.below == nil {
-		return plain, nil
+		return plain, rest, nil
 	}
-	return &store{Store: plain, root: root, directory: d}, nil
+	return &store{Store: plain, root: root, directory: d}, root.over(rest), nil
 }
 
 func (n *node) put(name string, child *node) {
@@ -227,14 +249,16 @@ func (s *store) ListPolicies(ctx context.Context, t storage.Transaction) ([]stri
 type relation struct {
 	*directory.Table
 	values []ast.Value // all different members; nil if there are too many
+	plain  []any       // the same as encoding/json has them; nothing changes them
 }
 
 func newRelation(t *directory.Table) *relation {
 	r := &relation{Table: t}
 	if t.Distinct() <= keptValues {
-		r.values = make([]ast.Value, t.Distinct())
+		r.values, r.plain = make([]ast.Value, t.Distinct()), make([]any, t.Distinct())
 		for i := range r.values {
-			r.values[i] = ast.MustInterfaceToValue(t.Value(i))
+			r.plain[i] = t.Value(i)
+			r.values[i] = ast.MustInterfaceToValue(r.plain[i])
 		}
 	}
 	return r
@@ -249,6 +273,15 @@ func (r *relation) member(_ *transaction, name string) ast.Value {
 		return r.values[n]
 	}
 	return ast.MustInterfaceToValue(r.Value(n))
+}
+
+// Member answers what stands under a name, as encoding/json decodes it with UseNumber. It is shared, and must not be changed.
+func (r *relation) Member(name string) (any, bool) {
+	n, ok := r.Find(name)
+	if ok && r.plain != nil {
+		return r.plain[n], true
+	}
+	return r.Table.Member(name)
 }
 
 func (r *relation) whole(*transaction) ast.Value { return nil }
