@@ -17,6 +17,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -76,8 +77,7 @@ type Directory struct {
 	after func(time.Duration) <-chan time.Time
 	told  func(error) // of each time that the source was asked, for tests; may be nil
 
-	current   atomic.Pointer[View]
-	confirmed atomic.Pointer[time.Time] // when current was last known to be the newest
+	current atomic.Pointer[held]
 
 	mu       sync.Mutex
 	away     error // why the source could not be asked
@@ -86,6 +86,12 @@ type Directory struct {
 	loads    map[string]uint64
 
 	kept keeper
+}
+
+// held is a view, and when it was last known to be the newest.
+type held struct {
+	view      *View
+	confirmed time.Time
 }
 
 // source brings views: next answers when there is something to tell.
@@ -150,7 +156,12 @@ func (o Options) withDefaults() Options {
 }
 
 // View answers what is known now, nil before anything is. It is never changed, so that one decision sees one view.
-func (d *Directory) View() *View { return d.current.Load() }
+func (d *Directory) View() *View {
+	if h := d.current.Load(); h != nil {
+		return h.view
+	}
+	return nil
+}
 
 // About reports whether the directory is about subjects of this type and issuer.
 func (d *Directory) About(kind, issuer string) bool {
@@ -163,24 +174,19 @@ func (d *Directory) ByIssuer() bool { return d.opts.Issuer != "" }
 // ForgetsUnknown is Options.ForgetUnknown.
 func (d *Directory) ForgetsUnknown() bool { return d.opts.ForgetUnknown }
 
-func (d *Directory) put(v *View, confirmed time.Time) {
-	d.current.Store(v)
-	d.confirm(confirmed)
-}
-
-func (d *Directory) confirm(at time.Time) { d.confirmed.Store(&at) }
+func (d *Directory) put(v *View, confirmed time.Time) { d.current.Store(&held{v, confirmed}) }
 
 // Stale is the reason of denials by DenyWhenStale.
 const Stale = "directory_stale"
 
 // Stale reports whether the view is older than MaxStaleness, and whether every request is to be denied for it.
 func (d *Directory) Stale(now time.Time) (stale, deny bool) {
-	at := d.confirmed.Load()
-	if d.opts.MaxStaleness <= 0 || at == nil {
+	h := d.current.Load()
+	if d.opts.MaxStaleness <= 0 || h == nil {
 		return false, false
 	}
 	// A clock that was set back must not keep an old view alive for long.
-	if age := now.Sub(*at); age > d.opts.MaxStaleness || age < -d.opts.MaxStaleness {
+	if age := now.Sub(h.confirmed); age > d.opts.MaxStaleness || age < -d.opts.MaxStaleness {
 		return true, d.opts.DenyWhenStale
 	}
 	return false, false
@@ -235,20 +241,15 @@ type Stats struct {
 func (d *Directory) Stats() Stats {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	s := Stats{Away: d.away != nil, Loads: map[string]uint64{}, Failures: map[string]uint64{}}
-	for what, n := range d.loads {
-		s.Loads[what] = n
-	}
-	for what, n := range d.failures {
-		s.Failures[what] = n
-	}
-	if v := d.View(); v != nil {
-		s.Loaded, s.Revision, s.Number, s.Subjects, s.Roles = true, v.Word(), v.revision, v.subjects, v.roles.Len()
+	s := Stats{Away: d.away != nil, Loads: maps.Clone(d.loads), Failures: maps.Clone(d.failures)}
+	if h := d.current.Load(); h != nil {
+		v := h.view
+		s.Loaded, s.Confirmed = true, h.confirmed
+		s.Revision, s.Number, s.Subjects, s.Roles = v.Word(), v.revision, v.subjects, v.roles.Len()
 		for _, l := range v.layers {
 			s.Bindings += l.bindings
 			s.Bytes += l.bytes()
 		}
-		s.Confirmed = *d.confirmed.Load()
 	}
 	return s
 }

@@ -75,11 +75,11 @@ func (d *Directory) keepAside(ctx context.Context) {
 // keep writes what is to be kept. That it could not is no reason not to decide by it.
 func (d *Directory) keep(ctx context.Context) {
 	k := &d.kept
-	confirmed, v := d.confirmed.Load(), d.View() // in this order: what is put in between is confirmed later
-	if k.name == "" || v == nil || k.note.Epoch == v.epoch && k.note.Revision == v.revision && k.note.Confirmed.Equal(*confirmed) {
+	h := d.current.Load()
+	if k.name == "" || h == nil || k.note.Epoch == h.view.epoch && k.note.Revision == h.view.revision && k.note.Confirmed.Equal(h.confirmed) {
 		return
 	}
-	err := k.save(v, *confirmed)
+	err := k.save(h.view, h.confirmed)
 	if err == nil {
 		k.failed = ""
 	} else if k.failed != err.Error() {

@@ -90,8 +90,6 @@ func (d *Directory) step(ctx context.Context) (news bool, err error) {
 	case err != nil:
 		d.fail(ctx, &d.failure, "refused", err)
 		return false, err
-	case v == before:
-		d.confirm(asked)
 	default:
 		d.put(v, asked)
 	}
