@@ -22,9 +22,8 @@ const gone = ^uint32(0)
 // Grants are a tenant, groups and bindings; most subjects share theirs with many others. Attributes stand apart because they are
 // often a subject's own. Both are encoded, names of roles, groups and tenants as numbers of words.
 type layer struct {
-	ids    pool
-	grants []uint32 // by id: number in granted, or gone
-	attrs  []uint32 // by id: number in known
+	ids pool
+	of  []numbers // by id
 
 	granted pool
 	known   pool
@@ -34,8 +33,14 @@ type layer struct {
 	bindings int
 }
 
+// numbers are of what is known of one subject.
+type numbers struct {
+	grants uint32 // in layer.granted, or gone
+	attrs  uint32 // in layer.known
+}
+
 func (l *layer) bytes() int {
-	return l.ids.bytes() + l.granted.bytes() + l.known.bytes() + l.words.bytes() + 4*cap(l.grants) + 4*cap(l.attrs) + 8*cap(l.ends)
+	return l.ids.bytes() + l.granted.bytes() + l.known.bytes() + l.words.bytes() + 8*cap(l.of) + 8*cap(l.ends)
 }
 
 // breathe lets decisions go first now and then: whoever builds would otherwise keep a processor for 10 ms at a time.
@@ -49,8 +54,7 @@ func breathe(n int) {
 type layerBuilder struct {
 	limits  Limits
 	ids     *poolBuilder
-	grants  []uint32
-	attrs   []uint32
+	of      []numbers
 	granted *poolBuilder
 	known   *poolBuilder
 	words   *poolBuilder
@@ -63,7 +67,7 @@ type layerBuilder struct {
 // newLayer begins a layer of about so many subjects.
 func newLayer(hint int, limits Limits) *layerBuilder {
 	return &layerBuilder{
-		limits: limits, ids: newPool(hint), grants: make([]uint32, 0, hint), attrs: make([]uint32, 0, hint),
+		limits: limits, ids: newPool(hint), of: make([]numbers, 0, hint),
 		granted: newPool(16), known: newPool(16), words: newPool(16),
 	}
 }
@@ -79,19 +83,19 @@ func (b *layerBuilder) add(s *feed.Subject) error {
 		return fmt.Errorf("an id of %d bytes; it must be 1 to %d", len(s.ID), maxName)
 	}
 	var err error
-	grants, attrs := gone, uint32(0)
+	known := numbers{grants: gone}
 	if !s.Gone {
-		if grants, err = b.grant(s); err != nil {
+		if known.grants, err = b.grant(s); err != nil {
 			return err
 		}
-		if attrs, err = b.learn(s.Attributes); err != nil {
+		if known.attrs, err = b.learn(s.Attributes); err != nil {
 			return err
 		}
 	}
-	return b.place(s.ID, grants, attrs)
+	return b.place(s.ID, known)
 }
 
-func (b *layerBuilder) place(id string, grants, attrs uint32) error {
+func (b *layerBuilder) place(id string, known numbers) error {
 	b.buf = append(b.buf[:0], id...)
 	_, isNew, err := b.ids.put(b.buf)
 	switch {
@@ -102,8 +106,8 @@ func (b *layerBuilder) place(id string, grants, attrs uint32) error {
 	case b.ids.count() > b.limits.Subjects:
 		return fmt.Errorf("more than %d subjects", b.limits.Subjects)
 	}
-	b.grants, b.attrs = append(b.grants, grants), append(b.attrs, attrs)
-	breathe(len(b.grants))
+	b.of = append(b.of, known)
+	breathe(len(b.of))
 	return b.fits()
 }
 
@@ -209,7 +213,7 @@ func (b *layerBuilder) learn(attributes map[string]any) (uint32, error) {
 func (b *layerBuilder) seal() *layer {
 	slices.Sort(b.ends)
 	return &layer{
-		ids: b.ids.seal(), grants: fitted(b.grants), attrs: fitted(b.attrs), granted: b.granted.seal(), known: b.known.seal(), words: b.words.seal(),
+		ids: b.ids.seal(), of: fitted(b.of), granted: b.granted.seal(), known: b.known.seal(), words: b.words.seal(),
 		ends: fitted(slices.Compact(b.ends)), bindings: b.bindings,
 	}
 }
@@ -223,35 +227,34 @@ func merged(layers []*layer, bottom bool, limits Limits) (*layer, error) {
 	b := newLayer(hint, limits)
 	for i, l := range layers {
 		granted, known := make([]uint32, l.granted.len()), make([]uint32, l.known.len()) // the numbers here, plus 1
-		for n := range l.grants {
+		for n, here := range l.of {
 			id := l.ids.at(uint32(n)) //nolint:gosec // as many as numbers
 			if slices.ContainsFunc(layers[:i], func(above *layer) bool { _, hidden := above.ids.find(id); return hidden }) {
 				breathe(n)
 				continue
 			}
-			grants, attrs := l.grants[n], uint32(0)
-			if grants == gone && bottom {
+			if here.grants == gone && bottom {
 				continue
 			}
-			var err error
-			if grants != gone {
-				if granted[grants] == 0 {
-					if granted[grants], err = b.translated(l, grants); err != nil {
+			if here.grants != gone {
+				var err error
+				if granted[here.grants] == 0 {
+					if granted[here.grants], err = b.translated(l, here.grants); err != nil {
 						return nil, err
 					}
-					granted[grants]++
+					granted[here.grants]++
 				} else {
-					b.bindings += bindingsIn(l.granted.at(grants))
+					b.bindings += bindingsIn(l.granted.at(here.grants))
 				}
-				if known[l.attrs[n]] == 0 {
-					if known[l.attrs[n]], _, err = b.known.put([]byte(l.known.at(l.attrs[n]))); err != nil {
+				if known[here.attrs] == 0 {
+					if known[here.attrs], _, err = b.known.put([]byte(l.known.at(here.attrs))); err != nil {
 						return nil, err
 					}
-					known[l.attrs[n]]++
+					known[here.attrs]++
 				}
-				grants, attrs = granted[grants]-1, known[l.attrs[n]]-1
+				here = numbers{granted[here.grants] - 1, known[here.attrs] - 1}
 			}
-			if err := b.place(id, grants, attrs); err != nil {
+			if err := b.place(id, here); err != nil {
 				return nil, err
 			}
 		}

@@ -11,7 +11,7 @@ type pool struct {
 	seed  maphash.Seed
 	text  string
 	ends  []uint32 // of each text
-	table []uint32 // number+1 at the place that its hash names, or at the next free one; 0 is free
+	table []uint64 // half of a hash, and number+1, at the place that the half names, or at the next free one; 0 is free
 }
 
 func (p *pool) len() int { return len(p.ends) }
@@ -29,13 +29,15 @@ func (p *pool) find(s string) (n uint32, ok bool) {
 	if len(p.table) == 0 {
 		return 0, false
 	}
-	for i := place(maphash.String(p.seed, s), len(p.table)); ; {
+	half := maphash.String(p.seed, s) >> 32
+	for i := place(half, len(p.table)); ; {
 		at := p.table[i]
 		if at == 0 {
 			return 0, false
 		}
-		if p.at(at-1) == s {
-			return at - 1, true
+		// Another text is seldom looked at: who comes to it pays for memory that no cache has.
+		if at>>32 == half && p.at(uint32(at)-1) == s { //nolint:gosec // the other half
+			return uint32(at) - 1, true //nolint:gosec // as above
 		}
 		if i++; i == len(p.table) {
 			i = 0
@@ -43,11 +45,11 @@ func (p *pool) find(s string) (n uint32, ok bool) {
 	}
 }
 
-func (p *pool) bytes() int { return len(p.text) + 4*cap(p.ends) + 4*cap(p.table) }
+func (p *pool) bytes() int { return len(p.text) + 4*cap(p.ends) + 8*cap(p.table) }
 
-// place spreads hashes over a table of any size.
-func place(hash uint64, size int) int {
-	return int((hash >> 32) * uint64(size) >> 32) //nolint:gosec // less than size
+// place spreads the upper halves of hashes over a table of any size.
+func place(half uint64, size int) int {
+	return int(half * uint64(size) >> 32) //nolint:gosec // less than size
 }
 
 // poolBuilder makes a pool.
@@ -55,11 +57,11 @@ type poolBuilder struct {
 	seed  maphash.Seed
 	text  []byte
 	ends  []uint32
-	table []uint32
+	table []uint64
 }
 
 func newPool(hint int) *poolBuilder {
-	return &poolBuilder{seed: maphash.MakeSeed(), ends: make([]uint32, 0, hint), table: make([]uint32, hint+hint/3+8)}
+	return &poolBuilder{seed: maphash.MakeSeed(), ends: make([]uint32, 0, hint), table: make([]uint64, hint+hint/3+8)}
 }
 
 // errFull is a pool whose texts are longer together than its numbers can tell.
@@ -67,7 +69,8 @@ var errFull = errors.New("larger than 4 GiB")
 
 // put answers the number of a text, and whether it is new.
 func (b *poolBuilder) put(s []byte) (n uint32, isNew bool, err error) {
-	i, n, found := b.look(s)
+	half := maphash.Bytes(b.seed, s) >> 32
+	i, n, found := b.look(s, half)
 	if found {
 		return n, false, nil
 	}
@@ -76,23 +79,23 @@ func (b *poolBuilder) put(s []byte) (n uint32, isNew bool, err error) {
 	}
 	if (len(b.ends)+1)*4 > len(b.table)*3 {
 		b.resize(2*len(b.table) + 8)
-		i, _, _ = b.look(s)
+		i, _, _ = b.look(s, half)
 	}
 	b.text = append(b.text, s...)
 	b.ends = append(b.ends, uint32(len(b.text)))
-	b.table[i] = uint32(len(b.ends))
+	b.table[i] = half<<32 | uint64(len(b.ends))
 	return uint32(len(b.ends) - 1), true, nil
 }
 
 // look answers where s is, or where it would go.
-func (b *poolBuilder) look(s []byte) (i int, n uint32, found bool) {
-	for i = place(maphash.Bytes(b.seed, s), len(b.table)); ; {
+func (b *poolBuilder) look(s []byte, half uint64) (i int, n uint32, found bool) {
+	for i = place(half, len(b.table)); ; {
 		at := b.table[i]
 		if at == 0 {
 			return i, 0, false
 		}
-		if string(b.at(at-1)) == string(s) {
-			return i, at - 1, true
+		if at>>32 == half && string(b.at(uint32(at)-1)) == string(s) { //nolint:gosec // the other half
+			return i, uint32(at) - 1, true //nolint:gosec // as above
 		}
 		if i++; i == len(b.table) {
 			i = 0
@@ -109,10 +112,18 @@ func (b *poolBuilder) at(n uint32) []byte {
 }
 
 func (b *poolBuilder) resize(size int) {
-	b.table = make([]uint32, size)
-	for n := range b.ends {
-		i, _, _ := b.look(b.at(uint32(n)))
-		b.table[i] = uint32(n + 1)
+	old := b.table
+	b.table = make([]uint64, size)
+	for n, at := range old {
+		if at != 0 {
+			i := place(at>>32, size)
+			for b.table[i] != 0 {
+				if i++; i == size {
+					i = 0
+				}
+			}
+			b.table[i] = at
+		}
 		breathe(n)
 	}
 }

@@ -89,7 +89,7 @@ func (r *Roles) put(role *feed.Role, limits Limits) error {
 func (v *View) Find(id string) (Entry, bool) {
 	for _, l := range v.layers {
 		if n, ok := l.ids.find(id); ok {
-			return Entry{l, l.grants[n], l.attrs[n]}, l.grants[n] != gone
+			return Entry{l, l.of[n]}, l.of[n].grants != gone
 		}
 	}
 	return Entry{}, false
@@ -113,8 +113,8 @@ func (v *View) Turns(now time.Time) (last, next time.Time) {
 
 // Entry is what is known of one subject.
 type Entry struct {
-	of            *layer
-	grants, attrs uint32
+	of *layer
+	numbers
 }
 
 // Facts is what holds of a subject at one moment.
@@ -223,13 +223,13 @@ func (e Entry) Subject(id string) feed.Subject {
 func (v *View) All() iter.Seq2[string, Entry] {
 	return func(yield func(string, Entry) bool) {
 		for i, l := range v.layers {
-			for n, grants := range l.grants {
+			for n, here := range l.of {
 				id := l.ids.at(uint32(n)) //nolint:gosec // as many as numbers
 				breathe(n)
-				if grants == gone || slices.ContainsFunc(v.layers[:i], func(above *layer) bool { _, hidden := above.ids.find(id); return hidden }) {
+				if here.grants == gone || slices.ContainsFunc(v.layers[:i], func(above *layer) bool { _, hidden := above.ids.find(id); return hidden }) {
 					continue
 				}
-				if !yield(id, Entry{l, grants, l.attrs[n]}) {
+				if !yield(id, Entry{l, here}) {
 					return
 				}
 			}
