@@ -22,8 +22,7 @@ const gone = ^uint32(0)
 // Grants are a tenant, groups and bindings; most subjects share theirs with many others. Attributes stand apart because they are
 // often a subject's own. Both are encoded, names of roles, groups and tenants as numbers of words.
 type layer struct {
-	ids pool
-	of  []numbers // by id
+	ids index
 
 	granted pool
 	known   pool
@@ -33,14 +32,8 @@ type layer struct {
 	bindings int
 }
 
-// numbers are of what is known of one subject.
-type numbers struct {
-	grants uint32 // in layer.granted, or gone
-	attrs  uint32 // in layer.known
-}
-
 func (l *layer) bytes() int {
-	return l.ids.bytes() + l.granted.bytes() + l.known.bytes() + l.words.bytes() + 8*cap(l.of) + 8*cap(l.ends)
+	return l.ids.bytes() + l.granted.bytes() + l.known.bytes() + l.words.bytes() + 8*cap(l.ends)
 }
 
 // breathe lets decisions go first now and then: whoever builds would otherwise keep a processor for 10 ms at a time.
@@ -53,8 +46,7 @@ func breathe(n int) {
 // layerBuilder makes a layer of subjects.
 type layerBuilder struct {
 	limits  Limits
-	ids     *poolBuilder
-	of      []numbers
+	ids     *indexBuilder
 	granted *poolBuilder
 	known   *poolBuilder
 	words   *poolBuilder
@@ -67,7 +59,7 @@ type layerBuilder struct {
 // newLayer begins a layer of about so many subjects.
 func newLayer(hint int, limits Limits) *layerBuilder {
 	return &layerBuilder{
-		limits: limits, ids: newPool(hint), of: make([]numbers, 0, hint),
+		limits: limits, ids: newIndex(hint),
 		granted: newPool(16), known: newPool(16), words: newPool(16),
 	}
 }
@@ -96,25 +88,21 @@ func (b *layerBuilder) add(s *feed.Subject) error {
 }
 
 func (b *layerBuilder) place(id string, known numbers) error {
-	b.buf = append(b.buf[:0], id...)
-	_, isNew, err := b.ids.put(b.buf)
+	isNew, err := b.ids.put(id, known)
 	switch {
 	case err != nil:
 		return err
 	case !isNew:
 		return errTwice
-	case b.ids.count() > b.limits.Subjects:
+	case b.ids.count > b.limits.Subjects:
 		return fmt.Errorf("more than %d subjects", b.limits.Subjects)
 	}
-	b.of = append(b.of, known)
-	breathe(len(b.of))
+	breathe(b.ids.count)
 	return b.fits()
 }
 
-func (b *poolBuilder) count() int { return len(b.ends) }
-
 func (b *layerBuilder) fits() error {
-	if int64(len(b.ids.text)+len(b.granted.text)+len(b.known.text)+len(b.words.text)) > b.limits.Bytes {
+	if int64(len(b.ids.records)+len(b.granted.text)+len(b.known.text)+len(b.words.text)) > b.limits.Bytes {
 		return fmt.Errorf("larger than %d bytes", b.limits.Bytes)
 	}
 	return nil
@@ -213,7 +201,7 @@ func (b *layerBuilder) learn(attributes map[string]any) (uint32, error) {
 func (b *layerBuilder) seal() *layer {
 	slices.Sort(b.ends)
 	return &layer{
-		ids: b.ids.seal(), of: fitted(b.of), granted: b.granted.seal(), known: b.known.seal(), words: b.words.seal(),
+		ids: b.ids.seal(), granted: b.granted.seal(), known: b.known.seal(), words: b.words.seal(),
 		ends: fitted(slices.Compact(b.ends)), bindings: b.bindings,
 	}
 }
@@ -222,15 +210,13 @@ func (b *layerBuilder) seal() *layer {
 func merged(layers []*layer, bottom bool, limits Limits) (*layer, error) {
 	hint := 0
 	for _, l := range layers {
-		hint += l.ids.len()
+		hint += l.ids.count
 	}
 	b := newLayer(hint, limits)
 	for i, l := range layers {
 		granted, known := make([]uint32, l.granted.len()), make([]uint32, l.known.len()) // the numbers here, plus 1
-		for n, here := range l.of {
-			id := l.ids.at(uint32(n)) //nolint:gosec // as many as numbers
+		for id, here := range l.ids.all() {
 			if slices.ContainsFunc(layers[:i], func(above *layer) bool { _, hidden := above.ids.find(id); return hidden }) {
-				breathe(n)
 				continue
 			}
 			if here.grants == gone && bottom {

@@ -6,12 +6,10 @@ import (
 	"math"
 )
 
-// pool holds distinct texts, each under a number that counts from 0, in three blocks without pointers.
+// pool holds distinct texts, each under a number that counts from 0, in two blocks without pointers.
 type pool struct {
-	seed  maphash.Seed
-	text  string
-	ends  []uint32 // of each text
-	table []uint64 // half of a hash, and number+1, at the place that the half names, or at the next free one; 0 is free
+	text string
+	ends []uint32 // of each text
 }
 
 func (p *pool) len() int { return len(p.ends) }
@@ -25,27 +23,7 @@ func (p *pool) at(n uint32) string {
 	return p.text[from:p.ends[n]]
 }
 
-func (p *pool) find(s string) (n uint32, ok bool) {
-	if len(p.table) == 0 {
-		return 0, false
-	}
-	half := maphash.String(p.seed, s) >> 32
-	for i := place(half, len(p.table)); ; {
-		at := p.table[i]
-		if at == 0 {
-			return 0, false
-		}
-		// Another text is seldom looked at: who comes to it pays for memory that no cache has.
-		if at>>32 == half && p.at(uint32(at)-1) == s { //nolint:gosec // the other half
-			return uint32(at) - 1, true //nolint:gosec // as above
-		}
-		if i++; i == len(p.table) {
-			i = 0
-		}
-	}
-}
-
-func (p *pool) bytes() int { return len(p.text) + 4*cap(p.ends) + 8*cap(p.table) }
+func (p *pool) bytes() int { return len(p.text) + 4*cap(p.ends) }
 
 // place spreads the upper halves of hashes over a table of any size.
 func place(half uint64, size int) int {
@@ -57,7 +35,7 @@ type poolBuilder struct {
 	seed  maphash.Seed
 	text  []byte
 	ends  []uint32
-	table []uint64
+	table []uint64 // half of a hash, and number+1, at the place that the half names, or at the next free one; 0 is free
 }
 
 func newPool(hint int) *poolBuilder {
@@ -78,7 +56,7 @@ func (b *poolBuilder) put(s []byte) (n uint32, isNew bool, err error) {
 		return 0, false, errFull
 	}
 	if (len(b.ends)+1)*4 > len(b.table)*3 {
-		b.resize(2*len(b.table) + 8)
+		b.table = replaced(b.table, 2*len(b.table)+8)
 		i, _, _ = b.look(s, half)
 	}
 	b.text = append(b.text, s...)
@@ -111,29 +89,9 @@ func (b *poolBuilder) at(n uint32) []byte {
 	return b.text[from:b.ends[n]]
 }
 
-func (b *poolBuilder) resize(size int) {
-	old := b.table
-	b.table = make([]uint64, size)
-	for n, at := range old {
-		if at != 0 {
-			i := place(at>>32, size)
-			for b.table[i] != 0 {
-				if i++; i == size {
-					i = 0
-				}
-			}
-			b.table[i] = at
-		}
-		breathe(n)
-	}
-}
-
 // seal answers the pool, in blocks that are as large as they need be.
 func (b *poolBuilder) seal() pool {
-	if fit := len(b.ends)*4/3 + 2; len(b.table) > fit+fit/8 {
-		b.resize(fit)
-	}
-	return pool{seed: b.seed, text: string(b.text), ends: fitted(b.ends), table: b.table}
+	return pool{text: string(b.text), ends: fitted(b.ends)}
 }
 
 func fitted[T any](s []T) []T {

@@ -183,7 +183,7 @@ func (b *snapshotBuilder) take(l feed.Line) error {
 
 func (b *snapshotBuilder) view() *View {
 	v := &View{epoch: b.begin.Epoch, layers: []*layer{b.layer.seal()}, roles: b.roles}
-	v.subjects = v.layers[0].ids.len()
+	v.subjects = v.layers[0].ids.count
 	v.at(b.begin.Revision)
 	return v
 }

@@ -10,20 +10,15 @@ import (
 // Table is one large object of JSON, as subjects are kept: in few blocks without pointers, and equal members once. It never
 // changes.
 type Table struct {
-	names  pool
-	of     []uint32 // by name: number in values
+	names  index // grants is the number in values
 	values pool
 }
 
 // NewTable takes an object as encoding/json decodes it, numbers as json.Number.
 func NewTable(object map[string]any) (*Table, error) {
-	names, values, of := newPool(len(object)), newPool(16), make([]uint32, 0, len(object))
+	names, values := newIndex(len(object)), newPool(16)
 	var buf []byte
 	for i, name := range slices.Sorted(maps.Keys(object)) {
-		buf = append(buf[:0], name...)
-		if _, _, err := names.put(buf); err != nil {
-			return nil, err
-		}
 		var err error
 		if buf, err = appendValue(buf[:0], object[name], 0); err != nil {
 			return nil, fmt.Errorf("%q: %w", name, err)
@@ -32,14 +27,16 @@ func NewTable(object map[string]any) (*Table, error) {
 		if err != nil {
 			return nil, err
 		}
-		of = append(of, n)
+		if _, err := names.put(name, numbers{grants: n}); err != nil {
+			return nil, err
+		}
 		breathe(i)
 	}
-	return &Table{names: names.seal(), of: of, values: values.seal()}, nil
+	return &Table{names: names.seal(), values: values.seal()}, nil
 }
 
 // Len is how many members there are.
-func (t *Table) Len() int { return t.names.len() }
+func (t *Table) Len() int { return t.names.count }
 
 // Distinct is how many different members there are; they are numbered from 0.
 func (t *Table) Distinct() int { return t.values.len() }
@@ -47,10 +44,7 @@ func (t *Table) Distinct() int { return t.values.len() }
 // Find answers which of the different members stands under a name.
 func (t *Table) Find(name string) (n int, ok bool) {
 	at, ok := t.names.find(name)
-	if !ok {
-		return 0, false
-	}
-	return int(t.of[at]), true
+	return int(at.grants), ok
 }
 
 // Value answers a new copy of a member, as encoding/json decodes it; numbers are json.Number.
@@ -61,10 +55,13 @@ func (t *Table) Value(n int) any {
 
 // Some answers up to so many of the names, from all over the object.
 func (t *Table) Some(most int) []string {
-	step := max(1, t.Len()/max(1, most))
+	step, i := max(1, t.Len()/max(1, most)), 0
 	var names []string
-	for i := 0; i < t.Len() && len(names) < most; i += step {
-		names = append(names, t.names.at(uint32(i))) //nolint:gosec // less than Len
+	for name := range t.names.all() {
+		if i%step == 0 && len(names) < most {
+			names = append(names, name)
+		}
+		i++
 	}
 	return names
 }

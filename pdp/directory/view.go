@@ -89,7 +89,7 @@ func (r *Roles) put(role *feed.Role, limits Limits) error {
 func (v *View) Find(id string) (Entry, bool) {
 	for _, l := range v.layers {
 		if n, ok := l.ids.find(id); ok {
-			return Entry{l, l.of[n]}, l.of[n].grants != gone
+			return Entry{l, n}, n.grants != gone
 		}
 	}
 	return Entry{}, false
@@ -223,9 +223,7 @@ func (e Entry) Subject(id string) feed.Subject {
 func (v *View) All() iter.Seq2[string, Entry] {
 	return func(yield func(string, Entry) bool) {
 		for i, l := range v.layers {
-			for n, here := range l.of {
-				id := l.ids.at(uint32(n)) //nolint:gosec // as many as numbers
-				breathe(n)
+			for id, here := range l.ids.all() {
 				if here.grants == gone || slices.ContainsFunc(v.layers[:i], func(above *layer) bool { _, hidden := above.ids.find(id); return hidden }) {
 					continue
 				}
@@ -284,11 +282,11 @@ func (v *View) with(changes []feed.Line, revision uint64, limits Limits) (*View,
 // stacked puts a layer on others, and merges it with those below it that are not many times larger.
 func stacked(top *layer, below []*layer, limits Limits) ([]*layer, error) {
 	layers, n := append([]*layer{top}, below...), 1
-	for size := top.ids.len(); n < len(layers); n++ {
-		if next := layers[n].ids.len(); next > limits.small && next > growth*size {
+	for size := top.ids.count; n < len(layers); n++ {
+		if next := layers[n].ids.count; next > limits.small && next > growth*size {
 			break
 		}
-		size += layers[n].ids.len()
+		size += layers[n].ids.count
 	}
 	if n == 1 {
 		return layers, nil

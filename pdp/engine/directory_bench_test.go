@@ -77,7 +77,7 @@ func BenchmarkBindings(b *testing.B) {
 	} {
 		for _, n := range bindings {
 			b.Run(fmt.Sprintf("%s/%d", name, n), func(b *testing.B) {
-				opts := engine.Options{Policies: module(body), Memory: -1, Log: slog.New(slog.DiscardHandler)}
+				opts := engine.Options{Policies: module(body), Memory: -1, Deadline: 5 * time.Second, Log: slog.New(slog.DiscardHandler)}
 				if name == "data.json" {
 					files := module(body).(fstest.MapFS)
 					files["rbac/data.json"] = &fstest.MapFile{Data: manyRoles(n / 2)}
@@ -140,7 +140,7 @@ func BenchmarkDecisionsWhileTheDirectoryChanges(b *testing.B) {
 		b.Run(what, func(b *testing.B) {
 			d := directory.Fixed(filledView(b, n), directory.Options{})
 			e, err := engine.Open(b.Context(), engine.Options{
-				Policies: module(`decision := {"allow": true} if "r07" in input.subject.roles`), Directory: d, Memory: -1, Log: slog.New(slog.DiscardHandler),
+				Policies: module(`decision := {"allow": true} if "r07" in input.subject.roles`), Directory: d, Memory: -1, Deadline: 5 * time.Second, Log: slog.New(slog.DiscardHandler),
 			})
 			if err != nil {
 				b.Fatal(err)
