@@ -21,6 +21,8 @@ func directoryFlags(text func(name, variable, absent, about string) *string) fun
 	url := text("directory-url", "PDP_DIRECTORY_URL", "", "where roles, groups, tenants and attributes of subjects come from: https://…, http://localhost…, unix:///path or file:///path; without one, from requests")
 	token := text("directory-token-file", "PDP_DIRECTORY_TOKEN_FILE", "", "file of the bearer token for it")
 	ca := text("directory-ca-file", "PDP_DIRECTORY_CA_FILE", "", "PEM file of the authorities of its certificate")
+	cert := text("directory-cert-file", "PDP_DIRECTORY_CERT_FILE", "", "PEM file of the certificate that is shown to it")
+	key := text("directory-key-file", "PDP_DIRECTORY_KEY_FILE", "", "PEM file of its key")
 	plain := text("directory-plain-http", "PDP_DIRECTORY_PLAIN_HTTP", "false", "true: believe what comes over plain http from another machine, and show it the token")
 	keep := text("directory-keep", "PDP_DIRECTORY_KEEP", "", "folder where the last directory is kept for the next start")
 	maxAge := text("directory-max-age", "PDP_DIRECTORY_MAX_AGE", "24h", "how old what was kept may be")
@@ -31,7 +33,7 @@ func directoryFlags(text func(name, variable, absent, about string) *string) fun
 	issuer := text("directory-issuer", "PDP_DIRECTORY_ISSUER", "", "issuer (claims.iss) whose subjects it is about; without one, any")
 	maxBytes := text("directory-max-bytes", "PDP_DIRECTORY_MAX_BYTES", strconv.Itoa(1<<30), "bytes of a snapshot of it")
 	return func() (directory.Options, error) {
-		o := directory.Options{URL: *url, TokenFile: *token, CAFile: *ca, Dir: *keep, Issuer: *issuer}
+		o := directory.Options{URL: *url, TokenFile: *token, CAFile: *ca, CertFile: *cert, KeyFile: *key, Dir: *keep, Issuer: *issuer}
 		var errs []error
 		fail := func(name string, err error) {
 			if err != nil {
@@ -59,7 +61,7 @@ func directoryFlags(text func(name, variable, absent, about string) *string) fun
 		if o.Types == nil {
 			fail("types", errors.New("must name one"))
 		}
-		if o.URL == "" && (o.TokenFile != "" || o.CAFile != "" || o.Dir != "" || o.MaxStaleness != 0 || o.DenyWhenStale || o.ForgetUnknown || o.Issuer != "") {
+		if o.URL == "" && (o.TokenFile != "" || o.CAFile != "" || o.CertFile != "" || o.Dir != "" || o.MaxStaleness != 0 || o.DenyWhenStale || o.ForgetUnknown || o.Issuer != "") {
 			errs = append(errs, errors.New("directory-url is missing, which the other settings of the directory need"))
 		}
 		return o, errors.Join(errs...)

@@ -35,6 +35,8 @@ type Options struct {
 	TokenFile string // holds a bearer token, read for each request; "" is none
 	CAFile    string // holds the certificates that the server's must come from, as PEM; "" is the system's
 
+	CertFile  string // with KeyFile: what is shown to a server that asks for a certificate, as PEM; read for each connection
+	KeyFile   string
 	PlainHTTP bool // believe what comes over plain http from another machine, and show it the token
 
 	Wait    time.Duration // how long the sender may hold a request while nothing changes; whole seconds, default and at most feed.MaxWait

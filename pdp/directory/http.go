@@ -40,6 +40,9 @@ func (o Options) check() error {
 			bad("%s must be more than 0", name)
 		}
 	}
+	if (o.CertFile == "") != (o.KeyFile == "") {
+		bad("certificate and key belong together")
+	}
 	quiet := o.Wait + o.Timeout
 	if strings.HasPrefix(o.URL, "file:") {
 		quiet = 2 * o.Poll
@@ -63,8 +66,8 @@ func (o Options) source() (source, error) {
 	}
 	switch u.Scheme {
 	case "file":
-		if u.Host != "" || u.Path == "" || o.TokenFile != "" || o.CAFile != "" {
-			return nil, errors.New("url must be file:///path, without token and CA")
+		if u.Host != "" || u.Path == "" || o.TokenFile != "" || o.CAFile != "" || o.CertFile != "" {
+			return nil, errors.New("url must be file:///path, without token, CA and certificate")
 		}
 		return &file{name: u.Path, limits: o.Limits, poll: o.Poll}, nil
 	case "unix":
@@ -110,6 +113,15 @@ func newSender(o Options, base string, dial func(ctx context.Context, network, a
 		}
 		if config.RootCAs = x509.NewCertPool(); !config.RootCAs.AppendCertsFromPEM(text) {
 			return nil, errors.New("CA file: holds no certificate")
+		}
+	}
+	if o.CertFile != "" {
+		if _, err := tls.LoadX509KeyPair(o.CertFile, o.KeyFile); err != nil {
+			return nil, fmt.Errorf("certificate file: %w", err)
+		}
+		config.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
+			pair, err := tls.LoadX509KeyPair(o.CertFile, o.KeyFile)
+			return &pair, err
 		}
 	}
 	return &sender{Options: o, base: base, client: &http.Client{

@@ -2,6 +2,8 @@ package directory_test
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/pem"
 	"errors"
 	"io"
@@ -335,6 +337,21 @@ func TestTheSenderIsKnownByTokenAndCertificateOrSocket(t *testing.T) {
 	for _, o := range []directory.Options{{URL: server.URL + "/", CAFile: ca, TokenFile: token}, {URL: "unix://" + socket, TokenFile: token}} {
 		run(t, o).holds(t, "alice", "clerk")
 	}
+	mutual := httptest.NewUnstartedServer(f)
+	mutual.TLS = &tls.Config{ClientAuth: tls.RequireAnyClientCert, MinVersion: tls.VersionTLS12}
+	mutual.StartTLS()
+	t.Cleanup(mutual.Close)
+	t.Cleanup(mutual.CloseClientConnections)
+	pair := filepath.Join(dir, "pair.pem")
+	key, err := x509.MarshalPKCS8PrivateKey(mutual.TLS.Certificates[0].PrivateKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := append(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: mutual.Certificate().Raw}), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: key})...)
+	if err := os.WriteFile(pair, text, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	run(t, directory.Options{URL: mutual.URL, CAFile: ca, CertFile: pair, KeyFile: pair, TokenFile: token}).holds(t, "alice", "clerk")
 	for want, o := range map[string]directory.Options{
 		"answered 401": {URL: f.URL()},
 		"certificate":  {URL: server.URL, TokenFile: token},
@@ -439,6 +456,8 @@ func TestOptionsThatMakeNoSenseAreRefused(t *testing.T) {
 		"deny needs max staleness": {URL: "https://x", DenyWhenStale: true},
 		"whole seconds":            {URL: "https://x", Wait: time.Minute},
 		"CA file":                  {URL: "https://x", CAFile: "/nowhere"},
+		"belong together":          {URL: "https://x", CertFile: "y"},
+		"certificate file":         {URL: "https://x", CertFile: "/nowhere", KeyFile: "/nowhere"},
 		"must be more than 0":      {URL: "https://x", Timeout: -1},
 	} {
 		if _, err := directory.New(o); err == nil || !strings.Contains(err.Error(), want) {

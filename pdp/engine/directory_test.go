@@ -239,6 +239,13 @@ test_all_roles if count(data.directory.roles) == 1
 			t.Errorf("%s: %s, %v; want %s", path, got, err, want)
 		}
 	}
+	// As docs/directory.md has it: who holds clerk is a reader too.
+	inherits := open(t, engine.Options{Policies: module("inherits := {name: role.inherits | some name, role in data.directory.roles}\n\nheld := graph.reachable(inherits, {role | some role in input.subject.roles})\n"),
+		Now: monday, Directory: directory.Fixed(viewOf(t, known), directory.Options{})})
+	held, err := inherits.Document(t.Context(), question("gatehouse/authz/held", map[string]any{"subject": map[string]any{"roles": []any{"clerk"}}}))
+	if err != nil || textOf(t, held.Value) != `["clerk","reader"]` {
+		t.Errorf("held: %v, %v", held.Value, err)
+	}
 	for _, path := range []string{"directory", "directory/subjects", ""} {
 		if doc, err := asDirectory.Document(t.Context(), question(path, nil)); err == nil || doc.Defined {
 			t.Errorf("%q is told whole: %v", path, err)
