@@ -118,23 +118,21 @@ func (c consulted) key(dst []byte, l looksAt) []byte {
 	return binary.AppendVarint(appendText(dst, c.view.Word()), last.UnixMilli())
 }
 
-// bound makes an answer that a directory had a part in good for no longer, and for no others, than it is.
-func (c consulted) bound(may *authzen.Cache, l looksAt) *authzen.Cache {
-	if may == nil || !c.fed {
-		return may
+// bound makes what is said of an answer that a directory had a part in hold for no longer, and for no others, than it does. It
+// answers false if it holds for none.
+func (c consulted) bound(may *authzen.Cache, l looksAt) bool {
+	if !c.fed {
+		return true
 	}
 	age := min(time.Duration(may.TTL)*time.Millisecond, maxDirectoryAge)
 	if !c.until.IsZero() {
 		age = min(age, c.until.Sub(c.now))
 	}
-	if age < time.Millisecond {
-		return nil
-	}
-	bounded := &authzen.Cache{TTL: int(age.Milliseconds()), Vary: may.Vary}
+	may.TTL = int(age.Milliseconds())
 	if l.facts {
-		bounded.Vary = l.varyFacts
+		may.Vary = l.varyFacts
 	}
-	return bounded
+	return may.TTL > 0
 }
 
 // varyFacts are the parts of a request by which the directory finds what it knows, beside those of vary.

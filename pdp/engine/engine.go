@@ -276,7 +276,9 @@ func (e *Engine) Evaluate(ctx context.Context, r authzen.Request) (res authzen.R
 	}
 	about.Reasons, about.Need, about.Obligations = said.about.Reasons, said.about.Need, said.about.Obligations
 	about.Outcome = outcomeOf(said.allow, about.Reasons)
-	about.Cache = seen.bound(snap.cacheable(r.Resource, now), snap.looksAt)
+	if may := snap.cacheable(r.Resource, now); may != nil && seen.bound(may, snap.looksAt) {
+		about.Cache = may
+	}
 	about.EvaluatedBy = by
 	return authzen.Response{Decision: said.allow, Context: about}, nil
 }

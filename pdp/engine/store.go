@@ -62,8 +62,8 @@ func (n *node) over(rest map[string]any) map[string]any {
 }
 
 // storeOf answers a store over data, and what it holds as node.over does. With a directory, data.directory is that; what data has
-// there is for tests.
-func storeOf(data map[string]any, large int, d *directory.Directory) (s storage.Store, tree map[string]any, err error) {
+// there is for tests. The options are for OPA's store of the rest.
+func storeOf(data map[string]any, large int, d *directory.Directory, opts ...inmem.Opt) (s storage.Store, tree map[string]any, err error) {
 	if large == 0 {
 		large = DefaultLarge
 	}
@@ -79,7 +79,7 @@ func storeOf(data map[string]any, large int, d *directory.Directory) (s storage.
 		}
 		root.put("directory", &node{below: map[string]*node{"subjects": {of: subjects{}}, "roles": {of: &roles{}}}})
 	}
-	plain := inmem.NewFromObjectWithOpts(rest, inmem.OptRoundTripOnWrite(false))
+	plain := inmem.NewFromObjectWithOpts(rest, append(opts, inmem.OptRoundTripOnWrite(false))...)
 	if root.below == nil {
 		return plain, rest, nil
 	}
