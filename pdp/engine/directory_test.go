@@ -3,7 +3,6 @@ package engine_test
 import (
 	"errors"
 	"fmt"
-	"log/slog"
 	"maps"
 	"reflect"
 	"slices"
@@ -256,31 +255,33 @@ test_all_roles if count(data.directory.roles) == 1
 // Whatever the directory says and whatever time it is, a decision that may be remembered is one that would be made.
 func TestRememberedDecisionsAreThoseOfTheDirectory(t *testing.T) {
 	t.Parallel()
-	rapid.Check(t, func(t *rapid.T) {
-		body := rapid.SampledFrom([]string{
-			`decision := {"allow": true} if "r1" in input.subject.roles`,
-			`decision := {"allow": true, "reasons": input.subject.roles} if input.subject.tenant == input.resource.properties.tenant`,
-			`decision := {"allow": true} if "r1" in data.directory.subjects[input.subject.id].roles`,
-			`decision := {"allow": true, "obligations": input.subject.attributes} if input.subject.type == "user"`,
-			"decision := {\"allow\": true} if {\n\tsome role in input.subject.roles\n\t\"r2\" in data.directory.roles[role].inherits\n}",
-			`decision := {"allow": true, "obligations": {"x": [r | some r, _ in data.directory.roles]}} if input.subject.type == "user"`,
-		}).Draw(t, "policy")
-		d := directory.Fixed(viewOf2(t), directory.Options{})
-		now := monday()
-		opts := engine.Options{Policies: module(body), Now: func() time.Time { return now }, Directory: d, Deadline: 5 * time.Second, Log: slog.New(slog.DiscardHandler)}
-		with, err := engine.Open(t.Context(), opts)
-		if err != nil {
-			t.Fatal(err)
-		}
+	type pair struct {
+		directory     *directory.Directory
+		with, without *engine.Engine
+	}
+	now := monday()
+	pairs := map[string]pair{}
+	for _, body := range []string{
+		`decision := {"allow": true} if "r1" in input.subject.roles`,
+		`decision := {"allow": true, "reasons": input.subject.roles} if input.subject.tenant == input.resource.properties.tenant`,
+		`decision := {"allow": true} if "r1" in data.directory.subjects[input.subject.id].roles`,
+		`decision := {"allow": true, "obligations": input.subject.attributes} if input.subject.type == "user"`,
+		"decision := {\"allow\": true} if {\n\tsome role in input.subject.roles\n\t\"r2\" in data.directory.roles[role].inherits\n}",
+		`decision := {"allow": true, "obligations": {"x": [r | some r, _ in data.directory.roles]}} if input.subject.type == "user"`,
+	} {
+		d := directory.Fixed(viewOf(t, known), directory.Options{})
+		opts := engine.Options{Policies: module(body), Now: func() time.Time { return now }, Directory: d}
+		with := open(t, opts)
 		opts.Memory = -1
-		without, err := engine.Open(t.Context(), opts)
-		if err != nil {
-			t.Fatal(err)
-		}
+		pairs[body] = pair{d, with, open(t, opts)}
+	}
+	rapid.Check(t, func(t *rapid.T) {
+		p := pairs[rapid.SampledFrom(slices.Sorted(maps.Keys(pairs))).Draw(t, "policy")]
+		p.directory.Replace(drawn(t))
 		for range rapid.IntRange(5, 30).Draw(t, "steps") {
 			switch rapid.IntRange(0, 3).Draw(t, "what") {
 			case 0:
-				d.Replace(viewOf2(t))
+				p.directory.Replace(drawn(t))
 			case 1:
 				now = monday().Add(time.Duration(rapid.IntRange(-2, 4).Draw(t, "minutes")) * time.Minute)
 			default:
@@ -288,11 +289,11 @@ func TestRememberedDecisionsAreThoseOfTheDirectory(t *testing.T) {
 				r.Subject.ID = rapid.SampledFrom([]string{"u1", "u2", "u3"}).Draw(t, "id")
 				r.Subject.Properties = map[string]any{"roles": []string{rapid.SampledFrom([]string{"r1", "r3"}).Draw(t, "claims")}, "tenant": rapid.SampledFrom([]string{"", "t1", "t2"}).Draw(t, "tenant")}
 				r.Resource.Properties = map[string]any{"tenant": "t1"}
-				a, err := with.Evaluate(t.Context(), r)
+				a, err := p.with.Evaluate(t.Context(), r)
 				if err != nil {
 					t.Fatal(err)
 				}
-				b, err := without.Evaluate(t.Context(), r)
+				b, err := p.without.Evaluate(t.Context(), r)
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -304,8 +305,8 @@ func TestRememberedDecisionsAreThoseOfTheDirectory(t *testing.T) {
 	})
 }
 
-// viewOf2 draws a view with few subjects and roles.
-func viewOf2(t *rapid.T) *directory.View {
+// drawn is a view with few subjects and roles.
+func drawn(t *rapid.T) *directory.View {
 	var subjects []string
 	for _, id := range []string{"u1", "u2"} {
 		if !rapid.Bool().Draw(t, id) {
