@@ -277,11 +277,11 @@ func TestRememberedDecisionsAreThoseOfTheDirectory(t *testing.T) {
 	}
 	rapid.Check(t, func(t *rapid.T) {
 		p := pairs[rapid.SampledFrom(slices.Sorted(maps.Keys(pairs))).Draw(t, "policy")]
-		p.directory.Replace(drawn(t))
+		p.directory.Replace(drawnView(t))
 		for range rapid.IntRange(5, 30).Draw(t, "steps") {
 			switch rapid.IntRange(0, 3).Draw(t, "what") {
 			case 0:
-				p.directory.Replace(drawn(t))
+				p.directory.Replace(drawnView(t))
 			case 1:
 				now = monday().Add(time.Duration(rapid.IntRange(-2, 4).Draw(t, "minutes")) * time.Minute)
 			default:
@@ -305,8 +305,8 @@ func TestRememberedDecisionsAreThoseOfTheDirectory(t *testing.T) {
 	})
 }
 
-// drawn is a view with few subjects and roles.
-func drawn(t *rapid.T) *directory.View {
+// drawnView is a view with few subjects and roles.
+func drawnView(t *rapid.T) *directory.View {
 	var subjects []string
 	for _, id := range []string{"u1", "u2"} {
 		if !rapid.Bool().Draw(t, id) {
