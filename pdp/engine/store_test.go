@@ -22,7 +22,7 @@ func textOf(t *testing.T, v any) string {
 	return string(b)
 }
 
-func asJSON(t *testing.T, v any) (out any) {
+func throughJSON(t *testing.T, v any) (out any) {
 	t.Helper()
 	if err := json.Unmarshal([]byte(textOf(t, v)), &out); err != nil {
 		t.Fatal(err)
