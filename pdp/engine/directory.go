@@ -37,20 +37,20 @@ type consulted struct {
 	fed   bool      // something was said that the decision can depend on
 }
 
-// consult puts into the request what the directory knows of its subject. The request's maps are shared and stay as they are.
-func (e *Engine) consult(snap *snapshot, r *authzen.Request, now time.Time) (consulted, error) {
+// consult puts into the request what the directory knows of its subject, as far as rules look at it. The request's maps are shared and stay as they are.
+func (e *Engine) consult(looks looksAt, r *authzen.Request, now time.Time) (consulted, error) {
 	d := e.opts.Directory
 	if d == nil {
 		return consulted{}, nil
 	}
-	c := consulted{view: d.View(), now: now, fed: snap.looksAt.facts || snap.looksAt.directory}
+	c := consulted{view: d.View(), now: now, fed: looks.facts || looks.directory}
 	if c.view == nil {
 		return c, errNoDirectory
 	}
-	if snap.looksAt.directory {
+	if looks.directory {
 		_, c.until = c.view.Turns(now)
 	}
-	if snap.looksAt.facts {
+	if looks.facts {
 		var until time.Time
 		if r.Subject.Properties, until = propertiesOf(d, c.view, r.Subject, now); c.until.IsZero() || !until.IsZero() && until.Before(c.until) {
 			c.until = until

@@ -329,3 +329,17 @@ func drawnView(t *rapid.T) *directory.View {
 	}
 	return v
 }
+
+// A search finds what decisions would permit, by what the directory knows.
+func TestASearchGoesByTheDirectory(t *testing.T) {
+	t.Parallel()
+	files := module(`decision := {"allow": true} if "clerk" in input.subject.roles`).(fstest.MapFS)
+	files["gatehouse/search.rego"] = &fstest.MapFile{Data: []byte("package gatehouse.search\n\nsubjects := {\"candidates\": [{\"type\": \"user\", \"id\": id} | some id in [\"alice\", \"bob\"]], \"complete\": true}\n")}
+	e := open(t, engine.Options{Policies: files, Now: monday, Directory: directory.Fixed(viewOf(t, known), directory.Options{})})
+	q := ask("order", "17")
+	q.Subject.Properties = map[string]any{"roles": []string{"clerk"}}
+	found, err := e.Search(t.Context(), authzen.Search{For: authzen.Subjects, Request: q, Limit: 10})
+	if err != nil || len(found.Results) != 1 || found.Results[0].ID != "alice" {
+		t.Errorf("%+v, %v", found, err)
+	}
+}

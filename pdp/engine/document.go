@@ -55,7 +55,7 @@ func (e *Engine) Document(ctx context.Context, q dataapi.Question) (doc dataapi.
 	if _, deny := e.stale(now); deny {
 		return doc, errStale
 	}
-	seen, err := e.consult(snap, &authzen.Request{}, now)
+	seen, err := e.consult(snap.looksAt, &authzen.Request{}, now)
 	if doc.DirectoryRevision = seen.word(); err != nil {
 		return doc, err
 	}

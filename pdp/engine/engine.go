@@ -248,7 +248,7 @@ func (e *Engine) Evaluate(ctx context.Context, r authzen.Request) (res authzen.R
 		about.Outcome, about.Reasons = authzen.Indeterminate, []string{Stale}
 		return authzen.Response{Context: about}, nil
 	}
-	seen, err := e.consult(snap, &r, now)
+	seen, err := e.consult(snap.looksAt, &r, now)
 	if about.DirectoryRevision = seen.word(); err != nil {
 		return res, err
 	}
