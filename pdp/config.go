@@ -14,6 +14,7 @@ import (
 
 	"github.com/gatehouse-auth/gatehouse/internal/telemetry/tracing"
 	"github.com/gatehouse-auth/gatehouse/pdp/caller"
+	"github.com/gatehouse-auth/gatehouse/pdp/directory"
 	"github.com/gatehouse-auth/gatehouse/pdp/server"
 )
 
@@ -33,6 +34,7 @@ type config struct {
 	revisions   string
 	control     string
 	level       slog.Level
+	directory   directory.Options
 
 	decisionLog string
 	traces      string
@@ -87,6 +89,7 @@ func readConfig(args []string, getenv func(string) string, stderr io.Writer) (co
 	maxBody := text("max-body", "PDP_MAX_BODY", strconv.Itoa(server.DefaultMaxBody), "bytes of a body")
 	maxBatch := text("max-batch", "PDP_MAX_BATCH", strconv.Itoa(server.DefaultMaxBatch), "evaluations in one request")
 	maxConcurrent := text("max-concurrent", "PDP_MAX_CONCURRENT", strconv.Itoa(server.DefaultMaxConcurrent), "requests decided on at the same moment; more get 503")
+	subjects := directoryFlags(text)
 	flags.TextVar(&c.level, "log-level", slog.LevelInfo, "debug, info, warn or error")
 	if err := flags.Parse(args); err != nil {
 		return c, err
@@ -107,6 +110,9 @@ func readConfig(args []string, getenv func(string) string, stderr io.Writer) (co
 		}
 	}
 	var err error
+	if c.directory, err = subjects(); err != nil {
+		errs = append(errs, err)
+	}
 	c.services, err = parseServices(*services)
 	fail("services", err)
 	if c.shadowShare, err = strconv.ParseFloat(*share, 64); err != nil || !(c.shadowShare > 0 && c.shadowShare <= 1) {

@@ -68,6 +68,11 @@ func run(ctx context.Context, args []string, getenv func(string) string, stderr 
 	if c.policies == "" && c.bundles == "" {
 		opts.Policies = policies.FS
 	}
+	known, err := openDirectory(c.directory, log)
+	if err != nil {
+		return err
+	}
+	opts.Directory = known.Directory
 	operation, err := operate(c, &opts, log)
 	if err != nil {
 		return err
@@ -84,7 +89,7 @@ func run(ctx context.Context, args []string, getenv func(string) string, stderr 
 	if err != nil {
 		return err
 	}
-	if err := operation.start(ctx, c, e, decisions.Masks(), log); err != nil {
+	if err := operation.start(ctx, c, e, known.Directory, decisions.Masks(), log); err != nil {
 		return fmt.Errorf("operation: %w", err)
 	}
 	in, err := open(ctx, c, log)
@@ -94,11 +99,12 @@ func run(ctx context.Context, args []string, getenv func(string) string, stderr 
 	meter := metrics.New(e.Stats, time.Now)
 	decisions.Measure(meter)
 	operation.measure(meter)
+	known.measure(meter)
 	if tracer != nil {
 		meter.Register(tracer)
 	}
 	doors := server.New(server.Options{
-		Engine: traced.Engine(tracer, decisions.Engine(operation.engine(e))), Search: decisions.Searcher(e), SearchCallers: c.searchers, DecisionLog: decisions.Lines, Checks: decisions.Checks(), Log: log, Meter: meter, Callers: in.callers, BaseURL: c.baseURL, DataPaths: c.dataPaths,
+		Engine: traced.Engine(tracer, decisions.Engine(operation.engine(e))), Search: decisions.Searcher(e), SearchCallers: c.searchers, DecisionLog: decisions.Lines, Checks: known.checks(decisions.Checks(), false), Log: log, Meter: meter, Callers: in.callers, BaseURL: c.baseURL, DataPaths: c.dataPaths,
 		OPAVersion: engine.OPAVersion(), MaxBody: c.maxBody, MaxBatch: c.maxBatch, MaxConcurrent: c.maxConcurrent,
 	})
 	handler := traced.Handler(tracer, decisions.Handler(doors))
@@ -113,6 +119,7 @@ func run(ctx context.Context, args []string, getenv func(string) string, stderr 
 	services := in.parts
 	services = append(services, fetching...)
 	services = append(services, operation.parts...)
+	services = append(services, known.services()...)
 	services = append(services, e, lifecycle.Func(func(ctx context.Context) error {
 		// The decision log outlives the last request, so that no denial made while draining is lost.
 		writing, stop := context.WithCancel(context.WithoutCancel(ctx))
@@ -133,7 +140,7 @@ func run(ctx context.Context, args []string, getenv func(string) string, stderr 
 		}
 		told = append(told, slog.String("status", private.Addr().String()))
 		services = append(services, lifecycle.Func(func(ctx context.Context) error {
-			return web.Serve(ctx, private, server.Status(e, meter.Handler(log), decisions.Checks()), log)
+			return web.Serve(ctx, private, server.Status(e, meter.Handler(log), known.checks(decisions.Checks(), true)), log)
 		}))
 	}
 	log.InfoContext(ctx, "deciding", told...)

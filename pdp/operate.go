@@ -13,6 +13,7 @@ import (
 	"github.com/gatehouse-auth/gatehouse/internal/web"
 	"github.com/gatehouse-auth/gatehouse/pdp/control"
 	"github.com/gatehouse-auth/gatehouse/pdp/decisionlog"
+	"github.com/gatehouse-auth/gatehouse/pdp/directory"
 	"github.com/gatehouse-auth/gatehouse/pdp/engine"
 	"github.com/gatehouse-auth/gatehouse/pdp/metrics"
 	"github.com/gatehouse-auth/gatehouse/pdp/revision"
@@ -58,10 +59,10 @@ func operate(c config, opts *engine.Options, log *slog.Logger) (*operation, erro
 }
 
 // start begins to compare, and opens the control socket.
-func (o *operation) start(ctx context.Context, c config, e *engine.Engine, masks *decisionlog.Masks, log *slog.Logger) (err error) {
+func (o *operation) start(ctx context.Context, c config, e *engine.Engine, known *directory.Directory, masks *decisionlog.Masks, log *slog.Logger) (err error) {
 	if c.shadow != "" {
 		o.shadow, err = shadow.New(shadow.Options{
-			Dir: c.shadow, Share: c.shadowShare, Active: e, Engine: engine.Options{Services: c.services, Skip: c.skip}, Masks: masks, Log: log,
+			Dir: c.shadow, Share: c.shadowShare, Active: e, Engine: engine.Options{Services: c.services, Skip: c.skip, Directory: known}, Masks: masks, Log: log,
 		})
 		if err != nil {
 			return err

@@ -18,6 +18,8 @@ type Document struct {
 	Defined    bool
 	DecisionID string // UUIDv7
 	Revision   string // of the policies
+
+	DirectoryRevision string // of what is known of subjects
 }
 
 // Response is the body of a 200. An undefined document has no result.

@@ -13,6 +13,7 @@ import (
 	"github.com/open-policy-agent/opa/v1/version"
 
 	"github.com/gatehouse-auth/gatehouse/internal/fault"
+	"github.com/gatehouse-auth/gatehouse/pdp/authzen"
 	"github.com/gatehouse-auth/gatehouse/pdp/dataapi"
 )
 
@@ -54,6 +55,13 @@ func (e *Engine) Document(ctx context.Context, q dataapi.Question) (doc dataapi.
 	if _, deny := e.stale(now); deny {
 		return doc, errStale
 	}
+	seen, err := e.consult(snap.looksAt, &authzen.Request{}, now)
+	if doc.DirectoryRevision = seen.word(); err != nil {
+		return doc, err
+	}
+	if e.directoryStale(now) {
+		return doc, errDirectoryStale
+	}
 	opts := []rego.EvalOption{rego.EvalTime(now), rego.EvalMetrics(metrics.NoOp()), rego.EvalParsedInput(nil)}
 	if q.HasInput {
 		input, err := ast.InterfaceToValue(q.Input)
@@ -62,7 +70,7 @@ func (e *Engine) Document(ctx context.Context, q dataapi.Question) (doc dataapi.
 		}
 		opts[2] = rego.EvalParsedInput(input)
 	}
-	ctx, cancel := context.WithTimeout(ctx, e.opts.Deadline)
+	ctx, cancel := context.WithTimeout(seen.in(ctx, looksAt{directory: true}), e.opts.Deadline)
 	defer cancel()
 	query, err := snap.documents.prepared(ctx, refOf(q.Path))
 	if err != nil {

@@ -36,6 +36,7 @@ import (
 
 	"github.com/gatehouse-auth/gatehouse/internal/fault"
 	"github.com/gatehouse-auth/gatehouse/pdp/authzen"
+	"github.com/gatehouse-auth/gatehouse/pdp/directory"
 	"github.com/gatehouse-auth/gatehouse/pdp/lookup"
 )
 
@@ -48,6 +49,10 @@ const (
 
 // Options is what an Engine is made of. Policies, Dir or Feeds must be given.
 type Options struct {
+	// Directory knows subjects; nil leaves them to what requests say. The caller runs it.
+	Directory *directory.Directory
+	Large     int // members of an object of data beyond which it is a relation: read by keys alone; default 20,000
+
 	Policies fs.FS               // the policy folder
 	Dir      string              // the policy folder on disk
 	Roots    []string            // what the folder may define beside Feeds; nil is everything
@@ -239,7 +244,7 @@ func (e *Engine) Evaluate(ctx context.Context, r authzen.Request) (res authzen.R
 			err = errFailed.Because(fmt.Errorf("panic: %v", p))
 		}
 		if err != nil {
-			*about = authzen.ResponseContext{Outcome: authzen.Indeterminate, Revision: about.Revision, DecisionID: about.DecisionID}
+			*about = authzen.ResponseContext{Outcome: authzen.Indeterminate, Revision: about.Revision, DirectoryRevision: about.DirectoryRevision, DecisionID: about.DecisionID}
 			res = authzen.Response{Context: about}
 		}
 	}()
@@ -251,6 +256,17 @@ func (e *Engine) Evaluate(ctx context.Context, r authzen.Request) (res authzen.R
 		about.Outcome, about.Reasons = authzen.Indeterminate, []string{Stale}
 		return authzen.Response{Context: about}, nil
 	}
+	seen, err := e.consult(snap.looksAt, &r, now)
+	if about.DirectoryRevision = seen.word(); err != nil {
+		return res, err
+	}
+	if e.directoryStale(now) {
+		about.Outcome, about.Reasons = authzen.Indeterminate, []string{directory.Stale}
+		return authzen.Response{Context: about}, nil
+	}
+	if seen.fed {
+		about.Subject = r.Subject.Properties
+	}
 	properties, err := e.properties(ctx, snap, r.Resource)
 	if err != nil {
 		e.opts.Log.WarnContext(ctx, "look-up failed; denied", "decision_id", about.DecisionID, "resource_type", r.Resource.Type, "error", err)
@@ -261,14 +277,16 @@ func (e *Engine) Evaluate(ctx context.Context, r authzen.Request) (res authzen.R
 		about.LookedUp = properties
 	}
 	within, end := e.span(ctx, "evaluate")
-	said, by, err := e.answer(within, snap, r, properties, now)
+	said, by, err := e.answer(within, snap, seen, r, properties, now)
 	end(err)
 	if err != nil {
 		return res, err
 	}
 	about.Reasons, about.Need, about.Obligations = said.about.Reasons, said.about.Need, said.about.Obligations
 	about.Outcome = outcomeOf(said.allow, about.Reasons)
-	about.Cache = snap.cacheable(r.Resource, now)
+	if may := snap.cacheable(r.Resource, now); may != nil && seen.bound(may, snap.looksAt) {
+		about.Cache = may
+	}
 	about.EvaluatedBy = by
 	return authzen.Response{Decision: said.allow, Context: about}, nil
 }
@@ -297,8 +315,9 @@ func (e *Engine) span(ctx context.Context, part string) (context.Context, func(e
 const maxKey = 8 << 10
 
 // answer remembers what the policy says, or else asks it; by tells which.
-func (e *Engine) answer(ctx context.Context, snap *snapshot, r authzen.Request, properties map[string]any, now time.Time) (a answer, by string, err error) {
+func (e *Engine) answer(ctx context.Context, snap *snapshot, seen consulted, r authzen.Request, properties map[string]any, now time.Time) (a answer, by string, err error) {
 	clock := clockOf(now)
+	ctx = seen.in(ctx, snap.looksAt)
 	if snap.answers == nil {
 		a, err = e.decide(ctx, snap, r, properties, now, clock)
 		return a, byTopdown, err
@@ -307,7 +326,7 @@ func (e *Engine) answer(ctx context.Context, snap *snapshot, r authzen.Request, 
 	if buf == nil {
 		buf = new([]byte)
 	}
-	key, known := snap.looksAt.key((*buf)[:0], &r, properties, clock)
+	key, known := snap.looksAt.key(seen.key((*buf)[:0], snap.looksAt), &r, properties, clock)
 	defer func() {
 		if *buf = key; cap(key) <= maxKey {
 			e.keys.Put(buf)

@@ -126,9 +126,15 @@ func (e *Engine) steps(ctx context.Context, ps parts, step *string) (*snapshot, 
 	}
 	lookups.CountIn(&e.lookups)
 	*step = StepCompile
-	store := inmem.NewFromObjectWithOpts(src.data, inmem.OptRoundTripOnWrite(false))
+	store, _, err := storeOf(src.data, e.opts.Large, e.opts.Directory)
+	if err != nil {
+		return nil, err
+	}
 	compiler, err := compile(ctx, store, src.modules)
 	if err != nil {
+		return nil, err
+	}
+	if err := scans(compiler, store); err != nil {
 		return nil, err
 	}
 	if len(compiler.GetRulesExact(ast.MustParseRef(Entrypoint))) == 0 {
@@ -143,7 +149,8 @@ func (e *Engine) steps(ctx context.Context, ps parts, step *string) (*snapshot, 
 		return nil, err
 	}
 	*step = StepTests
-	if err := runTests(ctx, store, src, e.opts.Tests); err != nil {
+	plain := inmem.NewFromObjectWithOpts(src.data, inmem.OptRoundTripOnWrite(false)) // as opa test has it
+	if err := runTests(ctx, plain, src, e.opts.Tests); err != nil {
 		return nil, err
 	}
 	*step = StepPrepare

@@ -87,6 +87,9 @@ func (e *Engine) Search(ctx context.Context, q authzen.Search) (found authzen.Fo
 	if _, deny := e.stale(e.opts.Now()); deny {
 		return found, errStale
 	}
+	if e.directoryStale(e.opts.Now()) {
+		return found, errDirectoryStale
+	}
 	candidates, reasons, err := e.candidates(ctx, snap, q)
 	if err != nil {
 		return found, err
@@ -131,7 +134,11 @@ func (e *Engine) permits(ctx context.Context, snap *snapshot, q authzen.Search, 
 		return false, err
 	}
 	now := e.opts.Now()
-	a, err := e.decide(ctx, snap, r, properties, now, clockOf(now))
+	seen, err := e.consult(snap.looksAt, &r, now)
+	if err != nil {
+		return false, err
+	}
+	a, err := e.decide(seen.in(ctx, snap.looksAt), snap, r, properties, now, clockOf(now))
 	return a.allow, err
 }
 
@@ -146,7 +153,12 @@ func (e *Engine) candidates(ctx context.Context, snap *snapshot, q authzen.Searc
 	default:
 		r.Action = authzen.Action{}
 	}
-	now := e.opts.Now()
+	now, looks := e.opts.Now(), looksAt{facts: true, directory: true} // which of it these rules look at is not known
+	seen, err := e.consult(looks, &r, now)
+	if err != nil {
+		return nil, nil, err
+	}
+	ctx = seen.in(ctx, looks)
 	input, err := inputOf(r, others(r.Resource.Properties, resourceMembers), clockOf(now))
 	if err != nil {
 		return nil, nil, fault.New(fault.Invalid, "The request holds a value that is not JSON.").Because(err)

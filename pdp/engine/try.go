@@ -19,7 +19,7 @@ type trial struct {
 }
 
 // Try asks the policies that decide now as Evaluate does, at some time and by what is known of the resource; nil: by what a look-up
-// finds now. Nothing is remembered of it, and nothing recalled.
+// finds now. What rules read of the directory is as it is now, but the subject is as it is given. Nothing is remembered of it, and nothing recalled.
 func (e *Engine) Try(ctx context.Context, r authzen.Request, known map[string]any, now time.Time) (allow bool, about authzen.ResponseContext, err error) {
 	snap := e.current.Load()
 	if snap == nil {
@@ -34,6 +34,11 @@ func (e *Engine) Try(ctx context.Context, r authzen.Request, known map[string]an
 		if known, err = snap.properties(ctx, r.Resource); err != nil {
 			return false, about, err
 		}
+	}
+	asked := r // who asks stays as it was given
+	seen, err := e.consult(snap.looksAt, &asked, now)
+	if err != nil {
+		return false, about, err
 	}
 	input, err := Input(r, known, now)
 	if err != nil {
@@ -51,7 +56,7 @@ func (e *Engine) Try(ctx context.Context, r authzen.Request, known map[string]an
 	}
 	ctx, cancel := context.WithTimeout(ctx, e.opts.Deadline)
 	defer cancel()
-	results, err := t.query.Eval(ctx, rego.EvalParsedInput(input), rego.EvalTime(now), rego.EvalMetrics(metrics.NoOp()))
+	results, err := t.query.Eval(seen.in(ctx, snap.looksAt), rego.EvalParsedInput(input), rego.EvalTime(now), rego.EvalMetrics(metrics.NoOp()))
 	if err != nil {
 		return false, about, errFailed.Because(placeOf(err))
 	}

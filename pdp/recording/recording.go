@@ -179,12 +179,15 @@ func (r *recorded) Evaluate(ctx context.Context, req authzen.Request) (authzen.R
 	if !r.journal.Records(outcome, route, about.DecisionID) {
 		return res, err
 	}
+	if about.Subject != nil {
+		req.Subject.Properties = about.Subject // what decided, not what was said
+	}
 	e := decisionlog.Event{
 		DecisionID: about.DecisionID, Route: route, Outcome: outcome, Revision: about.Revision, Directory: about.DirectoryRevision,
 		EvaluatedBy: about.EvaluatedBy, Input: req, Result: res, LookedUp: about.LookedUp, Err: err,
 	}
 	if lost := r.record(ctx, start, &e); lost != nil {
-		return authzen.Response{Context: &authzen.ResponseContext{Outcome: authzen.Indeterminate, DecisionID: e.DecisionID, Revision: e.Revision}}, lost
+		return authzen.Response{Context: &authzen.ResponseContext{Outcome: authzen.Indeterminate, DecisionID: e.DecisionID, Revision: e.Revision, DirectoryRevision: e.Directory}}, lost
 	}
 	return res, err
 }
@@ -201,7 +204,7 @@ func (r *recorded) Document(ctx context.Context, q dataapi.Question) (dataapi.Do
 		return doc, err
 	}
 	e := decisionlog.Event{
-		DecisionID: doc.DecisionID, Route: path, Path: path, Outcome: outcome, Revision: doc.Revision, Input: q.Input, Result: doc.Value, Err: err,
+		DecisionID: doc.DecisionID, Route: path, Path: path, Outcome: outcome, Revision: doc.Revision, Directory: doc.DirectoryRevision, Input: q.Input, Result: doc.Value, Err: err,
 	}
 	if lost := r.record(ctx, start, &e); lost != nil {
 		return dataapi.Document{DecisionID: doc.DecisionID, Revision: doc.Revision}, lost

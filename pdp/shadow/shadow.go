@@ -141,6 +141,9 @@ func (w *watched) Evaluate(ctx context.Context, r authzen.Request) (authzen.Resp
 	if s.opts.Share < 1 && rand.Float64() >= s.opts.Share { //nolint:gosec // a sample
 		return res, err
 	}
+	if res.Context.Subject != nil {
+		r.Subject.Properties = res.Context.Subject // as the policy saw it
+	}
 	select {
 	case s.items <- item{r, res.Context.LookedUp, at, res.Decision, res.Context.Reasons, res.Context.Revision}:
 	default:
