@@ -14,6 +14,7 @@ import (
 
 	"github.com/gatehouse-auth/gatehouse/internal/telemetry/tracing"
 	"github.com/gatehouse-auth/gatehouse/pdp/caller"
+	"github.com/gatehouse-auth/gatehouse/pdp/directory"
 	"github.com/gatehouse-auth/gatehouse/pdp/server"
 )
 
@@ -26,7 +27,14 @@ type config struct {
 	policies   string
 	bundles    string
 	services   map[string][]string
-	level      slog.Level
+	skip       []string
+
+	shadow      string
+	shadowShare float64
+	revisions   string
+	control     string
+	level       slog.Level
+	directory   directory.Options
 
 	decisionLog string
 	traces      string
@@ -62,6 +70,11 @@ func readConfig(args []string, getenv func(string) string, stderr io.Writer) (co
 	policies := text("policies", "PDP_POLICIES", "", "folder of policies; without one, those built in")
 	bundles := text("bundles", "PDP_BUNDLES", "", "file that says where policy bundles come from")
 	services := text("services", "PDP_SERVICES", "", "where look-ups go: name=url|url,name=url")
+	skip := text("skip-checks", "PDP_SKIP_CHECKS", "", "what is not asked of policies when they load, as golden,schema,budget")
+	shadow := text("shadow-dir", "PDP_SHADOW_DIR", "", "folder of a candidate for the policies, which is compared with those in force")
+	share := text("shadow-share", "PDP_SHADOW_SHARE", "0.1", "share of the requests that are compared, above 0 and at most 1")
+	revisions := text("revisions", "PDP_REVISIONS", "", "folder that keeps policies, to promote a candidate and to roll back")
+	control := text("control", "PDP_CONTROL", "", "Unix socket for gatehouse-pdp shadow, promote and rollback; its owner alone can open it")
 	decisionLog := text("decision-log", "PDP_DECISION_LOG", "", "file that says how decisions are recorded; without one, denials are lines of the log")
 	traces := text("traces", "PDP_TRACES", tracing.None, "where spans go by OTLP over HTTP: none, otlp (OTEL_EXPORTER_OTLP_ENDPOINT), or a URL such as http://collector:4318")
 	tokens := text("tokens-file", "PDP_TOKENS_FILE", "", "file of callers that may ask, a name and a token per line")
@@ -80,6 +93,7 @@ func readConfig(args []string, getenv func(string) string, stderr io.Writer) (co
 	maxConcurrent := text("max-concurrent", "PDP_MAX_CONCURRENT", strconv.Itoa(server.DefaultMaxConcurrent), "requests decided on at the same moment; more get 503")
 	native := text("native", "PDP_NATIVE", "on", "off: never decide by native code, only by OPA")
 	partial := text("partial-evaluation", "PDP_PARTIAL_EVALUATION", "on", "off: where OPA decides, never by partially evaluated rules")
+	subjects := directoryFlags(text)
 	flags.TextVar(&c.level, "log-level", slog.LevelInfo, "debug, info, warn or error")
 	if err := flags.Parse(args); err != nil {
 		return c, err
@@ -89,8 +103,10 @@ func readConfig(args []string, getenv func(string) string, stderr io.Writer) (co
 	}
 	c.listen, c.status, c.baseURL, c.tokens = *listen, *status, *baseURL, *tokens
 	c.policies, c.bundles = *policies, *bundles
+	c.skip = strings.FieldsFunc(*skip, func(r rune) bool { return r == ',' || r == ' ' })
 	c.tls = caller.Files{Cert: *cert, Key: *key, ClientCA: *clientCA}
 	c.decisionLog, c.envoyListen, c.traces = *decisionLog, *envoyListen, *traces
+	c.shadow, c.revisions, c.control = *shadow, *revisions, *control
 	var errs []error
 	fail := func(name string, err error) {
 		if err != nil {
@@ -98,8 +114,14 @@ func readConfig(args []string, getenv func(string) string, stderr io.Writer) (co
 		}
 	}
 	var err error
+	if c.directory, err = subjects(); err != nil {
+		errs = append(errs, err)
+	}
 	c.services, err = parseServices(*services)
 	fail("services", err)
+	if c.shadowShare, err = strconv.ParseFloat(*share, 64); err != nil || !(c.shadowShare > 0 && c.shadowShare <= 1) {
+		fail("shadow-share", errors.New("must be above 0 and at most 1"))
+	}
 	c.dataPaths, err = parsePaths(*dataPaths)
 	fail("data-paths", err)
 	c.envoy = server.EnvoyOptions{Claims: *envoyClaims, Headers: parseList(*envoyHeaders)}

@@ -60,13 +60,22 @@ func run(ctx context.Context, args []string, getenv func(string) string, stderr 
 		return err
 	}
 	defer tracer.Close()
-	opts := engine.Options{Dir: c.policies, Services: c.services, Log: log, NoNative: !c.native, NoPartial: !c.partial, Span: traced.Parts(tracer)}
+	opts := engine.Options{Dir: c.policies, Services: c.services, Skip: c.skip, Log: log, NoNative: !c.native, NoPartial: !c.partial, Span: traced.Parts(tracer)}
 	sources, err := feeds(c.bundles, &opts)
 	if err != nil {
 		return err
 	}
 	if c.policies == "" && c.bundles == "" {
 		opts.Policies = policies.FS
+	}
+	known, err := openDirectory(c.directory, log)
+	if err != nil {
+		return err
+	}
+	opts.Directory = known.Directory
+	operation, err := operate(c, &opts, log)
+	if err != nil {
+		return err
 	}
 	e, err := engine.Open(ctx, opts)
 	if err != nil {
@@ -80,17 +89,22 @@ func run(ctx context.Context, args []string, getenv func(string) string, stderr 
 	if err != nil {
 		return err
 	}
+	if err := operation.start(ctx, c, e, known.Directory, decisions.Masks(), log); err != nil {
+		return fmt.Errorf("operation: %w", err)
+	}
 	in, err := open(ctx, c, log)
 	if err != nil {
 		return err
 	}
 	meter := metrics.New(e.Stats, time.Now)
 	decisions.Measure(meter)
+	operation.measure(meter)
+	known.measure(meter)
 	if tracer != nil {
 		meter.Register(tracer)
 	}
 	doors := server.New(server.Options{
-		Engine: traced.Engine(tracer, decisions.Engine(e)), Search: decisions.Searcher(e), SearchCallers: c.searchers, DecisionLog: decisions.Lines, Checks: decisions.Checks(), Log: log, Meter: meter, Callers: in.callers, BaseURL: c.baseURL, DataPaths: c.dataPaths,
+		Engine: traced.Engine(tracer, decisions.Engine(operation.engine(e))), Search: decisions.Searcher(e), SearchCallers: c.searchers, DecisionLog: decisions.Lines, Checks: known.checks(decisions.Checks(), false), Log: log, Meter: meter, Callers: in.callers, BaseURL: c.baseURL, DataPaths: c.dataPaths,
 		OPAVersion: engine.OPAVersion(), MaxBody: c.maxBody, MaxBatch: c.maxBatch, MaxConcurrent: c.maxConcurrent,
 	})
 	handler := traced.Handler(tracer, decisions.Handler(doors))
@@ -104,6 +118,8 @@ func run(ctx context.Context, args []string, getenv func(string) string, stderr 
 	}
 	services := in.parts
 	services = append(services, fetching...)
+	services = append(services, operation.parts...)
+	services = append(services, known.services()...)
 	services = append(services, e, lifecycle.Func(func(ctx context.Context) error {
 		// The decision log outlives the last request, so that no denial made while draining is lost.
 		writing, stop := context.WithCancel(context.WithoutCancel(ctx))
@@ -124,7 +140,7 @@ func run(ctx context.Context, args []string, getenv func(string) string, stderr 
 		}
 		told = append(told, slog.String("status", private.Addr().String()))
 		services = append(services, lifecycle.Func(func(ctx context.Context) error {
-			return web.Serve(ctx, private, server.Status(e, meter.Handler(log), decisions.Checks()), log)
+			return web.Serve(ctx, private, server.Status(e, meter.Handler(log), known.checks(decisions.Checks(), true)), log)
 		}))
 	}
 	log.InfoContext(ctx, "deciding", told...)

@@ -72,6 +72,7 @@ func rules() []rule {
 		{"only plugin/kong and its opposite, the development gateway, know Kong's protocol", []string{"/"}, []string{"/plugin/kong", "/dev/gateway"}, []string{pdk}, false},
 		{"the HTTP side of the decision point does not know OPA", []string{"/pdp/server"}, nil, []string{opa, "/pdp/engine"}, false},
 		{"the decision log does not know OPA, but where masks are policies", []string{"/pdp/decisionlog"}, []string{"/pdp/decisionlog/regomask"}, []string{opa, "/pdp/engine"}, false},
+		{"the directory does not know OPA", []string{"/pdp/directory"}, nil, []string{opa, "/pdp/engine"}, true},
 		{"gateway and plugin share nothing but the socket", []string{"/dev/gateway"}, nil, []string{"/plugin"}, true},
 		{"domain packages declare the store that they need", domain, nil, []string{"/authsvc/store", "database/sql", pgx, sqlite}, false},
 		{"profiles know neither address nor password", []string{"/authsvc/profile"}, nil, []string{"/authsvc/account", "/authsvc/session", "/authsvc/token", "/authsvc/login"}, true},

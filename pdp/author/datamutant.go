@@ -10,6 +10,7 @@ import (
 	"github.com/open-policy-agent/opa/v1/dependencies"
 	"go.yaml.in/yaml/v3"
 
+	"github.com/gatehouse-auth/gatehouse/internal/yamldoc"
 	"github.com/gatehouse-auth/gatehouse/pdp/engine"
 )
 
@@ -98,10 +99,10 @@ func nodeChanges(n *yaml.Node, at []any) (all []nodeChange) {
 	below := func(key any) []any { return append(append([]any(nil), at...), key) }
 	switch n.Kind {
 	case yaml.MappingNode:
-		for _, e := range entries(n) {
-			here := below(e.key.Value)
-			all = append(all, nodeChange{at: here, drop: true, line: e.key.Line, before: flow(e.key.Value, e.value)})
-			all = append(all, nodeChanges(e.value, here)...)
+		for _, e := range yamldoc.Entries(n) {
+			here := below(e.Key.Value)
+			all = append(all, nodeChange{at: here, drop: true, line: e.Key.Line, before: flow(e.Key.Value, e.Value)})
+			all = append(all, nodeChanges(e.Value, here)...)
 		}
 	case yaml.SequenceNode:
 		for i, item := range n.Content {

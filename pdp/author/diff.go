@@ -104,7 +104,7 @@ func gather(requests []asked, decided [][2]Decision) Diff {
 		subject := c.Who + "\x00" + c.Action + "\x00" + c.Resource
 		old, now := decided[i][0], decided[i][1]
 		c.Before, c.After = old.String(), now.String()
-		if c.Direction = Gains; old.allows() {
+		if c.Direction = Gains; allows(old) {
 			c.Direction = Loses
 		}
 		subject = c.Direction + "\x00" + subject
@@ -112,7 +112,7 @@ func gather(requests []asked, decided [][2]Decision) Diff {
 			could[subject] = map[string]int{}
 		}
 		could[subject][a.when]++
-		if old.allows() == now.allows() {
+		if allows(old) == allows(now) {
 			if c.Before != c.After {
 				d.OtherReasons++
 			}
@@ -302,7 +302,7 @@ func beyond(condition, least string) (more []string, ok bool) {
 }
 
 // allows reports whether the caller gets in; no decision is a denial.
-func (d Decision) allows() bool { return d.Allow && d.Err == nil }
+func allows(d Decision) bool { return d.Allow && d.Err == nil }
 
 // repeated is each question once, with how often it was asked.
 func repeated(logged []Question) []asked {

@@ -94,7 +94,7 @@ func TestAnAllowanceIsExplained(t *testing.T) {
 func TestARuleIsCalledByItsOwnID(t *testing.T) {
 	t.Parallel()
 	p := read(t, folder())
-	q, err := p.Cases[0].Question()
+	q, err := author.AsQuestion(p.Cases[0])
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -155,6 +155,27 @@ func FuzzParseCases(f *testing.F) {
 				t.Errorf("read %+v", c)
 			}
 			_ = c.Request()
+		}
+	})
+}
+
+func FuzzParseRecord(f *testing.F) {
+	for _, seed := range []string{
+		`{"decision_id": "1", "timestamp": "2026-11-24T12:00:00Z", "path": "gatehouse/authz/decision", "input": {"subject": {"id": "a"}, "action": {"name": "GET"}, "resource": {"id": "1", "type": "order"}}, "result": {"allow": true}, "masked": ["/input/x"]}`,
+		`{"input": {"subject": {"roles": []}, "action": {}, "resource": {}}, "result": false, "gatehouse": {"sample_rate": 0.5, "outcome": "permit", "looked_up": {}}}`, `{}`, `[`,
+	} {
+		f.Add([]byte(seed))
+	}
+	f.Fuzz(func(t *testing.T, line []byte) {
+		r, skip, err := author.ParseRecord("x", line)
+		if err != nil && skip != author.SkipUnread {
+			t.Errorf("%v, but %q", err, skip)
+		}
+		if skip == "" && (r.Rate <= 0 || r.Rate > 1) {
+			t.Errorf("rate %v", r.Rate)
+		}
+		if skip == "" {
+			_, _, _ = r.AsQuestion()
 		}
 	})
 }

@@ -22,13 +22,22 @@ type Question struct {
 	input map[string]any
 }
 
-// Question is what a case asks.
-func (c *Case) Question() (Question, error) {
-	v, err := c.input()
+// AsQuestion is what a case asks.
+func AsQuestion(c Case) (Question, error) {
+	v, err := inputOf(c)
 	if err != nil {
 		return Question{}, err
 	}
-	return questionOf(fmt.Sprintf("%s:%d: %s", c.File, c.Line, c.Title), v)
+	return questionOf(c.Place(), v)
+}
+
+// inputOf is what the policy sees of a case.
+func inputOf(c Case) (ast.Value, error) {
+	v, err := engine.Input(c.Request(), c.Found(), c.At)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", c.Place(), err)
+	}
+	return v, nil
 }
 
 func questionOf(title string, v ast.Value) (Question, error) {

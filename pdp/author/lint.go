@@ -13,7 +13,10 @@ import (
 
 	"github.com/open-policy-agent/opa/v1/ast"
 
+	"github.com/gatehouse-auth/gatehouse/pdp/budget"
 	"github.com/gatehouse-auth/gatehouse/pdp/engine"
+	"github.com/gatehouse-auth/gatehouse/pdp/golden"
+	"github.com/gatehouse-auth/gatehouse/pdp/schema"
 )
 
 // What lint looks for.
@@ -24,10 +27,9 @@ const (
 	lintMetadata = "metadata"         // every rule says in METADATA what it is for
 	lintBuiltin  = "nondeterministic" // built-ins that answer differently twice, or reach outside
 	lintScan     = "scan"             // no search through data that grows
+	lintBudget   = "budget"           // budget.yaml can be read
+	lintSchema   = "schema"           // what rules look at is in their input and data
 )
-
-// mostScanned is how many members data may have to be searched through at each decision.
-const mostScanned = 100
 
 // Finding is something that should not be in a policy.
 type Finding struct {
@@ -58,7 +60,7 @@ func LintFS(files fs.FS, dir string) ([]Finding, error) {
 	if err == nil {
 		err = annotate(src)
 	}
-	_, casesErr := readCases(files, dir)
+	_, casesErr := golden.Read(files, dir)
 	l.errors(lintParse, errors.Join(placed(dir, err), casesErr))
 	if err == nil {
 		l.policy(&Policy{Source: src, Dir: dir})
@@ -129,12 +131,50 @@ func (l *linter) policy(p *Policy) {
 			}
 		}
 	}
-	if !c.Failed() {
+	if limits, err := p.budget(); err != nil {
+		l.errors(lintBudget, err)
+	} else if !c.Failed() {
 		for _, name := range sorted(p.Modules) {
-			s := scanner{compiler: c, data: p.Data, find: find}
-			ast.WalkRules(c.Modules[name], func(r *ast.Rule) bool { s.rule(r); return false })
+			ast.WalkRules(c.Modules[name], func(r *ast.Rule) bool {
+				for _, scan := range budget.Scans(c, p.Data, r) {
+					if why := scan.TooMuch(limits, true); why != "" {
+						find(scan.At, lintScan, "%s", why)
+					}
+				}
+				return false
+			})
+		}
+		l.schema(p, c)
+	}
+}
+
+// schema looks for references to what is not there, and to what is nearly something else.
+func (l *linter) schema(p *Policy, c *ast.Compiler) {
+	known := schema.Base()
+	if text, ok := p.Aside[schema.File]; ok {
+		var err error
+		if known, err = schema.Over(p.place(schema.File), text); err != nil {
+			l.errors(lintSchema, err)
+			return
 		}
 	}
+	for _, one := range known.Check(c, ast.MustParseRef(engine.Entrypoint), p.Data, sorted(p.Modules)) {
+		l.found = append(l.found, Finding{File: p.place(one.File), Line: one.Line, Rule: lintSchema, Message: one.Message})
+	}
+}
+
+// budget is what the folder's budget.yaml allows; lint is stricter than loading where it says nothing.
+func (p *Policy) budget() (budget.Limits, error) {
+	const most = 100 // members of data that lint lets be searched through at each decision
+	text, ok := p.Aside[budget.File]
+	if !ok {
+		return budget.Limits{Scan: most}, nil
+	}
+	limits, err := budget.Parse(p.place(budget.File), text)
+	if limits.Scan == 0 {
+		limits.Scan = most
+	}
+	return limits, err
 }
 
 // defaultDeny looks for the default of the entry point (S62).
@@ -170,108 +210,7 @@ func (l *linter) defaultDeny(p *Policy) {
 	l.found = append(l.found, at)
 }
 
-// scanner finds rules that search through data.
-type scanner struct {
-	compiler *ast.Compiler
-	data     map[string]any
-	find     func(at *ast.Location, rule, format string, args ...any)
-}
-
-func (s scanner) rule(r *ast.Rule) {
-	safe := ast.NewVarSet(ast.DefaultRootDocument.Value.(ast.Var), ast.InputRootDocument.Value.(ast.Var))
-	for _, arg := range r.Head.Args {
-		safe.Update(arg.Vars())
-	}
-	s.body(r.Body, safe)
-}
-
-// body looks at what each expression has to find out: a variable that is bound by looking through data is a search.
-func (s scanner) body(b ast.Body, outer ast.VarSet) {
-	all := ast.NewVarSet() // what is bound by the end, and so within comprehensions
-	all.Update(outer)
-	outputs := make([]ast.VarSet, len(b))
-	for i, e := range b { // the compiler has put them into the order of evaluation
-		outputs[i] = ast.NewVarSet()
-		if _, every := e.Terms.(*ast.Every); !every {
-			outputs[i] = ast.OutputVarsFromExpr(s.compiler, e, all).Diff(all)
-		}
-		all.Update(outputs[i])
-	}
-	for i, e := range b {
-		ast.NewGenericVisitor(func(x any) bool {
-			switch x := x.(type) {
-			case *ast.ArrayComprehension:
-				s.body(x.Body, all)
-				return true
-			case *ast.SetComprehension:
-				s.body(x.Body, all)
-				return true
-			case *ast.ObjectComprehension:
-				s.body(x.Body, all)
-				return true
-			case *ast.Every:
-				inner := ast.NewVarSet()
-				inner.Update(all)
-				inner.Update(x.KeyValueVars())
-				s.body(x.Body, inner)
-				return true
-			case *ast.Term:
-				if r, ok := x.Value.(ast.Ref); ok {
-					s.ref(r, outputs[i], e.Location)
-				}
-			}
-			return false
-		}).Walk(e)
-	}
-}
-
-// ref looks at one reference: whether a variable in it is looked for, or all that is there is read.
-func (s scanner) ref(r ast.Ref, outputs ast.VarSet, at *ast.Location) {
-	if !r.HasPrefix(ast.DefaultRootRef) || at == nil {
-		return
-	}
-	prefix := r.GroundPrefix()
-	if len(prefix) < 2 || len(s.compiler.GetRulesForVirtualDocument(prefix)) > 0 || len(s.compiler.GetRulesWithPrefix(prefix)) > 0 {
-		return
-	}
-	n, there := s.size(prefix)
-	what := "is read whole"
-	if len(prefix) < len(r) {
-		v, ok := r[len(prefix)].Value.(ast.Var)
-		if !ok || !outputs.Contains(v) {
-			return // a look-up by key
-		}
-		if what = "is searched through"; !there {
-			s.find(at, lintScan, "%s %s at each decision, and may be of any size, for it is not in this folder; look it up by key", prefix, what)
-		}
-	}
-	if n > mostScanned {
-		s.find(at, lintScan, "%s %s at each decision, and has %d members; look it up by key", prefix, what, n)
-	}
-}
-
-func (s scanner) size(prefix ast.Ref) (members int, there bool) {
-	var v any = s.data
-	for _, t := range prefix[1:] {
-		name, ok := t.Value.(ast.String)
-		m, isMap := v.(map[string]any)
-		if !ok || !isMap {
-			return 0, false
-		}
-		if v, ok = m[string(name)]; !ok {
-			return 0, false
-		}
-	}
-	switch v := v.(type) {
-	case map[string]any:
-		return len(v), true
-	case []any:
-		return len(v), true
-	}
-	return 0, true
-}
-
 // Describe lists what lint looks for.
 func Describe() string {
-	return strings.Join([]string{lintParse, lintStrict, lintDefault, lintMetadata, lintBuiltin, lintScan}, ", ")
+	return strings.Join([]string{lintParse, lintStrict, lintDefault, lintMetadata, lintBuiltin, lintScan, lintSchema, lintBudget}, ", ")
 }

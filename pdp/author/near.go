@@ -66,7 +66,7 @@ func (p *Policy) search(on *program, q Question) (*search, error) {
 	s.paths = slices.CompactFunc(s.paths, slices.Equal[[]string])
 	var seen []Question
 	for i := range p.Cases {
-		if c, err := p.Cases[i].Question(); err == nil {
+		if c, err := AsQuestion(p.Cases[i]); err == nil {
 			seen = append(seen, c)
 		}
 	}

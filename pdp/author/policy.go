@@ -24,6 +24,7 @@ import (
 	"github.com/open-policy-agent/opa/v1/storage/inmem"
 
 	"github.com/gatehouse-auth/gatehouse/pdp/engine"
+	"github.com/gatehouse-auth/gatehouse/pdp/golden"
 )
 
 // Policy is one reading of a policy folder with its cases.
@@ -33,24 +34,20 @@ type Policy struct {
 	Cases []Case // of the cases and the matrices, in the order of files and lines
 }
 
-// Decision is what a policy said, or why it said nothing.
-type Decision struct {
-	Allow   bool
-	Reasons []string
-	Err     error // no decision: a denial, though not by any rule
-}
+// Decision is what a policy said.
+type Decision = golden.Decision
 
-// String is "allow granted_to_x" or "deny not_owner".
-func (d Decision) String() string {
-	word := "deny"
-	switch {
-	case d.Err != nil:
-		return "no decision (" + oneLine(d.Err) + ")"
-	case d.Allow:
-		word = "allow"
-	}
-	return strings.TrimSpace(word + " " + strings.Join(d.Reasons, " "))
-}
+// Case is a decision as a person writes it down.
+type (
+	Case = golden.Case
+	Who  = golden.Who
+)
+
+// ReadCases reads the cases and matrices of a policy folder.
+func ReadCases(files fs.FS) ([]Case, error) { return golden.Read(files, "") }
+
+// ParseCases reads one file of cases, or one matrix where file's name ends in .matrix.yaml. Errors are "file:line: what", one a line.
+func ParseCases(file string, text []byte) ([]Case, error) { return golden.Parse(file, text) }
 
 // Open reads the folder dir on disk.
 func Open(dir string) (*Policy, error) {
@@ -74,7 +71,7 @@ func Read(files fs.FS, dir string) (*Policy, error) {
 	if err := annotate(src); err != nil {
 		return nil, placed(dir, err)
 	}
-	cases, err := readCases(files, dir)
+	cases, err := golden.Read(files, dir)
 	if err != nil {
 		return nil, err
 	}

@@ -13,6 +13,7 @@ import (
 	"github.com/open-policy-agent/opa/v1/metrics"
 	"github.com/open-policy-agent/opa/v1/rego"
 
+	"github.com/gatehouse-auth/gatehouse/pdp/budget"
 	"github.com/gatehouse-auth/gatehouse/pdp/engine"
 )
 
@@ -22,6 +23,8 @@ type Prices struct {
 	Floor    Cost    `json:"floor"`    // of an evaluation of nothing
 	Decision Cost    `json:"decision"`
 	Rules    []Price `json:"rules"` // the dearest first
+
+	Budgets []budget.Cost `json:"budgets,omitempty"` // those of budget.yaml
 }
 
 // Cost is of one evaluation.
@@ -50,7 +53,7 @@ func (p *Policy) Price(ctx context.Context, each time.Duration) (Prices, error) 
 	}
 	var inputs []ast.Value
 	for i := range p.Cases {
-		input, err := p.Cases[i].input()
+		input, err := inputOf(p.Cases[i])
 		if err != nil {
 			return Prices{}, err
 		}
@@ -72,7 +75,10 @@ func (p *Policy) Price(ctx context.Context, each time.Duration) (Prices, error) 
 	if err != nil {
 		return Prices{}, err
 	}
-	scans := p.scans(compiled)
+	scans, err := p.scans(compiled)
+	if err != nil {
+		return Prices{}, err
+	}
 	for _, name := range sorted(p.Modules) {
 		m := p.Modules[name]
 		seen := map[string]bool{}
@@ -90,6 +96,13 @@ func (p *Policy) Price(ctx context.Context, each time.Duration) (Prices, error) 
 			price.Advice = append(price.Advice, scans[ref.String()]...)
 			all.Rules = append(all.Rules, price)
 		}
+	}
+	limits, err := p.budget()
+	if err != nil {
+		return Prices{}, err
+	}
+	if all.Budgets, err = limits.Measure(ctx, compiled.query, p.Cases, inputOf); err != nil {
+		return Prices{}, fmt.Errorf("%s: %w", p.place(budget.File), err)
 	}
 	slices.SortStableFunc(all.Rules, func(a, b Price) int { return cmp.Compare(b.Cost.P50, a.Cost.P50) })
 	return all, nil
@@ -185,17 +198,22 @@ func (r resolver) Resolve(ref ast.Ref) (ast.Value, error) {
 }
 
 // scans are the searches through data, by rule.
-func (p *Policy) scans(compiled *program) map[string][]string {
+func (p *Policy) scans(compiled *program) (map[string][]string, error) {
+	limits, err := p.budget()
+	if err != nil {
+		return nil, err
+	}
 	all := map[string][]string{}
 	for _, name := range sorted(compiled.compiler.Modules) {
 		m := compiled.compiler.Modules[name]
 		for _, r := range m.Rules {
 			ref := m.Package.Path.Extend(r.Head.Ref().GroundPrefix()).String()
-			s := scanner{compiler: compiled.compiler, data: p.Data, find: func(_ *ast.Location, _, format string, args ...any) {
-				all[ref] = merge(all[ref], []string{fmt.Sprintf(format, args...)})
-			}}
-			s.rule(r)
+			for _, scan := range budget.Scans(compiled.compiler, p.Data, r) {
+				if why := scan.TooMuch(limits, true); why != "" {
+					all[ref] = merge(all[ref], []string{why})
+				}
+			}
 		}
 	}
-	return all
+	return all, nil
 }

@@ -11,6 +11,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"github.com/gatehouse-auth/gatehouse/internal/kongfile"
+	"github.com/gatehouse-auth/gatehouse/internal/yamldoc"
 )
 
 // Operation is something that an API offers: a method on a path pattern, such as GET /orders/{id}.
@@ -50,7 +51,7 @@ func ParseRoutes(file string, text []byte) (Routes, error) {
 		OpenAPI string `yaml:"openapi"`
 	}
 	if err := yaml.Unmarshal(text, &head); err != nil {
-		return Routes{}, yamlError(file, err)
+		return Routes{}, yamldoc.Error(file, err)
 	}
 	var r Routes
 	var err error
@@ -133,7 +134,7 @@ func openAPIRoutes(file string, text []byte) (r Routes, err error) {
 		Paths    map[string]map[string]yaml.Node `yaml:"paths"`
 	}
 	if err := yaml.Unmarshal(text, &doc); err != nil {
-		return r, yamlError(file, err)
+		return r, yamldoc.Error(file, err)
 	}
 	for _, pattern := range slices.Sorted(maps.Keys(doc.Paths)) {
 		for _, method := range []string{"get", "post", "put", "patch", "delete"} {
@@ -143,7 +144,7 @@ func openAPIRoutes(file string, text []byte) (r Routes, err error) {
 			}
 			var o operation
 			if err := node.Decode(&o); err != nil {
-				return r, yamlError(file, err)
+				return r, yamldoc.Error(file, err)
 			}
 			security := doc.Security
 			if o.Security != nil {

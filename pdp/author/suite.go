@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"regexp"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/open-policy-agent/opa/v1/ast"
@@ -100,7 +99,7 @@ func (s *suite) cases(ctx context.Context, on *program, yield func(Result) bool)
 		if !s.wanted(c.Title) {
 			continue
 		}
-		input, err := c.input()
+		input, err := inputOf(*c)
 		if err != nil {
 			return err
 		}
@@ -109,13 +108,13 @@ func (s *suite) cases(ctx context.Context, on *program, yield func(Result) bool)
 			opts = append(opts, rego.EvalQueryTracer(s.cover))
 		}
 		began := time.Now()
-		r := Result{Kind: c.kind(), Name: c.Title, File: c.File, Line: c.Line, Outcome: "pass"}
+		r := Result{Kind: kindOfCase(*c), Name: c.Title, File: c.File, Line: c.Line, Outcome: "pass"}
 		d := on.decide(ctx, input, opts...)
 		r.Took = time.Since(began)
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		if r.Why = c.met(d); r.Why != "" {
+		if r.Why = c.Met(d); r.Why != "" {
 			r.Outcome = "fail"
 		}
 		if !yield(r) {
@@ -125,8 +124,8 @@ func (s *suite) cases(ctx context.Context, on *program, yield func(Result) bool)
 	return nil
 }
 
-func (c *Case) kind() string {
-	if strings.HasSuffix(c.File, matrixSuffix) {
+func kindOfCase(c Case) string {
+	if c.Cell() {
 		return KindMatrix
 	}
 	return KindCase

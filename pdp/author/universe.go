@@ -42,7 +42,7 @@ func universeOf(policies ...*Policy) (*universe, error) {
 	u := &universe{seen: map[string]bool{}}
 	for _, p := range policies {
 		for i := range p.Cases {
-			q, err := p.Cases[i].Question()
+			q, err := AsQuestion(p.Cases[i])
 			if err != nil {
 				return nil, err
 			}
@@ -178,10 +178,10 @@ func (u *universe) roles(p *Policy) {
 				if shape == "object" {
 					c.Asks += "/17"
 				}
-				if c.complete() != nil {
+				if c.Complete() != nil {
 					continue
 				}
-				if q, err := c.Question(); err == nil {
+				if q, err := AsQuestion(c); err == nil {
 					resource, _ := q.input["resource"].(map[string]any)
 					what := map[string]any{"action": q.input["action"], "resource": put(resource, []string{"properties"}, nil, true)}
 					if u.once("what", what) {

@@ -119,6 +119,7 @@ type ResponseContext struct {
 
 	// How the decision came about, for the decision point's log alone.
 	EvaluatedBy string         `json:"-"` // such as topdown
+	Subject     map[string]any `json:"-"` // the subject's properties as the policy saw them, where a directory had a part in them; not to be changed
 	LookedUp    map[string]any `json:"-"` // what the policy was told of the resource by a look-up; not to be changed
 }
 

@@ -46,6 +46,11 @@ func Pack(p Part) (Packed, error) {
 			}
 		}
 	}
+	for name, text := range p.Files {
+		if aside(name) {
+			out.Files[name] = text
+		}
+	}
 	for root := range src.data {
 		roots[root] = true
 	}
@@ -80,7 +85,7 @@ func Check(ctx context.Context, p Part) (decides bool, err error) {
 		}
 		return false, nil
 	}
-	e := &Engine{opts: Options{Services: anyService(src.data), Deadline: DefaultDeadline, Tests: DefaultTests, Now: time.Now, Log: slog.New(slog.DiscardHandler), NoNative: true, NoPartial: true}, http: lookup.NewClient()}
+	e := &Engine{opts: Options{Services: anyService(src.data), Deadline: DefaultDeadline, Tests: DefaultTests, Now: time.Now, Log: slog.New(slog.DiscardHandler), NoNative: true, NoPartial: true}, http: lookup.NewClient(), alone: true}
 	defer e.Close()
 	_, err = e.build(ctx, ps)
 	return err == nil, err

@@ -26,7 +26,7 @@ func baseOf(c *ast.Compiler, x any) ([]ast.Ref, error) {
 			}
 			seen[text] = true
 			rules := c.GetRules(ref)
-			if len(rules) == 0 {
+			if len(rules) == 0 || directoryRef.HasPrefix(ref) { // data beside rules, or above them
 				found = append(found, ref)
 			}
 			for _, rule := range rules {

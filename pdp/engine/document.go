@@ -12,6 +12,7 @@ import (
 	"github.com/open-policy-agent/opa/v1/util"
 	"github.com/open-policy-agent/opa/v1/version"
 
+	"github.com/gatehouse-auth/gatehouse/pdp/authzen"
 	"github.com/gatehouse-auth/gatehouse/pdp/dataapi"
 	"github.com/gatehouse-auth/gatehouse/pdp/native"
 )
@@ -61,6 +62,14 @@ func (e *Engine) Document(ctx context.Context, q dataapi.Question) (doc dataapi.
 	if _, deny := e.stale(now); deny {
 		return doc, errStale
 	}
+	seen, err := e.consult(snap.looksAt, &authzen.Request{}, now)
+	if doc.DirectoryRevision = seen.word(); err != nil {
+		return doc, err
+	}
+	if e.directoryStale(now) {
+		return doc, errDirectoryStale
+	}
+	ctx = seen.in(ctx, looksAt{directory: true})
 	f, err := e.prepared(ctx, &snap.documents, q.Path)
 	if err != nil {
 		return doc, errFailed.Because(fmt.Errorf("prepare: %w", err))

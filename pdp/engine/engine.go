@@ -36,6 +36,7 @@ import (
 
 	"github.com/gatehouse-auth/gatehouse/internal/fault"
 	"github.com/gatehouse-auth/gatehouse/pdp/authzen"
+	"github.com/gatehouse-auth/gatehouse/pdp/directory"
 	"github.com/gatehouse-auth/gatehouse/pdp/lookup"
 )
 
@@ -48,11 +49,16 @@ const (
 
 // Options is what an Engine is made of. Policies, Dir or Feeds must be given.
 type Options struct {
+	// Directory knows subjects; nil leaves them to what requests say. The caller runs it.
+	Directory *directory.Directory
+	Large     int // members of an object of data beyond which it is a relation: read by keys alone; default 20,000
+
 	Policies fs.FS               // the policy folder
 	Dir      string              // the policy folder on disk
 	Roots    []string            // what the folder may define beside Feeds; nil is everything
 	Feeds    []Feed              // who else may Put policies; nothing is decided before all have
 	OnLoad   func(Load)          // told of every attempt to load, for metrics; must not call the engine
+	Skip     []string            // of StepSchema, StepGolden: what is not asked of policies
 	Services map[string][]string // service name of a look-up's URL → base URLs, tried in turn
 	Memory   int                 // bytes that remembered decisions may take; default 32 MiB, negative for none
 	Deadline time.Duration       // for one evaluation, look-ups not counted; default 100 ms
@@ -76,6 +82,8 @@ type Engine struct {
 	http    *http.Client
 	current atomic.Pointer[snapshot]
 	lookups lookup.Counts
+	attempt atomic.Pointer[attempt]
+	alone   bool          // nothing is known of other parts, so that what is beyond its roots may be theirs
 	slots   chan struct{} // held while a policy is evaluated; look-ups wait without one
 
 	keys         sync.Pool
@@ -138,6 +146,11 @@ func Open(ctx context.Context, opts Options) (*Engine, error) {
 	}
 	if opts.OnLoad == nil {
 		opts.OnLoad = func(Load) {}
+	}
+	for _, step := range opts.Skip {
+		if !slices.Contains(skippable(), step) {
+			return nil, fmt.Errorf("engine: step %q cannot be left out", step)
+		}
 	}
 	e := &Engine{opts: opts, again: oneIn, files: opts.Policies, http: lookup.NewClient(), sources: map[string]*state{}, offered: parts{}, active: parts{}, slots: make(chan struct{}, runtime.GOMAXPROCS(0))}
 	if e.files == nil && opts.Dir != "" {
@@ -227,7 +240,7 @@ func (e *Engine) Evaluate(ctx context.Context, r authzen.Request) (res authzen.R
 			err = errFailed.Because(fmt.Errorf("panic: %v", p))
 		}
 		if err != nil {
-			*about = authzen.ResponseContext{Outcome: authzen.Indeterminate, Revision: about.Revision, DecisionID: about.DecisionID}
+			*about = authzen.ResponseContext{Outcome: authzen.Indeterminate, Revision: about.Revision, DirectoryRevision: about.DirectoryRevision, DecisionID: about.DecisionID}
 			res = authzen.Response{Context: about}
 		}
 	}()
@@ -239,6 +252,17 @@ func (e *Engine) Evaluate(ctx context.Context, r authzen.Request) (res authzen.R
 		about.Outcome, about.Reasons = authzen.Indeterminate, []string{Stale}
 		return authzen.Response{Context: about}, nil
 	}
+	seen, err := e.consult(snap.looksAt, &r, now)
+	if about.DirectoryRevision = seen.word(); err != nil {
+		return res, err
+	}
+	if e.directoryStale(now) {
+		about.Outcome, about.Reasons = authzen.Indeterminate, []string{directory.Stale}
+		return authzen.Response{Context: about}, nil
+	}
+	if seen.fed {
+		about.Subject = r.Subject.Properties
+	}
 	properties, err := e.properties(ctx, snap, r.Resource)
 	if err != nil {
 		e.opts.Log.WarnContext(ctx, "look-up failed; denied", "decision_id", about.DecisionID, "resource_type", r.Resource.Type, "error", err)
@@ -249,14 +273,14 @@ func (e *Engine) Evaluate(ctx context.Context, r authzen.Request) (res authzen.R
 		about.LookedUp = properties
 	}
 	within, end := e.span(ctx, "evaluate")
-	said, by, err := e.answer(within, snap, r, properties, now)
+	said, by, err := e.answer(within, snap, seen, r, properties, now)
 	end(err)
 	if err != nil {
 		return res, err
 	}
 	about.Reasons, about.Need, about.Obligations = said.about.Reasons, said.about.Need, said.about.Obligations
 	about.Outcome = outcomeOf(said.allow, about.Reasons)
-	if snap.cacheable(&both.cache, r.Resource, now) {
+	if snap.cacheable(&both.cache, r.Resource, now) && seen.bound(&both.cache, snap.looksAt) {
 		about.Cache = &both.cache
 	}
 	about.EvaluatedBy = by
@@ -293,7 +317,8 @@ func (e *Engine) span(ctx context.Context, part string) (context.Context, func(e
 const maxKey = 8 << 10
 
 // answer remembers what the policy says, or else asks it; by tells which.
-func (e *Engine) answer(ctx context.Context, snap *snapshot, r authzen.Request, properties map[string]any, now time.Time) (a answer, by string, err error) {
+func (e *Engine) answer(ctx context.Context, snap *snapshot, seen consulted, r authzen.Request, properties map[string]any, now time.Time) (a answer, by string, err error) {
+	ctx = seen.in(ctx, snap.looksAt)
 	if snap.answers == nil {
 		return e.decide(ctx, snap, r, properties, now)
 	}
@@ -301,7 +326,7 @@ func (e *Engine) answer(ctx context.Context, snap *snapshot, r authzen.Request, 
 	if buf == nil {
 		buf = new([]byte)
 	}
-	key, known := snap.looksAt.key((*buf)[:0], &r, properties, now)
+	key, known := snap.looksAt.key(seen.key((*buf)[:0], snap.looksAt), &r, properties, now)
 	defer func() {
 		if *buf = key; cap(key) <= maxKey {
 			e.keys.Put(buf)

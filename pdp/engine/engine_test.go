@@ -137,7 +137,7 @@ func TestPoliciesThatCannotDecideAreRefused(t *testing.T) {
 // S62
 func TestPoliciesThatAllowByDefaultAreRefused(t *testing.T) {
 	t.Parallel()
-	_, err := engine.Open(t.Context(), engine.Options{Policies: module(`decision := {"allow": true} if not input.nothing`)})
+	_, err := engine.Open(t.Context(), engine.Options{Policies: module(`decision := {"allow": true} if not input.context.nothing`)})
 	if err == nil || !strings.Contains(err.Error(), "deny by default") {
 		t.Errorf("error %v", err)
 	}

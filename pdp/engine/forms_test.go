@@ -130,10 +130,10 @@ func TestAFormThatIsWrongIsDropped(t *testing.T) {
 // A document that is asked for often is answered by native code.
 func TestDocumentsAreNativeOnceTheyAreAskedForOften(t *testing.T) {
 	t.Parallel()
-	e := open(t, engine.Options{Policies: module(`decision := {"allow": true} if input.a == ["x", 1]`)})
+	e := open(t, engine.Options{Policies: module(`decision := {"allow": true} if input.context.a == ["x", 1]`)})
 	by := ""
 	for range 20 {
-		doc, err := e.Document(t.Context(), question("gatehouse/authz/decision", map[string]any{"a": []any{"x", 1}}))
+		doc, err := e.Document(t.Context(), question("gatehouse/authz/decision", map[string]any{"context": map[string]any{"a": []any{"x", 1}}}))
 		if err != nil || !doc.Defined || !reflect.DeepEqual(doc.Value, map[string]any{"allow": true}) {
 			t.Fatalf("%+v, %v", doc, err)
 		}

@@ -27,10 +27,7 @@ import (
 // Entrypoint is the rule that decides.
 const Entrypoint = "data.gatehouse.authz.decision"
 
-const (
-	maxFiles = 64 << 20 // bytes of all policy files together
-	casesDir = "cases"  // decisions written down for people and tests; no data for rules
-)
+const maxFiles = 64 << 20 // bytes of all policy files together
 
 // snapshot is everything that a decision depends on. It never changes.
 type snapshot struct {
@@ -128,9 +125,15 @@ func (e *Engine) steps(ctx context.Context, ps parts, step *string) (*snapshot, 
 	}
 	lookups.CountIn(&e.lookups)
 	*step = StepCompile
-	store := inmem.NewFromObjectWithOpts(src.data, inmem.OptRoundTripOnWrite(false), inmem.OptReturnASTValuesOnRead(ps.dataBytes() <= smallData))
+	store, tree, err := storeOf(src.data, e.opts.Large, e.opts.Directory, inmem.OptReturnASTValuesOnRead(ps.dataBytes() <= smallData))
+	if err != nil {
+		return nil, err
+	}
 	compiler, err := compile(ctx, store, src.modules)
 	if err != nil {
+		return nil, err
+	}
+	if err := scans(compiler, store); err != nil {
 		return nil, err
 	}
 	if len(compiler.GetRulesExact(ast.MustParseRef(Entrypoint))) == 0 {
@@ -140,8 +143,13 @@ func (e *Engine) steps(ctx context.Context, ps parts, step *string) (*snapshot, 
 	if err != nil {
 		return nil, err
 	}
+	*step = StepSchema
+	if err := e.conform(ps, src, compiler); err != nil {
+		return nil, err
+	}
 	*step = StepTests
-	if err := runTests(ctx, store, src, e.opts.Tests); err != nil {
+	plain := inmem.NewFromObjectWithOpts(src.data, inmem.OptRoundTripOnWrite(false)) // as opa test has it
+	if err := runTests(ctx, plain, src, e.opts.Tests); err != nil {
 		return nil, err
 	}
 	*step = StepPrepare
@@ -150,10 +158,18 @@ func (e *Engine) steps(ctx context.Context, ps parts, step *string) (*snapshot, 
 	if err != nil {
 		return nil, err
 	}
+	*step = StepGolden
+	if err := e.agree(ctx, ps, query); err != nil {
+		return nil, err
+	}
+	*step = StepBudget
+	if err := e.afford(ctx, ps, src, compiler, query); err != nil {
+		return nil, err
+	}
 	*step = StepProbe
 	s := &snapshot{
 		revision: src.revision, forms: &forms{rule: Entrypoint, plain: query}, lookups: lookups, looksAt: deps, answers: newAnswers(e.opts.Memory, &e.hits, &e.misses),
-		documents: documents{compiler: compiler, store: store, data: src.data, queries: map[string]*forms{}},
+		documents: documents{compiler: compiler, store: store, data: tree, queries: map[string]*forms{}},
 	}
 	if err := s.deniesByDefault(ctx, e.opts.Deadline); err != nil {
 		return nil, err
@@ -258,6 +274,9 @@ func parse(p Part) (source, error) {
 	var errs []error
 	for _, file := range slices.Sorted(maps.Keys(p.Files)) {
 		name := p.at(file)
+		if aside(file) {
+			continue
+		}
 		if strings.HasSuffix(name, ".rego") {
 			m, err := ast.ParseModuleWithOpts(name, string(p.Files[file]), ast.ParserOptions{RegoVersion: ast.RegoV1, Capabilities: Capabilities()})
 			switch {
@@ -336,7 +355,7 @@ func walk(files fs.FS, visit func(name string, d fs.DirEntry) error) error {
 		switch {
 		case err != nil:
 			return err
-		case d.IsDir() && name != "." && (name == casesDir || strings.HasPrefix(d.Name(), ".")):
+		case d.IsDir() && name != "." && strings.HasPrefix(d.Name(), "."):
 			return fs.SkipDir
 		case d.IsDir() || !wanted(name):
 			return nil

@@ -85,6 +85,9 @@ func (e *Engine) Search(ctx context.Context, q authzen.Search) (found authzen.Fo
 	if _, deny := e.stale(e.opts.Now()); deny {
 		return found, errStale
 	}
+	if e.directoryStale(e.opts.Now()) {
+		return found, errDirectoryStale
+	}
 	candidates, reasons, err := e.candidates(ctx, snap, q)
 	if err != nil {
 		return found, err
@@ -128,7 +131,12 @@ func (e *Engine) permits(ctx context.Context, snap *snapshot, q authzen.Search, 
 	if err != nil {
 		return false, err
 	}
-	a, _, err := e.decide(ctx, snap, r, properties, e.opts.Now())
+	now := e.opts.Now()
+	seen, err := e.consult(snap.looksAt, &r, now)
+	if err != nil {
+		return false, err
+	}
+	a, _, err := e.decide(seen.in(ctx, snap.looksAt), snap, r, properties, now)
 	return a.allow, err
 }
 
@@ -143,11 +151,16 @@ func (e *Engine) candidates(ctx context.Context, snap *snapshot, q authzen.Searc
 	default:
 		r.Action = authzen.Action{}
 	}
+	now, looks := e.opts.Now(), looksAt{facts: true, directory: true} // which of it these rules look at is not known
+	seen, err := e.consult(looks, &r, now)
+	if err != nil {
+		return nil, nil, err
+	}
+	ctx = seen.in(ctx, looks)
 	f, err := e.prepared(ctx, &snap.documents, []string{"gatehouse", "search", searchRules[q.For]})
 	if err != nil {
 		return nil, nil, errFailed.Because(fmt.Errorf("prepare: %w", err))
 	}
-	now := e.opts.Now()
 	got, _, err := e.ask(ctx, f, &question{request: r, now: now}, now)
 	switch {
 	case err != nil:

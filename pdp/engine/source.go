@@ -2,6 +2,7 @@ package engine
 
 import (
 	"io/fs"
+	"maps"
 	"time"
 
 	"github.com/open-policy-agent/opa/v1/ast"
@@ -13,7 +14,8 @@ import (
 // Source is one reading of a policy folder, for the tools of those who write policies. The modules are as parsed.
 type Source struct {
 	Revision string
-	Files    map[string][]byte
+	Files    map[string][]byte      // of rules, tests and data
+	Aside    map[string][]byte      // what is said about them: the schema, and cases
 	Modules  map[string]*ast.Module // rules
 	Tests    map[string]*ast.Module // *_test.rego
 	Data     map[string]any
@@ -26,7 +28,14 @@ func ReadSource(dir fs.FS) (Source, error) {
 		return Source{}, err
 	}
 	src, err := parse(Part{Files: files})
-	return Source{Revision: src.revision, Files: files, Modules: src.modules, Tests: src.tests, Data: src.data}, err
+	besides := map[string][]byte{}
+	for name, text := range files {
+		if aside(name) {
+			besides[name] = text
+		}
+	}
+	maps.DeleteFunc(files, func(name string, _ []byte) bool { return aside(name) })
+	return Source{Revision: src.revision, Files: files, Aside: besides, Modules: src.modules, Tests: src.tests, Data: src.data}, err
 }
 
 // Input is what policies see of a request: known is what is known of the resource, nil for what the request itself says of it.
@@ -42,3 +51,6 @@ func Decision(results rego.ResultSet) (allow bool, about authzen.ResponseContext
 	allow, err = decisionOf(saidBy(results), &about)
 	return allow, about, err
 }
+
+// Digest names the files of the part, as Engine.Revision does where they alone decide.
+func (p Part) Digest() string { return revisionOf(p.Files) }

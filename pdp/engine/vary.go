@@ -21,6 +21,9 @@ type looksAt struct {
 	vary       []string   // the same as JSON Pointers into the evaluation request, the clock left out
 	time       bool       // the clock
 	properties bool       // what is known of the resource
+	facts      bool       // what a directory can know of the subject
+	directory  bool       // data.directory
+	varyFacts  []string   // vary where a directory says what it knows
 }
 
 // dependenciesOf reads the rules behind the entry point.
@@ -29,7 +32,7 @@ func dependenciesOf(c *ast.Compiler) (looksAt, error) {
 	if err != nil {
 		return looksAt{}, fmt.Errorf("dependencies: %w", err)
 	}
-	var l looksAt
+	l := looksAt{directory: slices.ContainsFunc(refs, readsDirectory)}
 	for _, ref := range refs {
 		if !ref.HasPrefix(ast.InputRootRef) {
 			continue
@@ -37,21 +40,24 @@ func dependenciesOf(c *ast.Compiler) (looksAt, error) {
 		path := pathOf(ref)
 		switch {
 		case len(path) == 0: // input as a whole
+			all := []string{"/action", "/context", "/resource", "/subject"}
 			return looksAt{
 				paths: [][]string{{"action"}, {"context"}, {"resource"}, {"subject"}},
-				vary:  []string{"/action", "/context", "/resource", "/subject"}, time: true, properties: true,
+				vary:  all, time: true, properties: true, facts: true, varyFacts: varyFacts(all), directory: l.directory,
 			}, nil
 		case path[0] == "context":
 			l.time = l.time || len(path) == 1 || path[1] == "time"
 		case path[0] == "resource":
 			l.properties = l.properties || len(path) == 1 || path[1] == "properties"
 		}
+		l.facts = l.facts || readsFacts(path)
 		l.paths = append(l.paths, path)
 		if p := pointerOf(path); p != "" && !slices.Contains(l.vary, p) {
 			l.vary = append(l.vary, p)
 		}
 	}
 	slices.Sort(l.vary)
+	l.varyFacts = varyFacts(l.vary)
 	slices.SortFunc(l.paths, slices.Compare)
 	l.paths = slices.CompactFunc(l.paths, slices.Equal)
 	return l, nil

@@ -88,7 +88,7 @@ var (
 	confirmed = prometheus.NewDesc("gatehouse_pdp_source_confirmed_age_seconds", "How long ago a source of policies last said that what decides is its newest.", []string{"source"}, nil)
 	latest    = prometheus.NewDesc("gatehouse_pdp_source_newest", "Whether the newest policies of a source decide (1).", []string{"source"}, nil)
 	away      = prometheus.NewDesc("gatehouse_pdp_source_away", "Whether a source of policies cannot be asked (1).", []string{"source"}, nil)
-	refused   = prometheus.NewDesc("gatehouse_pdp_source_failures_total", "Policies of a source that did not come into force, by the step that refused them: read, signature, roots, parse, lookups, compile, tests, prepare or probe.",
+	refused   = prometheus.NewDesc("gatehouse_pdp_source_failures_total", "Policies of a source that did not come into force, by the step that refused them: read, signature, roots, parse, lookups, compile, schema, tests, prepare, golden, budget or probe.",
 		[]string{"source", "step"}, nil)
 
 	asked = prometheus.NewDesc("gatehouse_pdp_lookups_total", "Look-ups by resource type and result: remembered, found, missing (there is no such object) or failed.",

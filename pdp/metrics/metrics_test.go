@@ -9,6 +9,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
+	"github.com/gatehouse-auth/gatehouse/pdp/directory"
 	"github.com/gatehouse-auth/gatehouse/pdp/engine"
 	"github.com/gatehouse-auth/gatehouse/pdp/lookup"
 	"github.com/gatehouse-auth/gatehouse/pdp/metrics"
@@ -34,6 +35,9 @@ func filled() *metrics.Registry {
 	m.Decided("data", "document", time.Millisecond)
 	m.Shed("authzen")
 	m.Stranger()
+	m.Register(metrics.Directory(func() directory.Stats {
+		return directory.Stats{Loaded: true, Number: 7, Confirmed: began, Subjects: 3, Bytes: 99, Away: true, Loads: map[string]uint64{"changes": 2}, Failures: map[string]uint64{"away": 1}}
+	}, func() time.Time { return began.Add(90 * time.Second) }))
 	return m
 }
 
@@ -53,6 +57,8 @@ func TestAScrapeTellsHowItDecidedAndHowThePoliciesAre(t *testing.T) {
 	w := httptest.NewRecorder()
 	filled().Handler(slog.New(slog.DiscardHandler)).ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), "GET", "/metrics", nil))
 	for _, line := range []string{
+		"gatehouse_pdp_directory_confirmed_age_seconds 90", "gatehouse_pdp_directory_revision 7", `gatehouse_pdp_directory_entries{kind="subjects"} 3`, "gatehouse_pdp_directory_away 1",
+		`gatehouse_pdp_directory_loads_total{kind="changes"} 2`, `gatehouse_pdp_directory_failures_total{kind="away"} 1`,
 		`gatehouse_pdp_decisions_total{api="authzen",outcome="permit"} 1`,
 		`gatehouse_pdp_decisions_total{api="authzen",outcome="indeterminate"} 1`,
 		`gatehouse_pdp_decisions_total{api="data",outcome="document"} 1`,

@@ -34,6 +34,7 @@ import (
 type Log struct {
 	Lines   *decisionlog.Log     // for server.Options
 	journal *decisionlog.Journal // nil without a file
+	masking *decisionlog.Masks
 	files   []*sink.File
 }
 
@@ -49,7 +50,7 @@ func Open(app, path string, log *slog.Logger) (*Log, error) {
 	}
 	opts.Log = log
 	opts.Labels = withLabels(app, opts.Labels)
-	d := &Log{Lines: decisionlog.New(slog.New(warnings{log.Handler()}))}
+	d := &Log{Lines: decisionlog.New(slog.New(warnings{log.Handler()})), masking: opts.Masks}
 	for _, s := range opts.Sinks {
 		if f, ok := s.(*sink.File); ok {
 			d.files = append(d.files, f)
@@ -67,6 +68,9 @@ func Open(app, path string, log *slog.Logger) (*Log, error) {
 
 // In records in a journal that somebody else opened, and runs.
 func In(journal *decisionlog.Journal) *Log { return &Log{journal: journal} }
+
+// Masks are those of the journal; nil for none.
+func (d *Log) Masks() *decisionlog.Masks { return d.masking }
 
 // withLabels adds those that OPA has as well.
 func withLabels(app string, labels map[string]string) map[string]string {
@@ -175,12 +179,15 @@ func (r *recorded) Evaluate(ctx context.Context, req authzen.Request) (authzen.R
 	if !r.journal.Records(outcome, route, about.DecisionID) {
 		return res, err
 	}
+	if about.Subject != nil {
+		req.Subject.Properties = about.Subject // what decided, not what was said
+	}
 	e := decisionlog.Event{
 		DecisionID: about.DecisionID, Route: route, Outcome: outcome, Revision: about.Revision, Directory: about.DirectoryRevision,
 		EvaluatedBy: about.EvaluatedBy, Input: req, Result: res, LookedUp: about.LookedUp, Err: err,
 	}
 	if lost := r.record(ctx, start, &e); lost != nil {
-		return authzen.Response{Context: &authzen.ResponseContext{Outcome: authzen.Indeterminate, DecisionID: e.DecisionID, Revision: e.Revision}}, lost
+		return authzen.Response{Context: &authzen.ResponseContext{Outcome: authzen.Indeterminate, DecisionID: e.DecisionID, Revision: e.Revision, DirectoryRevision: e.Directory}}, lost
 	}
 	return res, err
 }
@@ -197,7 +204,7 @@ func (r *recorded) Document(ctx context.Context, q dataapi.Question) (dataapi.Do
 		return doc, err
 	}
 	e := decisionlog.Event{
-		DecisionID: doc.DecisionID, Route: path, Path: path, Outcome: outcome, Revision: doc.Revision, EvaluatedBy: doc.EvaluatedBy, Input: q.Input, Result: doc.Value, Err: err,
+		DecisionID: doc.DecisionID, Route: path, Path: path, Outcome: outcome, Revision: doc.Revision, Directory: doc.DirectoryRevision, EvaluatedBy: doc.EvaluatedBy, Input: q.Input, Result: doc.Value, Err: err,
 	}
 	if lost := r.record(ctx, start, &e); lost != nil {
 		return dataapi.Document{DecisionID: doc.DecisionID, Revision: doc.Revision}, lost

@@ -32,11 +32,17 @@ func table() []command {
 		{"test", "[DIR]", "run the tests, cases and matrices of a policy; what they cover, and which mistakes they would miss", test},
 		{"explain", "FILE", "say why a case or a request is allowed or denied, and what is nearest to the opposite", explain},
 		{"diff", "OLD NEW", "say who gains and who loses what from one policy to another", diff},
+		{"replay", "LOG…", "decide again what a decision log holds, by another policy; say who gains and who loses what", replay},
+		{"shadow", "status|test ID", "say where a candidate decides otherwise than the policy in force, on live requests; make a case of it", shadowing},
+		{"promote", "[REVISION]", "put the candidate of a running decision point in force", promote},
+		{"rollback", "", "put the policy in force that decided before", rollback},
 		{"who-can", "ACTION RESOURCE", "say who may do something, and under which conditions", whoCan},
 		{"what-can", "ROLE", "say what a role may do, and under which conditions", whatCan},
 		{"lint", "[DIR]", "find what should not be in a policy", lint},
 		{"fmt", "[DIR]", "write the Rego of a folder as opa fmt does", formatting},
 		{"price", "[DIR]", "measure what each rule costs, and whether OPA indexes it", price},
+		{"bench", "[DIR]…", "measure what a decision costs, of one policy or several", bench},
+		{"schema", "[FROM]…", "write what a policy's input can hold, from a kong.yml, OpenAPI 3 documents and lists of claims", schemaOf},
 		{"init", "FROM DIR", "begin a policy from the routes of a kong.yml or an OpenAPI 3 document", initialise},
 	}
 }

@@ -223,7 +223,7 @@ func TestDiffReplaysALog(t *testing.T) {
 	}
 	policies := lean(t, broken(t, "cases/orders.yaml", "# Left out:", "# Left out,"))
 	code, out, errs := on(t, "", "diff", policies, lean(t, broken(t, "gatehouse/roles.yaml", "clerk: [department]", "clerk: []")), "--log", log)
-	if code != command.OK || !strings.Contains(out, "(2 times in the log)") || !strings.Contains(errs, log+":2: ") || !strings.Contains(errs, "1 of 4 lines") {
+	if code != command.OK || !strings.Contains(out, "(2 times in the log)") || !strings.Contains(errs, log+":2: ") || !strings.Contains(errs, "left out: 1 no decision") {
 		t.Errorf("%d, %s%s", code, out, errs)
 	}
 }
@@ -286,14 +286,14 @@ func TestInit(t *testing.T) {
 	t.Parallel()
 	dir := filepath.Join(t.TempDir(), "new")
 	code, out, errs := on(t, "", "init", "../../../kong.yml", dir)
-	if code != command.OK || !strings.Contains(out, "6 operations") || !strings.Contains(out, "no policy is asked about route auth-login") {
+	if code != command.OK || !strings.Contains(out, "schema.json") || !strings.Contains(out, "6 operations") || !strings.Contains(out, "no policy is asked about route auth-login") {
 		t.Errorf("%d, %s%s", code, out, errs)
 	}
 	if code, out, errs = on(t, "", "test", dir); code != command.OK {
 		t.Errorf("%d, %s%s", code, out, errs)
 	}
 	api := "openapi: 3.0.0\nsecurity: [{a: []}]\npaths:\n  /orders/{n}: {get: {}}\n"
-	if code, out, errs = on(t, api, "init", "-", filepath.Join(t.TempDir(), "new")); code != command.OK || !strings.Contains(out, `{pattern: "/orders/{id}", type: order}`) {
+	if code, out, errs = on(t, api, "init", "-", filepath.Join(t.TempDir(), "new")); code != command.OK || !strings.Contains(out, "schema.json") || !strings.Contains(out, `{pattern: "/orders/{id}", type: order}`) {
 		t.Errorf("%d, %s%s", code, out, errs)
 	}
 	for _, args := range [][]string{{"init"}, {"init", "nowhere", "x"}, {"init", "../../../kong.yml", dir}, {"init", "command.go", "x"}} {
@@ -324,5 +324,72 @@ func TestWhoCanAndWhatCan(t *testing.T) {
 		if code, out, errs := on(t, "", args...); code != command.Failure || out != "" || errs == "" {
 			t.Errorf("%q: %d, %s", args, code, out)
 		}
+	}
+}
+
+func TestLintFindsWhatIsNotInTheInput(t *testing.T) {
+	t.Parallel()
+	dir := broken(t, "gatehouse/authz.rego", "== input.subject.attributes.department", "== input.subject.departement")
+	code, out, errs := on(t, "", "lint", dir)
+	if code != command.Findings || errs != "" ||
+		!strings.Contains(out, `authz.rego:84: schema: input.subject.departement: input.subject has no "departement"; did you mean input.subject.attributes.department?`) {
+		t.Errorf("%d, %s, %s", code, out, errs)
+	}
+	if code, out, _ := on(t, "", "lint", broken(t, "gatehouse/authz.rego", "data.gatehouse.actions[shape]", "data.gatehouse.action[shape]")); code != command.Findings ||
+		!strings.Contains(out, "data.gatehouse.action: there is neither such data nor such a rule; did you mean data.gatehouse.actions?") {
+		t.Errorf("%d, %s", code, out)
+	}
+}
+
+func TestSchemaClosesWhatGatewayAndTokensAreKnownToSay(t *testing.T) {
+	t.Parallel()
+	dir := broken(t, "gatehouse/authz.rego", "== input.subject.attributes.department", "== input.subject.attributes.departement")
+	code, out, errs := on(t, "attributes: {department: string}\n", "schema", "../../../kong.yml", "-", "--policies", dir, "-o", filepath.Join(dir, "schema.json"), "--json")
+	if code != command.OK || errs != "" || document(t, out)["changed"] != true {
+		t.Fatalf("%d, %s, %s", code, out, errs)
+	}
+	if code, out, _ := on(t, "", "lint", dir); code != command.Findings || !strings.Contains(out, `attributes has no "departement"; did you mean input.subject.attributes.department?`) {
+		t.Errorf("%d, %s", code, out)
+	}
+	if code, out, _ := on(t, "", "schema"); code != command.OK || document(t, out)["$id"] != "urn:gatehouse:policy-input:1" {
+		t.Errorf("%d, %s", code, out)
+	}
+	if code, _, errs := on(t, "a: b\n", "schema", "-"); code != command.Failure || !strings.Contains(errs, "neither a kong.yml") {
+		t.Errorf("%d, %s", code, errs)
+	}
+}
+
+func TestPriceKeepsTheBudget(t *testing.T) {
+	t.Parallel()
+	dir := small(t)
+	for text, want := range map[string]int{"p99: {GET order: 100000}\n": command.OK, "p99: {GET order: 0.01}\n": command.Findings, "p99: {PUT order: 1}\n": command.Failure} {
+		if err := os.WriteFile(filepath.Join(dir, "budget.yaml"), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if code, out, errs := on(t, "", "price", dir, "--time", "1ms"); code != want || want != command.Failure && !strings.Contains(out, "GET order: ") ||
+			want == command.Failure && !strings.Contains(errs, "budget.yaml: p99: PUT order: no case") {
+			t.Errorf("%s: %d, %s%s", text, code, out, errs)
+		}
+	}
+}
+
+func TestBenchMeasures(t *testing.T) {
+	t.Parallel()
+	dir := small(t)
+	code, out, errs := on(t, "", "bench", dir, policies, "--time", "1ms")
+	if code != command.OK || errs != "" || !strings.Contains(out, "allocations") || strings.Count(out, "\n") != 3 {
+		t.Errorf("%d, %s%s", code, out, errs)
+	}
+	if code, out, _ := on(t, "", "bench", dir, "--time", "1ms", "--max-allocs", "1"); code != command.Findings || !strings.Contains(out, "more than 1 times") {
+		t.Errorf("%d, %s", code, out)
+	}
+	if code, out, _ := on(t, "", "bench", dir, "--time", "1ms", "--json"); code != command.OK || !strings.Contains(out, `"allocs": `) {
+		t.Errorf("%d, %s", code, out)
+	}
+	if err := os.RemoveAll(filepath.Join(dir, "cases")); err != nil {
+		t.Fatal(err)
+	}
+	if code, _, errs := on(t, "", "bench", dir); code != command.Failure || !strings.Contains(errs, "nothing to decide") {
+		t.Errorf("%d, %s", code, errs)
 	}
 }

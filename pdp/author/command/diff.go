@@ -1,11 +1,9 @@
 package command
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -14,7 +12,8 @@ import (
 )
 
 func diff(ctx context.Context, in *invocation) (int, error) {
-	log := in.flags.String("log", "", "a decision log, one JSON document a line; those with an input are decided, too")
+	log := in.flags.String("decisions", "", "a decision log, as replay takes it: what it asks is decided, too")
+	in.flags.StringVar(log, "log", "", "the same as --decisions")
 	markdown := in.flags.Bool("markdown", false, "write a table for a pull request")
 	failOnWidening := in.flags.Bool("fail-on-widening", false, "exit with 1 if anybody gains access")
 	rest, err := in.parse()
@@ -34,8 +33,15 @@ func diff(ctx context.Context, in *invocation) (int, error) {
 	}
 	var logged []author.Question
 	if *log != "" {
-		if logged, err = in.logged(*log); err != nil {
+		var skipped map[string]int
+		if logged, skipped, err = author.Questions(ctx, time.Now(), in.records([]string{*log}, span{}), before, after); err != nil {
 			return Failure, err
+		}
+		if left := words(skipped); left != "" {
+			fmt.Fprintf(in.Err, "%s: left out: %s\n", *log, left)
+		}
+		if len(logged) == 0 {
+			return Failure, fmt.Errorf("%s holds no requests that both policies can decide", *log)
 		}
 	}
 	d, err := author.Compare(ctx, before, after, logged)
@@ -55,44 +61,6 @@ func diff(ctx context.Context, in *invocation) (int, error) {
 		in.table(d)
 	}
 	return code, nil
-}
-
-// logged reads those lines of a decision log that say what was asked.
-func (in *invocation) logged(name string) ([]author.Question, error) {
-	f, err := os.Open(name) //nolint:gosec // the file that the user named
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	var all []author.Question
-	lines := bufio.NewScanner(f)
-	lines.Buffer(nil, mostInput)
-	row, skipped := 0, 0
-	for lines.Scan() {
-		row++
-		text := strings.TrimSpace(lines.Text())
-		if text == "" {
-			continue
-		}
-		q, err := author.ParseQuestion(fmt.Sprintf("%s:%d", name, row), []byte(text), time.Now())
-		if err != nil {
-			if skipped++; skipped == 1 {
-				fmt.Fprintf(in.Err, "%v\n", err)
-			}
-			continue
-		}
-		all = append(all, q)
-	}
-	if err := lines.Err(); err != nil {
-		return nil, fmt.Errorf("%s:%d: %w", name, row+1, err)
-	}
-	if skipped > 0 {
-		fmt.Fprintf(in.Err, "%s: %d of %d lines hold no request and were left out\n", name, skipped, row)
-	}
-	if len(all) == 0 {
-		return nil, fmt.Errorf("%s holds no requests", name)
-	}
-	return all, nil
 }
 
 // conditions are those of a change, one a line, not too many.
@@ -155,18 +123,25 @@ func (in *invocation) markdown(d author.Diff) {
 		return
 	}
 	in.printf("| | who | what | when | before | after | logged |\n|---|---|---|---|---|---|---|\n")
-	cell := strings.NewReplacer("|", `\|`, "\n", "<br>", "<", "&lt;", "`", "'").Replace
 	for _, c := range d.Changes {
-		sign := "🔻 loses"
-		if c.Direction == author.Gains {
-			sign = "🔺 **gains**"
-		}
 		lines := conditions(c)
 		for i := range lines {
 			lines[i] = cell(lines[i])
 		}
-		in.printf("| %s | %s | %s | %s | %s | %s | %d |\n", sign, cell(c.Who), cell(c.Action+" "+c.Resource),
+		in.printf("| %s | %s | %s | %s | %s | %s | %d |\n", sign(c.Direction), cell(c.Who), cell(c.Action+" "+c.Resource),
 			strings.Join(lines, "<br>"), cell(c.Before), cell(c.After), c.Logged)
 	}
 	in.printf("\n%s.\n", summary(d))
+}
+
+func sign(direction string) string {
+	if direction == author.Gains {
+		return "🔺 **gains**"
+	}
+	return "🔻 loses"
+}
+
+// cell is text that breaks no table.
+func cell(text string) string {
+	return strings.NewReplacer("|", `\|`, "\n", "<br>", "<", "&lt;", "`", "'").Replace(text)
 }

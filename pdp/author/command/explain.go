@@ -1,9 +1,7 @@
 package command
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -58,22 +56,17 @@ func explain(ctx context.Context, in *invocation) (int, error) {
 
 // questions reads a request, the decision id of a log, or the cases of a file that hold title.
 func (in *invocation) questions(name, title, id string) ([]author.Question, error) {
+	if id != "" {
+		return in.decided(name, title, id)
+	}
 	text, err := in.read(name)
 	if err != nil {
 		return nil, err
 	}
 	ext := filepath.Ext(name)
 	switch cases := ext == ".yaml" || ext == ".yml"; {
-	case cases && id != "":
-		return nil, errors.New("--id is for decision logs")
 	case !cases && title != "":
 		return nil, errors.New("--case is for files of cases (*.yaml)")
-	case !cases && id != "":
-		if text, err = entry(text, id); err != nil {
-			return nil, fmt.Errorf("%s: %w", name, err)
-		}
-		name += " " + id
-		fallthrough
 	case !cases:
 		q, err := author.ParseQuestion(name, text, time.Now())
 		return []author.Question{q}, err
@@ -87,7 +80,7 @@ func (in *invocation) questions(name, title, id string) ([]author.Question, erro
 		if !strings.Contains(c.Title, title) {
 			continue
 		}
-		q, err := c.Question()
+		q, err := author.AsQuestion(c)
 		if err != nil {
 			return nil, err
 		}
@@ -99,17 +92,20 @@ func (in *invocation) questions(name, title, id string) ([]author.Question, erro
 	return all, nil
 }
 
-// entry is the line of a decision log that has a decision's id.
-func entry(log []byte, id string) ([]byte, error) {
-	for line := range bytes.Lines(log) {
-		var e struct {
-			ID string `json:"decision_id"`
-		}
-		if json.Unmarshal(line, &e) == nil && e.ID == id {
-			return line, nil
-		}
+// decided reads the decision of an id, with what was known then, at its time.
+func (in *invocation) decided(name, title, id string) ([]author.Question, error) {
+	if title != "" || filepath.Ext(name) == ".yaml" {
+		return nil, errors.New("--id is for decision logs")
 	}
-	return nil, fmt.Errorf("no decision %s", id)
+	r, err := in.recorded(name, id)
+	if err != nil {
+		return nil, err
+	}
+	q, hidden, err := r.AsQuestion()
+	if err == nil && len(hidden) > 0 {
+		fmt.Fprintf(in.Err, "%s: masked when it was recorded, and so unknown here: %s\n", r.Title, strings.Join(hidden, ", "))
+	}
+	return []author.Question{q}, err
 }
 
 // read reads a file, or stdin where its name is -.

@@ -3,8 +3,11 @@ package command
 import (
 	"context"
 	"errors"
+	"os"
+	"path/filepath"
 
 	"github.com/gatehouse-auth/gatehouse/pdp/author"
+	"github.com/gatehouse-auth/gatehouse/pdp/schema"
 	"github.com/gatehouse-auth/gatehouse/policies"
 )
 
@@ -28,6 +31,15 @@ func initialise(_ context.Context, in *invocation) (int, error) {
 	if err != nil {
 		return Failure, err
 	}
+	known, err := inputOf(rest[0], text)
+	if err != nil {
+		return Failure, err
+	}
+	name := filepath.Join(rest[1], schema.File)
+	if err := os.WriteFile(name, known, 0o644); err != nil { //nolint:gosec // for all who read the policies
+		return Failure, err
+	}
+	written = append(written, name)
 	if in.json {
 		return OK, in.document(map[string]any{"written": written, "routes": routes})
 	}
@@ -52,4 +64,13 @@ func initialise(_ context.Context, in *invocation) (int, error) {
 		in.printf("all is denied, for no resource stands for it: %s\n", nowhere)
 	}
 	return OK, nil
+}
+
+// inputOf is what policies will see of requests, so that a misspelt member is an error from the first rule on.
+func inputOf(file string, text []byte) ([]byte, error) {
+	var from schema.Sources
+	if err := from.Add(file, text); err != nil {
+		return nil, err
+	}
+	return from.Schema().Text()
 }

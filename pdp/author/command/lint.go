@@ -6,7 +6,8 @@ import (
 	"github.com/gatehouse-auth/gatehouse/pdp/author"
 )
 
-func lint(_ context.Context, in *invocation) (int, error) {
+func lint(ctx context.Context, in *invocation) (int, error) {
+	regal := in.flags.Bool("regal", false, "run regal, which must be in PATH, too")
 	dir, err := in.dir()
 	if err != nil {
 		return Failure, err
@@ -14,6 +15,13 @@ func lint(_ context.Context, in *invocation) (int, error) {
 	found, err := author.Lint(dir)
 	if err != nil {
 		return Failure, err
+	}
+	if *regal {
+		more, err := author.Regal(ctx, dir)
+		if err != nil {
+			return Failure, err
+		}
+		found = append(found, more...)
 	}
 	code := OK
 	if len(found) > 0 {

@@ -29,6 +29,11 @@ func price(ctx context.Context, in *invocation) (int, error) {
 	if *most > 0 && all.Decision.P99 > *most {
 		code = Findings
 	}
+	for _, c := range all.Budgets {
+		if c.Over() {
+			code = Findings
+		}
+	}
 	if in.json {
 		return code, in.document(all)
 	}
@@ -55,7 +60,14 @@ func price(ctx context.Context, in *invocation) (int, error) {
 		}
 	}
 	in.printf("%d different requests of the cases; a rule's price holds all that it calls\n", all.Requests)
-	if code == Findings {
+	for _, c := range all.Budgets {
+		word := "within"
+		if c.Over() {
+			word = "OVER"
+		}
+		in.printf("%s: %s its budget of %g µs: %.0f µs at p99 of %d cases, in µs of the reference machine\n", c.Key, word, c.Budget, c.P99, c.Cases)
+	}
+	if *most > 0 && all.Decision.P99 > *most {
 		in.printf("a decision is dearer than %g µs at p99\n", *most)
 	}
 	return code, nil

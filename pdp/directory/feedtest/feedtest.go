@@ -3,6 +3,7 @@ package feedtest
 
 import (
 	"bufio"
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -238,7 +239,11 @@ func query(epoch string, since uint64, wait int) url.Values {
 }
 
 func get(s Sender, path string, q url.Values) (*http.Response, error) {
-	return s.Client().Get(s.URL() + path + "?" + q.Encode())
+	req, err := http.NewRequestWithContext(context.Background(), http.MethodGet, s.URL()+path+"?"+q.Encode(), nil)
+	if err != nil {
+		return nil, err
+	}
+	return s.Client().Do(req)
 }
 
 // ask answers the lines between Begin and End, and checks their form.
@@ -271,7 +276,7 @@ func ask(s Sender, path string, q url.Values, begin *feed.Begin) ([]feed.Line, e
 			begun, *begin = true, *l.Begin
 		case l.End != nil:
 			if ended = true; l.End.Lines != len(lines) {
-				return nil, fmt.Errorf("End speaks of %d lines after %d", l.End.Lines, len(lines))
+				return nil, fmt.Errorf("it ends after %[2]d lines, and says %[1]d", l.End.Lines, len(lines))
 			}
 		case l.Role == nil && l.Subject == nil:
 			return nil, fmt.Errorf("unknown: %s", scan.Bytes())
@@ -310,4 +315,3 @@ func (a *answer) wantBindings(t *testing.T, want map[string][]feed.Binding) {
 		t.Errorf("bindings (-want +got):\n%s", diff)
 	}
 }
-

@@ -1,4 +1,4 @@
-package author
+package golden
 
 import (
 	"errors"
@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"go.yaml.in/yaml/v3"
+
+	"github.com/gatehouse-auth/gatehouse/internal/yamldoc"
 )
 
 // matrix is a table of who × route × condition:
@@ -45,67 +47,57 @@ type condition struct {
 
 func parseMatrix(file string, text []byte) ([]Case, error) {
 	known := map[string]matrix{}
-	tables, err := decode(file, text, &known)
+	tables, err := yamldoc.Decode(file, text, &known)
 	if err != nil {
 		return nil, err
 	}
 	var all []Case
 	var errs []error
 	for _, table := range tables {
-		cells, err := known[table.key.Value].expand(file, table)
+		cells, err := known[table.Key.Value].expand(file, table)
 		all, errs = append(all, cells...), append(errs, err)
 	}
 	return all, errors.Join(errs...)
 }
 
-// member finds a mapping's value; nil where there is none.
-func member(n *yaml.Node, name string) *yaml.Node {
-	for _, e := range entries(n) {
-		if e.key.Value == name {
-			return e.value
-		}
-	}
-	return nil
-}
-
-func (m matrix) expand(file string, table entry) (all []Case, err error) {
+func (m matrix) expand(file string, table yamldoc.Entry) (all []Case, err error) {
 	var errs []error
 	fail := func(n *yaml.Node, format string, args ...any) {
-		errs = append(errs, fmt.Errorf("%s:%d: %s: %s", file, n.Line, table.key.Value, fmt.Sprintf(format, args...)))
+		errs = append(errs, fmt.Errorf("%s:%d: %s: %s", file, n.Line, table.Key.Value, fmt.Sprintf(format, args...)))
 	}
-	columns := entries(member(table.value, "when"))
-	people := entries(member(table.value, "who"))
+	columns := yamldoc.Entries(yamldoc.Member(table.Value, "when"))
+	people := yamldoc.Entries(yamldoc.Member(table.Value, "who"))
 	if len(columns) == 0 || len(people) == 0 || len(m.Decisions) == 0 {
-		fail(table.key, "a matrix needs who, when and decisions")
+		fail(table.Key, "a matrix needs who, when and decisions")
 	}
-	for _, route := range entries(member(table.value, "decisions")) {
-		rows := map[string]entry{}
-		for _, row := range entries(route.value) {
-			rows[row.key.Value] = row
-			if _, ok := m.Who[row.key.Value]; !ok {
-				fail(row.key, "%s is not among who", row.key.Value)
+	for _, route := range yamldoc.Entries(yamldoc.Member(table.Value, "decisions")) {
+		rows := map[string]yamldoc.Entry{}
+		for _, row := range yamldoc.Entries(route.Value) {
+			rows[row.Key.Value] = row
+			if _, ok := m.Who[row.Key.Value]; !ok {
+				fail(row.Key, "%s is not among who", row.Key.Value)
 			}
 		}
 		for _, who := range people {
-			row, ok := rows[who.key.Value]
+			row, ok := rows[who.Key.Value]
 			if !ok {
-				fail(route.key, "%s says nothing of %s", route.key.Value, who.key.Value)
+				fail(route.Key, "%s says nothing of %s", route.Key.Value, who.Key.Value)
 				continue
 			}
-			cells := meant(row.value).Content
+			cells := yamldoc.Meant(row.Value).Content
 			if len(cells) != len(columns) {
-				fail(row.key, "%d decisions for the %d conditions of when", len(cells), len(columns))
+				fail(row.Key, "%d decisions for the %d conditions of when", len(cells), len(columns))
 				continue
 			}
 			for i, cell := range cells {
-				if cell = meant(cell); cell.Value == "-" {
+				if cell = yamldoc.Meant(cell); cell.Value == "-" {
 					continue
 				}
-				when := columns[i].key.Value
-				c := m.cell(m.Who[who.key.Value], m.When[when], cell.Value)
-				c.Title = strings.Join([]string{table.key.Value, who.key.Value, route.key.Value, when}, ", ")
-				c.File, c.Line, c.Asks = file, cell.Line, route.key.Value
-				if err := c.complete(); err != nil {
+				when := columns[i].Key.Value
+				c := m.cell(m.Who[who.Key.Value], m.When[when], cell.Value)
+				c.Title = strings.Join([]string{table.Key.Value, who.Key.Value, route.Key.Value, when}, ", ")
+				c.File, c.Line, c.Asks = file, cell.Line, route.Key.Value
+				if err := c.Complete(); err != nil {
 					fail(cell, "%v", err)
 					continue
 				}

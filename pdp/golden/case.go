@@ -1,26 +1,25 @@
-package author
+// Package golden holds decisions as people write them down: cases, and tables of role × route × condition. The author's tools test
+// policies by them, and the engine puts no policy in force that decides one otherwise.
+//
+// It knows neither policies nor engines: a case is asked as the edge asks, with what a look-up would have found.
+package golden
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"path"
 	"slices"
 	"strings"
 	"time"
 
-	"github.com/open-policy-agent/opa/v1/ast"
-	"go.yaml.in/yaml/v3"
-
+	"github.com/gatehouse-auth/gatehouse/internal/yamldoc"
 	"github.com/gatehouse-auth/gatehouse/pdp/authzen"
-	"github.com/gatehouse-auth/gatehouse/pdp/engine"
 )
 
-// Where cases lie in a policy folder. The engine takes nothing from there.
+// Dir is where cases lie in a policy folder. Nothing there is data for rules.
 const (
-	casesDir     = "cases"
+	Dir          = "cases"
 	matrixSuffix = ".matrix.yaml"
 )
 
@@ -49,8 +48,8 @@ type Case struct {
 	Reasons    []string       // not looked at where there are none
 }
 
-// complete fills in what the head of policies/cases/orders.yaml promises, and refuses what says nothing.
-func (c *Case) complete() error {
+// Complete fills in what the head of policies/cases/orders.yaml promises, and refuses what says nothing.
+func (c *Case) Complete() error {
 	if c.At.IsZero() {
 		c.At = time.Date(2026, 3, 3, 10, 0, 0, 0, time.UTC)
 	}
@@ -112,6 +111,21 @@ func (c *Case) target() (path, id string, segments []string, params map[string]a
 	return "/" + strings.Join(segments, "/"), id, segments, params
 }
 
+// Pattern is the path's, as /orders/{id}.
+func (c *Case) Pattern() string {
+	_, text, _ := strings.Cut(c.Asks, " ")
+	segments := strings.Split(strings.Trim(text, "/"), "/")
+	for i, s := range segments {
+		if name, _, ok := parameter(s); ok {
+			segments[i] = "{" + name + "}"
+		}
+	}
+	if !strings.ContainsAny(text, "{}") && len(segments) > 1 && !c.Collection {
+		segments[1] = "{id}"
+	}
+	return "/" + strings.Join(segments, "/")
+}
+
 // Request asks as the edge does.
 func (c *Case) Request() authzen.Request {
 	method, _, _ := strings.Cut(c.Asks, " ")
@@ -147,21 +161,41 @@ func listOf(words []string) []string {
 	return words
 }
 
-// input is what the policy sees: what a look-up would have found is what the case knows.
-func (c *Case) input() (ast.Value, error) {
-	known := c.Known
-	if known == nil {
-		known = map[string]any{}
+// Found is what a look-up would have found of the object: what the case knows.
+func (c *Case) Found() map[string]any {
+	if c.Known == nil {
+		return map[string]any{}
 	}
-	v, err := engine.Input(c.Request(), known, c.At)
-	if err != nil {
-		return nil, fmt.Errorf("%s:%d: %s: %w", c.File, c.Line, c.Title, err)
-	}
-	return v, nil
+	return c.Known
 }
 
-// met answers "" where d is what the case wants, else what differs.
-func (c *Case) met(d Decision) string {
+// Place is "file:line: title".
+func (c *Case) Place() string { return fmt.Sprintf("%s:%d: %s", c.File, c.Line, c.Title) }
+
+// Cell reports whether the case is one of a matrix.
+func (c *Case) Cell() bool { return strings.HasSuffix(c.File, matrixSuffix) }
+
+// Decision is what a policy said, or why it said nothing.
+type Decision struct {
+	Allow   bool
+	Reasons []string
+	Err     error // no decision: a denial, though not by any rule
+}
+
+// String is "allow granted_to_x" or "deny not_owner".
+func (d Decision) String() string {
+	word := "deny"
+	switch {
+	case d.Err != nil:
+		return "no decision (" + strings.Join(strings.Fields(d.Err.Error()), " ") + ")"
+	case d.Allow:
+		word = "allow"
+	}
+	return strings.TrimSpace(word + " " + strings.Join(d.Reasons, " "))
+}
+
+// Met answers "" where d is what the case wants, else what differs.
+func (c *Case) Met(d Decision) string {
 	want := Decision{Allow: c.Decision == "allow", Reasons: c.Reasons}
 	if d.Err == nil && d.Allow == want.Allow && (len(c.Reasons) == 0 || slices.Equal(d.Reasons, c.Reasons)) {
 		return ""
@@ -169,12 +203,10 @@ func (c *Case) met(d Decision) string {
 	return fmt.Sprintf("decided %s, want %s", d, want)
 }
 
-// ReadCases reads the cases and matrices of a policy folder.
-func ReadCases(files fs.FS) ([]Case, error) { return readCases(files, "") }
-
-func readCases(files fs.FS, dir string) ([]Case, error) {
+// Read reads the cases and matrices of a policy folder; dir is what its files are shown under.
+func Read(files fs.FS, dir string) ([]Case, error) {
 	var names []string
-	err := fs.WalkDir(files, casesDir, func(name string, d fs.DirEntry, err error) error {
+	err := fs.WalkDir(files, Dir, func(name string, d fs.DirEntry, err error) error {
 		switch hidden := err == nil && strings.HasPrefix(d.Name(), "."); {
 		case err != nil:
 			return err
@@ -199,7 +231,7 @@ func readCases(files fs.FS, dir string) ([]Case, error) {
 		if err != nil {
 			return nil, err
 		}
-		some, err := ParseCases(path.Join(dir, name), text)
+		some, err := Parse(path.Join(dir, name), text)
 		if err != nil {
 			errs = append(errs, err)
 		}
@@ -214,85 +246,26 @@ func readCases(files fs.FS, dir string) ([]Case, error) {
 	return all, errors.Join(errs...)
 }
 
-// ParseCases reads one file of cases, or one matrix where file's name ends in .matrix.yaml. Errors are "file:line: what", one a line.
-func ParseCases(file string, text []byte) ([]Case, error) {
+// Parse reads one file of cases, or one matrix where file's name ends in .matrix.yaml. Errors are "file:line: what", one a line.
+func Parse(file string, text []byte) ([]Case, error) {
 	if strings.HasSuffix(file, matrixSuffix) {
 		return parseMatrix(file, text)
 	}
 	known := map[string]Case{}
-	entries, err := decode(file, text, &known)
+	entries, err := yamldoc.Decode(file, text, &known)
 	if err != nil {
 		return nil, err
 	}
 	var errs []error
 	all := make([]Case, 0, len(entries))
 	for _, e := range entries {
-		c := known[e.key.Value]
-		c.Title, c.File, c.Line = e.key.Value, file, e.key.Line
-		if err := c.complete(); err != nil {
+		c := known[e.Key.Value]
+		c.Title, c.File, c.Line = e.Key.Value, file, e.Key.Line
+		if err := c.Complete(); err != nil {
 			errs = append(errs, fmt.Errorf("%s:%d: %s: %w", file, c.Line, c.Title, err))
 			continue
 		}
 		all = append(all, c)
 	}
 	return all, errors.Join(errs...)
-}
-
-// entry is one of a mapping, in the order of the file.
-type entry struct{ key, value *yaml.Node }
-
-func entries(n *yaml.Node) []entry {
-	if n = meant(n); n == nil || n.Kind != yaml.MappingNode {
-		return nil
-	}
-	all := make([]entry, 0, len(n.Content)/2)
-	for i := 0; i+1 < len(n.Content); i += 2 {
-		all = append(all, entry{n.Content[i], n.Content[i+1]})
-	}
-	return all
-}
-
-// meant is what an alias stands for.
-func meant(n *yaml.Node) *yaml.Node {
-	if n != nil && n.Kind == yaml.AliasNode {
-		return n.Alias
-	}
-	return n
-}
-
-// decode reads text into v, in which a misspelt field is an error, and answers the entries of its outermost mapping.
-func decode(file string, text []byte, v any) ([]entry, error) {
-	dec := yaml.NewDecoder(bytes.NewReader(text))
-	dec.KnownFields(true)
-	if err := dec.Decode(v); err != nil && !errors.Is(err, io.EOF) {
-		return nil, yamlError(file, err)
-	}
-	var doc yaml.Node
-	if err := yaml.Unmarshal(text, &doc); err != nil {
-		return nil, yamlError(file, err)
-	}
-	if len(doc.Content) == 0 {
-		return nil, nil
-	}
-	return entries(doc.Content[0]), nil
-}
-
-// yamlError is "file:line: what" for each of the mistakes that err tells of.
-func yamlError(file string, err error) error {
-	texts := []string{strings.TrimPrefix(err.Error(), "yaml: ")}
-	var types *yaml.TypeError
-	if errors.As(err, &types) {
-		texts = types.Errors
-	}
-	all := make([]error, len(texts))
-	for i, text := range texts {
-		line, what, ok := strings.Cut(strings.TrimPrefix(text, "line "), ": ")
-		if !ok || !strings.HasPrefix(text, "line ") {
-			all[i] = fmt.Errorf("%s: %s", file, text)
-			continue
-		}
-		what, _, _ = strings.Cut(what, " in type ")
-		all[i] = fmt.Errorf("%s:%s: %s", file, line, what)
-	}
-	return errors.Join(all...)
 }

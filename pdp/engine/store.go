@@ -1,0 +1,371 @@
+package engine
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/open-policy-agent/opa/v1/ast"
+	"github.com/open-policy-agent/opa/v1/storage"
+	"github.com/open-policy-agent/opa/v1/storage/inmem"
+
+	"github.com/gatehouse-auth/gatehouse/pdp/directory"
+	"github.com/gatehouse-auth/gatehouse/pdp/directory/feed"
+)
+
+// DefaultLarge is how many members an object of policy data may have to be kept as OPA does. A larger one is a relation: it is kept in
+// a tenth of the room, policies read it by a key, and none may go through all of it.
+const DefaultLarge = 20_000
+
+// keptValues is how many different members of a relation are kept as OPA's values; of more, each is made when it is read.
+const keptValues = 4096
+
+// node is a place in data at or below which something is not OPA's to keep. It never changes.
+type node struct {
+	below map[string]*node
+	of    member // nil above one
+}
+
+// member answers what stands under a name; nil if nothing does. Whole answers all of it, nil if it is too large.
+type member interface {
+	member(t *transaction, name string) ast.Value
+	whole(t *transaction) ast.Value
+	many() string // what it is, in an error
+}
+
+// store keeps large objects of policy data, and the directory, outside of OPA's document.
+type store struct {
+	storage.Store // the rest; nothing writes to it
+	root          *node
+	directory     *directory.Directory
+}
+
+// over is data with what nodes keep in its place: a *relation, which has Member for those who look things up in Go, or something of
+// which they know nothing, and which only the store can read.
+func (n *node) over(rest map[string]any) map[string]any {
+	all := maps.Clone(rest)
+	if all == nil {
+		all = map[string]any{}
+	}
+	for name, child := range n.below {
+		if child.of != nil {
+			all[name] = child.of
+			continue
+		}
+		below, _ := rest[name].(map[string]any)
+		all[name] = child.over(below)
+	}
+	return all
+}
+
+// storeOf answers a store over data, and what it holds as node.over does. With a directory, data.directory is that; what data has
+// there is for tests. The options are for OPA's store of the rest.
+func storeOf(data map[string]any, large int, d *directory.Directory, opts ...inmem.Opt) (s storage.Store, tree map[string]any, err error) {
+	if large == 0 {
+		large = DefaultLarge
+	}
+	root := &node{}
+	rest, err := root.relate(data, large, "")
+	if err != nil {
+		return nil, nil, err
+	}
+	if d != nil {
+		if rest["directory"] != nil {
+			rest = maps.Clone(rest)
+			delete(rest, "directory")
+		}
+		root.put("directory", &node{below: map[string]*node{"subjects": {of: subjects{}}, "roles": {of: &roles{}}}})
+	}
+	plain := inmem.NewFromObjectWithOpts(rest, append(opts, inmem.OptRoundTripOnWrite(false))...)
+	if root.below == nil {
+		return plain, rest, nil
+	}
+	return &store{Store: plain, root: root, directory: d}, root.over(rest), nil
+}
+
+func (n *node) put(name string, child *node) {
+	if n.below == nil {
+		n.below = map[string]*node{}
+	}
+	n.below[name] = child
+}
+
+// relate takes large objects out of data, which stays as it is, and answers the rest.
+func (n *node) relate(data map[string]any, large int, at string) (map[string]any, error) {
+	rest, own := data, false
+	for name, v := range data {
+		object, ok := v.(map[string]any)
+		if !ok {
+			continue
+		}
+		child := &node{}
+		var smaller map[string]any
+		if len(object) > large {
+			t, err := directory.NewTable(object)
+			if err != nil {
+				return nil, fmt.Errorf("data%s/%s: %w", at, name, err)
+			}
+			child.of = newRelation(t)
+		} else {
+			var err error
+			if smaller, err = child.relate(object, large, at+"/"+name); err != nil {
+				return nil, err
+			}
+			if child.below == nil {
+				continue
+			}
+		}
+		n.put(name, child)
+		if !own {
+			rest, own = maps.Clone(data), true
+		}
+		if delete(rest, name); smaller != nil {
+			rest[name] = smaller
+		}
+	}
+	return rest, nil
+}
+
+// find follows a path as far as there are nodes.
+func (n *node) find(path storage.Path) (at *node, rest storage.Path) {
+	for i, name := range path {
+		if n.of != nil {
+			return n, path[i:]
+		}
+		next, ok := n.below[name]
+		if !ok {
+			return nil, nil
+		}
+		n = next
+	}
+	return n, nil
+}
+
+// transaction reads one view of the directory.
+type transaction struct {
+	storage.Transaction
+	view *directory.View
+	now  time.Time
+}
+
+// NewTransaction implements storage.Store. Who reads for a decision sees the view that the decision does.
+func (s *store) NewTransaction(ctx context.Context, params ...storage.TransactionParams) (storage.Transaction, error) {
+	inner, err := s.Store.NewTransaction(ctx, params...)
+	if err != nil || s.directory == nil {
+		return inner, err
+	}
+	t := &transaction{Transaction: inner}
+	if c, ok := ctx.Value(consultedKey{}).(consulted); ok {
+		t.view, t.now = c.view, c.now
+	} else {
+		t.view, t.now = s.directory.View(), time.Now()
+	}
+	return t, nil
+}
+
+func inner(t storage.Transaction) storage.Transaction {
+	if own, ok := t.(*transaction); ok {
+		return own.Transaction
+	}
+	return t
+}
+
+// Read implements storage.Store.
+func (s *store) Read(ctx context.Context, t storage.Transaction, path storage.Path) (any, error) {
+	at, rest := s.root.find(path)
+	if at == nil {
+		return s.Store.Read(ctx, inner(t), path)
+	}
+	own, _ := t.(*transaction)
+	if at.of == nil {
+		return nil, tooMuch("/"+strings.Join(path, "/"), "it holds what cannot be read whole")
+	}
+	if len(rest) == 0 {
+		if v := at.of.whole(own); v != nil {
+			return v, nil
+		}
+		return nil, tooMuch("/"+strings.Join(path, "/"), at.of.many())
+	}
+	v := at.of.member(own, rest[0])
+	for _, name := range rest[1:] {
+		if v == nil {
+			break
+		}
+		v = step(v, name)
+	}
+	if v == nil {
+		return nil, notFound
+	}
+	return v, nil
+}
+
+var notFound = &storage.Error{Code: storage.NotFoundErr, Message: "document does not exist"}
+
+func tooMuch(path, what string) error {
+	return &storage.Error{Code: storage.InternalErr, Message: "data" + path + " is read by a key, never whole: " + what}
+}
+
+// step goes into a value by a name, or by a place in an array.
+func step(v ast.Value, name string) ast.Value {
+	key := ast.StringTerm(name)
+	if _, ok := v.(*ast.Array); ok {
+		key = refOf([]string{name})[1]
+	}
+	found, err := v.Find(ast.Ref{key})
+	if err != nil {
+		return nil
+	}
+	return found
+}
+
+// NonEmpty implements storage.NonEmptyer, by which the compiler finds rules in the place of data.
+func (s *store) NonEmpty(ctx context.Context, t storage.Transaction) func([]string) (bool, error) {
+	plain := storage.NonEmpty(ctx, s.Store, inner(t))
+	return func(path []string) (bool, error) {
+		if at, _ := s.root.find(path); at != nil {
+			return true, nil
+		}
+		return plain(path)
+	}
+}
+
+// Commit implements storage.Store.
+func (s *store) Commit(ctx context.Context, t storage.Transaction) error {
+	return s.Store.Commit(ctx, inner(t))
+}
+
+// Abort implements storage.Store.
+func (s *store) Abort(ctx context.Context, t storage.Transaction) { s.Store.Abort(ctx, inner(t)) }
+
+// ListPolicies implements storage.Store.
+func (s *store) ListPolicies(ctx context.Context, t storage.Transaction) ([]string, error) {
+	return s.Store.ListPolicies(ctx, inner(t))
+}
+
+// relation is a large object of policy data.
+type relation struct {
+	*directory.Table
+	values []ast.Value // all different members; nil if there are too many
+	plain  []any       // the same as encoding/json has them; nothing changes them
+}
+
+func newRelation(t *directory.Table) *relation {
+	r := &relation{Table: t}
+	if t.Distinct() <= keptValues {
+		r.values, r.plain = make([]ast.Value, t.Distinct()), make([]any, t.Distinct())
+		for i := range r.values {
+			r.plain[i] = t.Value(i)
+			r.values[i] = ast.MustInterfaceToValue(r.plain[i])
+		}
+	}
+	return r
+}
+
+func (r *relation) member(_ *transaction, name string) ast.Value {
+	n, ok := r.Find(name)
+	switch {
+	case !ok:
+		return nil
+	case r.values != nil:
+		return r.values[n]
+	}
+	return ast.MustInterfaceToValue(r.Value(n))
+}
+
+// Member answers what stands under a name, as encoding/json decodes it with UseNumber. It is shared, and must not be changed.
+func (r *relation) Member(name string) (any, bool) {
+	n, ok := r.Find(name)
+	if ok && r.plain != nil {
+		return r.plain[n], true
+	}
+	return r.Table.Member(name)
+}
+
+func (r *relation) whole(*transaction) ast.Value { return nil }
+
+func (r *relation) many() string {
+	return fmt.Sprintf("it has %d members", r.Len())
+}
+
+// subjects is data.directory.subjects.
+type subjects struct{}
+
+func (subjects) member(t *transaction, id string) ast.Value {
+	if t.view == nil {
+		return nil
+	}
+	e, ok := t.view.Find(id)
+	if !ok {
+		return nil
+	}
+	facts := e.Facts("", t.now)
+	items := make([][2]*ast.Term, 0, 4)
+	items = append(items, ast.Item(ast.StringTerm("roles"), texts(facts.Roles)), ast.Item(ast.StringTerm("groups"), texts(facts.Groups)),
+		ast.Item(ast.StringTerm("attributes"), ast.NewTerm(ast.MustInterfaceToValue(e.Attributes()))))
+	if facts.Tenant != "" {
+		items = append(items, ast.Item(ast.StringTerm("tenant"), ast.StringTerm(facts.Tenant)))
+	}
+	return ast.NewObject(items...)
+}
+
+func (subjects) whole(*transaction) ast.Value { return nil }
+
+func (subjects) many() string { return "the directory may have any number of subjects" }
+
+// roles is data.directory.roles. There are not many, and they seldom change, so that they are made once.
+type roles struct{ made atomic.Pointer[madeRoles] }
+
+type madeRoles struct {
+	of    *directory.Roles
+	value ast.Object
+}
+
+func (r *roles) whole(t *transaction) ast.Value {
+	if t.view == nil {
+		return ast.NewObject()
+	}
+	of := t.view.Roles()
+	if m := r.made.Load(); m != nil && m.of == of {
+		return m.value
+	}
+	items := make([][2]*ast.Term, 0, of.Len())
+	for name, role := range of.All() {
+		items = append(items, ast.Item(ast.StringTerm(name), ast.NewTerm(roleOf(role))))
+	}
+	m := &madeRoles{of, ast.NewObject(items...)}
+	r.made.Store(m)
+	return m.value
+}
+
+func (r *roles) member(t *transaction, name string) ast.Value {
+	if t.view == nil {
+		return nil
+	}
+	role, ok := t.view.Roles().Find(name)
+	if !ok {
+		return nil
+	}
+	return roleOf(role)
+}
+
+func (r *roles) many() string { return "" }
+
+func roleOf(r feed.Role) ast.Value {
+	permissions := make([]*ast.Term, len(r.Permissions))
+	for i, p := range r.Permissions {
+		permissions[i] = ast.ObjectTerm(ast.Item(ast.StringTerm("action"), ast.StringTerm(p.Action)), ast.Item(ast.StringTerm("resource"), ast.StringTerm(p.Resource)),
+			ast.Item(ast.StringTerm("conditions"), texts(p.Conditions)))
+	}
+	return ast.NewObject(ast.Item(ast.StringTerm("inherits"), texts(r.Inherits)), ast.Item(ast.StringTerm("permissions"), ast.ArrayTerm(permissions...)))
+}
+
+func texts(s []string) *ast.Term {
+	terms := make([]*ast.Term, len(s))
+	for i := range s {
+		terms[i] = ast.StringTerm(s[i])
+	}
+	return ast.ArrayTerm(terms...)
+}

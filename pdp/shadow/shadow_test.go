@@ -1,0 +1,246 @@
+package shadow_test
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"testing/fstest"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/gatehouse-auth/gatehouse/pdp/authzen"
+	"github.com/gatehouse-auth/gatehouse/pdp/decisionlog"
+	"github.com/gatehouse-auth/gatehouse/pdp/engine"
+	"github.com/gatehouse-auth/gatehouse/pdp/golden"
+	"github.com/gatehouse-auth/gatehouse/pdp/shadow"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// patience is how long anything may take on a busy machine.
+const patience = 30 * time.Second
+
+const rules = `package gatehouse.authz
+
+default decision := {"allow": false, "reasons": ["no_rule"]}
+
+decision := {"allow": true, "reasons": ["owner"]} if {
+	input.resource.properties.owner == input.subject.id
+	input.subject.attributes.department == "sales"
+}
+`
+
+func save(t *testing.T, dir, text string) {
+	t.Helper()
+	if err := os.WriteFile(filepath.Join(dir, "authz.rego"), []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func within(t *testing.T, what string, holds func() bool) {
+	t.Helper()
+	tick := time.NewTicker(2 * time.Millisecond)
+	defer tick.Stop()
+	for end := time.Now().Add(patience); !holds(); <-tick.C {
+		if time.Now().After(end) {
+			t.Fatalf("not within %v: %s", patience, what)
+		}
+	}
+}
+
+// setup is an engine, and a shadow of it that does not run yet.
+func setup(t *testing.T, dir string, more func(*shadow.Options)) (*engine.Engine, *shadow.Shadow) {
+	t.Helper()
+	log := slog.New(slog.DiscardHandler)
+	active, err := engine.Open(t.Context(), engine.Options{Policies: fstest.MapFS{"authz.rego": {Data: []byte(rules)}}, Log: log, Deadline: patience})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(active.Close)
+	opts := shadow.Options{Dir: dir, Share: 1, Active: active, Engine: engine.Options{Deadline: patience, Poll: 5 * time.Millisecond}, Poll: 5 * time.Millisecond, Log: log}
+	if more != nil {
+		more(&opts)
+	}
+	s, err := shadow.New(opts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return active, s
+}
+
+func run(t *testing.T, s *shadow.Shadow) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- s.Run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+func request(user, owner, department string) authzen.Request {
+	return authzen.Request{
+		Subject: authzen.Subject{Type: "user", ID: user, Properties: map[string]any{
+			"roles": []any{"clerk"}, "tenant": "canary-tenant", "session": "canary-session",
+			"attributes": map[string]any{"department": department, "email": "canary@example.com"}, "claims": map[string]any{"jti": "canary-claim"},
+		}},
+		Action:   authzen.Action{Name: "GET"},
+		Resource: authzen.Resource{Type: "order", ID: "17", Properties: map[string]any{"owner": owner, "note": "canary-note"}},
+		Context:  map[string]any{"ip": "10.0.0.1", "user_agent": "canary-agent"},
+	}
+}
+
+func TestDisagreementsAreGroupedAndBecomeCases(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	save(t, dir, strings.Replace(rules, "\tinput.subject.attributes.department == \"sales\"\n", "\tinput.subject.id != \"\"\n", 1))
+	active, s := setup(t, dir, nil)
+	run(t, s)
+	within(t, "the candidate loads", func() bool { return s.Candidate() != nil })
+	e := s.Wrap(active)
+	for i := range 20 {
+		user := fmt.Sprintf("canary-user-%d", i)
+		for _, r := range []authzen.Request{request(user, user, "support"), request(user, "bob", "support"), request(user, user, "sales")} {
+			if _, err := e.Evaluate(t.Context(), r); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	within(t, "all are compared", func() bool { return s.Status().Counts.Compared == 60 })
+	st := s.Status()
+	if st.Counts.Gains != 20 || st.Counts.Loses != 0 || len(st.Disagreements) != 1 || st.Dropped != 0 {
+		t.Fatalf("%+v", st)
+	}
+	d := st.Disagreements[0]
+	if d.Direction != "gains" || d.Who != "clerk" || d.Before != "deny no_rule" || d.After != "allow owner" || d.Times != 20 {
+		t.Errorf("%+v", d)
+	}
+	c, err := s.Case(t.Context(), d.ID, shadow.Candidate)
+	if err != nil || !c.Shows || c.Active != "deny no_rule" || c.Now != "allow owner" {
+		t.Fatalf("%+v, %v", c, err)
+	}
+	cases, err := golden.Parse("c.yaml", []byte(c.Case))
+	if err != nil || len(cases) != 1 || cases[0].Decision != "allow" || cases[0].Who.ID != "somebody" || cases[0].Known["owner"] != "somebody" {
+		t.Errorf("%v: %s", err, c.Case)
+	}
+	// S67: of a request only that is kept which a policy can look at, and nobody's name.
+	all, err := json.Marshal([]any{st, c, d.Example, d.Known})
+	if err != nil || strings.Contains(string(all), "canary") {
+		t.Errorf("it tells: %s", all)
+	}
+	if _, err := s.Case(t.Context(), "nothing", shadow.Active); err == nil {
+		t.Error("there is a case of nothing")
+	}
+	if _, err := s.Case(t.Context(), d.ID, "both"); err == nil {
+		t.Error("a case wants both")
+	}
+}
+
+// S67: what the decision log masks is masked here, too, and that a case does not show the disagreement for it is said.
+func TestExamplesAreMasked(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	save(t, dir, strings.Replace(rules, `"sales"`, `"canary-department"`, 1))
+	masks, err := decisionlog.NewMasks([]decisionlog.Mask{{Pointer: "/input/subject/properties/attributes/department"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	active, s := setup(t, dir, func(o *shadow.Options) { o.Masks = masks })
+	run(t, s)
+	within(t, "the candidate loads", func() bool { return s.Candidate() != nil })
+	if _, err := s.Wrap(active).Evaluate(t.Context(), request("ann", "ann", "canary-department")); err != nil {
+		t.Fatal(err)
+	}
+	within(t, "it is compared", func() bool { return s.Status().Counts.Gains == 1 })
+	c, err := s.Case(t.Context(), s.Status().Disagreements[0].ID, shadow.Active)
+	if err != nil || c.Shows || len(c.Hidden) != 1 {
+		t.Errorf("%+v, %v", c, err)
+	}
+	if all, _ := json.Marshal(c); strings.Contains(string(all), "canary") {
+		t.Errorf("it tells: %s", all)
+	}
+}
+
+// A request never waits for its comparison: nobody takes what is offered here.
+func TestWhatThereIsNoRoomForIsDroppedAndCounted(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	save(t, dir, rules)
+	active, s := setup(t, dir, nil)
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- s.Run(ctx) }()
+	within(t, "the candidate loads", func() bool { return s.Candidate() != nil })
+	cancel()
+	if err := <-ended; err != nil {
+		t.Fatal(err)
+	}
+	e := s.Wrap(active)
+	for range 1024 + 5 {
+		if res, err := e.Evaluate(t.Context(), request("ann", "ann", "sales")); err != nil || !res.Decision {
+			t.Fatalf("%+v, %v", res, err)
+		}
+	}
+	if n := s.Status().Dropped; n != 5 {
+		t.Errorf("%d dropped", n)
+	}
+}
+
+func TestACandidateMayComeLateAndChange(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	active, s := setup(t, dir, nil)
+	run(t, s)
+	within(t, "it is said that there is none", func() bool { return s.Status().Why != "" })
+	if res, err := s.Wrap(active).Evaluate(t.Context(), request("ann", "ann", "sales")); err != nil || !res.Decision {
+		t.Fatalf("%+v, %v", res, err)
+	}
+	save(t, dir, strings.Replace(rules, `"sales"`, `"nowhere"`, 1))
+	within(t, "it loads", func() bool { st := s.Status(); return st.Candidate != "" && st.Why == "" })
+	e := s.Wrap(active)
+	if _, err := e.Evaluate(t.Context(), request("ann", "ann", "sales")); err != nil {
+		t.Fatal(err)
+	}
+	within(t, "it disagrees", func() bool { return s.Status().Counts.Loses == 1 })
+	save(t, dir, rules+"\n# another\n")
+	within(t, "the new one begins anew", func() bool {
+		if _, err := e.Evaluate(t.Context(), request("ann", "ann", "sales")); err != nil {
+			t.Fatal(err)
+		}
+		st := s.Status()
+		return st.Counts.Compared > 0 && st.Counts.Loses == 0 && len(st.Disagreements) == 0
+	})
+}
+
+func TestASharePicksSome(t *testing.T) {
+	t.Parallel()
+	for _, share := range []float64{0, -1, 1.1} {
+		if _, err := shadow.New(shadow.Options{Share: share}); err == nil {
+			t.Errorf("a share of %v was accepted", share)
+		}
+	}
+	dir := t.TempDir()
+	save(t, dir, rules)
+	active, s := setup(t, dir, func(o *shadow.Options) { o.Share = 0.5 })
+	run(t, s)
+	within(t, "the candidate loads", func() bool { return s.Candidate() != nil })
+	e := s.Wrap(active)
+	for range 400 {
+		if _, err := e.Evaluate(t.Context(), request("ann", "ann", "sales")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	within(t, "some are compared", func() bool { return s.Status().Counts.Compared > 100 })
+	if st := s.Status(); st.Counts.Compared+st.Dropped > 300 {
+		t.Errorf("%+v", st)
+	}
+}
