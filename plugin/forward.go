@@ -69,7 +69,7 @@ func runForwardAuth(ctx context.Context, args []string, lookup func(string) (str
 		over = web.ServeHTTP2
 	}
 	serve := lifecycle.Func(func(ctx context.Context) error { return over(ctx, ln, h.HTTP(), log) })
-	services, err := f.withStatus(ctx, a, log, a, serve)
+	services, err := f.withStatus(ctx, a, log, 0, a, serve)
 	if err != nil {
 		_ = ln.Close() // nothing was served on it
 		return err

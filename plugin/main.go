@@ -75,12 +75,20 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 		return err
 	}
 	server.Outcomes = a.Outcome
-	ln, err := web.ListenUnix(ctx, *socket, 0o600)
+	// At `kong reload` a new worker starts this program while the old worker's still serves the requests that are under way.
+	patience := time.Duration(0)
+	ln, err := web.SucceedUnix(ctx, *socket, 0o600, func() {
+		log.Info("waiting for the process that serves the socket to end", "socket", *socket)
+		patience = predecessor
+	})
 	if err != nil {
+		if ctx.Err() != nil {
+			return nil //nolint:nilerr // being told to stop is no failure
+		}
 		return err
 	}
 	serve := lifecycle.Func(func(ctx context.Context) error { return server.Serve(ctx, ln) })
-	services, err := s.withStatus(ctx, a, log, a, serve)
+	services, err := s.withStatus(ctx, a, log, patience, a, serve)
 	if err != nil {
 		return errors.Join(err, ln.Close())
 	}
@@ -120,12 +128,20 @@ func (s *shared) app(lookup func(string) (string, bool), log *slog.Logger) (a *a
 	return a, func() { a.Close(); tracer.Close() }, nil
 }
 
-// withStatus adds what serves the private address, unless there is none.
-func (s *shared) withStatus(ctx context.Context, a *app.App, log *slog.Logger, services ...lifecycle.Service) ([]lifecycle.Service, error) {
+// predecessor is how long the status address may stay in use after the socket has changed hands.
+const predecessor = 5 * time.Second
+
+// withStatus adds what serves the private address, unless there is none. It waits so long for an address that is in use.
+func (s *shared) withStatus(ctx context.Context, a *app.App, log *slog.Logger, patience time.Duration, services ...lifecycle.Service) ([]lifecycle.Service, error) {
 	if s.status == "" {
 		return services, nil
 	}
 	private, err := new(net.ListenConfig).Listen(ctx, "tcp", s.status)
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for end := time.Now().Add(patience); errors.Is(err, syscall.EADDRINUSE) && ctx.Err() == nil && time.Now().Before(end); <-tick.C {
+		private, err = new(net.ListenConfig).Listen(ctx, "tcp", s.status)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("status: %w", err)
 	}

@@ -39,6 +39,8 @@ const (
 	deadline = 5 * time.Second
 	// drain is how long events under way may take at shutdown.
 	drain = time.Second
+	// handover is how long a server that is to end goes on as before, for a successor to take its listener's place.
+	handover = 200 * time.Millisecond
 	// forgotten is when an instance that no event has used is dropped. Kong closes those that it replaces, but not those of
 	// a worker that died or of a route that is gone; if it comes back to one, it starts it anew.
 	forgotten = time.Hour
@@ -98,11 +100,18 @@ func NewServer(f Factory, now func() time.Time, log *slog.Logger) (*Server, erro
 	return s, err
 }
 
-// Serve answers connections of ln until ctx ends; then it takes no more and lets events under way end for a second.
+// yielder is a listener whose place another process may take.
+type yielder interface{ Yield() error }
+
+// Serve answers connections of ln until ctx ends; then it takes no more and lets events under way end for a second. Where ln can
+// be yielded it does so first and goes on for 200 ms, so that Kong always finds somebody.
 func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 	events, cut := context.WithCancel(context.WithoutCancel(ctx))
 	defer cut()
 	stop := context.AfterFunc(ctx, func() {
+		if y, ok := ln.(yielder); ok && y.Yield() == nil {
+			time.Sleep(handover) // nothing tells whether there is a successor
+		}
 		_ = ln.Close() // Accept tells
 		s.drain(cut)
 	})
@@ -111,10 +120,7 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 	defer wg.Wait()
 	for {
 		conn, err := ln.Accept()
-		if ctx.Err() != nil {
-			if err == nil {
-				_ = conn.Close() // Kong takes another
-			}
+		if err != nil && ctx.Err() != nil {
 			return nil
 		}
 		if err != nil {

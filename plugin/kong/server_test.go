@@ -9,6 +9,7 @@ import (
 	"net"
 	"path/filepath"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -16,6 +17,7 @@ import (
 	protocol "github.com/Kong/go-pdk/server/kong_plugin_protocol"
 	"google.golang.org/protobuf/encoding/protowire"
 
+	"github.com/gatehouse-auth/gatehouse/internal/web"
 	"github.com/gatehouse-auth/gatehouse/plugin/guard"
 	"github.com/gatehouse-auth/gatehouse/plugin/kong"
 )
@@ -332,6 +334,65 @@ func TestShutdownLetsTheEventUnderWayEnd(t *testing.T) {
 		t.Errorf("the event under way was cut: %+v", o)
 	}
 	<-stopped
+}
+
+// At `kong reload` two processes serve one socket, one after the other: whoever asks meanwhile is answered.
+func TestAReloadLosesNoRequest(t *testing.T) {
+	t.Parallel()
+	socket := filepath.Join(t.TempDir(), "s")
+	run := func(subject string, waiting func()) (listens <-chan struct{}, stop func()) {
+		s, err := kong.NewServer(func(guard.Config) (kong.Handler, error) {
+			return handler(func(guard.Request) guard.Verdict {
+				return guard.Verdict{Forward: true, SetHeaders: map[string]string{"X-Gatehouse-Subject": subject}}
+			}), nil
+		}, time.Now, slog.New(slog.DiscardHandler))
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(context.Background())
+		listening, done := make(chan struct{}), make(chan error, 1)
+		go func() {
+			ln, err := web.SucceedUnix(ctx, socket, 0o600, waiting)
+			close(listening)
+			if err == nil {
+				err = s.Serve(ctx, ln)
+			}
+			done <- err
+		}()
+		return listening, func() {
+			cancel()
+			if err := <-done; err != nil {
+				t.Error(err)
+			}
+		}
+	}
+	listens, stop := run("old", func() {})
+	<-listens
+	waits := make(chan struct{})
+	_, stopSuccessor := run("new", func() { close(waits) })
+	defer stopSuccessor()
+	<-waits
+	ask := func() string {
+		p := dial(t, socket)
+		defer p.conn.Close()
+		o := p.event(p.start(open), request{headers: headers(t, nil), line: "GET / HTTP/1.1", uri: "/"})
+		if !o.ended {
+			t.Fatalf("outcome %+v", o)
+		}
+		return o.set.GetFields()["X-Gatehouse-Subject"].GetStringValue()
+	}
+	if got := ask(); got != "old" {
+		t.Fatalf("%q answers while the old one serves", got)
+	}
+	var wg sync.WaitGroup
+	wg.Go(stop)
+	for ask() != "new" {
+		continue // each was answered
+	}
+	wg.Wait()
+	if got := ask(); got != "new" {
+		t.Errorf("%q answers in the end", got)
+	}
 }
 
 func TestTheDumpIsWhatKongExpects(t *testing.T) {
