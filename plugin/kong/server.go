@@ -15,6 +15,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"net"
+	"os"
 	"runtime/debug"
 	"sync"
 	"sync/atomic"
@@ -41,6 +42,8 @@ const (
 	drain = time.Second
 	// handover is how long a server that is to end goes on as before, for a successor to take its listener's place.
 	handover = 200 * time.Millisecond
+	// lull is how long Kong may take to close an idle connection whose other end is closed.
+	lull = 500 * time.Millisecond
 	// forgotten is when an instance that no event has used is dropped. Kong closes those that it replaces, but not those of
 	// a worker that died or of a route that is gone; if it comes back to one, it starts it anew.
 	forgotten = time.Hour
@@ -138,15 +141,29 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 func (s *Server) enter(conn net.Conn, busy bool) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.draining {
+	if s.draining && busy {
 		_ = conn.Close() // nothing of it is under way
 		return false
 	}
 	s.conns[conn] = busy
+	if s.draining {
+		leave(conn)
+	}
 	return true
 }
 
-// drain closes idle connections at once, and the others when they are done or a second has passed; then it calls cut.
+// leave ends an idle connection. It closes only its own end: on one that closes under its call Kong reads a reset, and answers 500
+// where it would go on after an end.
+func leave(conn net.Conn) {
+	half, ok := conn.(interface{ CloseWrite() error })
+	if !ok || half.CloseWrite() != nil {
+		_ = conn.Close() // nothing of it is under way
+		return
+	}
+	_ = conn.SetDeadline(time.Now().Add(lull)) // fails only on a closed connection
+}
+
+// drain ends idle connections, and the others when they are done or a second has passed; then it calls cut.
 func (s *Server) drain(cut func()) {
 	time.AfterFunc(drain, cut)
 	s.mu.Lock()
@@ -156,7 +173,7 @@ func (s *Server) drain(cut func()) {
 		if busy {
 			_ = conn.SetDeadline(time.Now().Add(drain)) // fails only on a closed connection
 		} else {
-			_ = conn.Close() // nothing of it is under way
+			leave(conn)
 		}
 	}
 }
@@ -178,7 +195,7 @@ func (s *Server) serve(ctx context.Context, conn net.Conn) {
 	}()
 	for s.enter(conn, false) {
 		if err := e.read(); err != nil {
-			if !errors.Is(err, io.EOF) && !errors.Is(err, net.ErrClosed) {
+			if !errors.Is(err, io.EOF) && !errors.Is(err, net.ErrClosed) && !errors.Is(err, os.ErrDeadlineExceeded) {
 				s.log.WarnContext(ctx, "connection to Kong broke", "error", err)
 			}
 			return

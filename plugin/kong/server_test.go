@@ -326,14 +326,38 @@ func TestShutdownLetsTheEventUnderWayEnd(t *testing.T) {
 	<-entered
 	stopped := make(chan struct{})
 	go func() { stop(); close(stopped) }()
-	if _, err := idle.read(); err == nil { // returns once the drain has begun
-		t.Error("an idle connection stays open")
+	if _, err := idle.read(); !errors.Is(err, io.EOF) { // returns once the drain has begun
+		t.Errorf("an idle connection: %v, want its end", err)
 	}
 	close(release)
 	if o := <-got; !o.ended {
 		t.Errorf("the event under way was cut: %+v", o)
 	}
 	<-stopped
+}
+
+// Kong may write a call just when a server ends: of an end that it can read it makes another try, of a reset a 500.
+func TestACallThatCrossesTheEndIsMetByAnEndNotByAReset(t *testing.T) {
+	t.Parallel()
+	entered, release := make(chan struct{}), make(chan struct{})
+	socket, stop := serve(t, func(r guard.Request) guard.Verdict { close(entered); <-release; return forward(r) })
+	busy, late, told := dial(t, socket), dial(t, socket), dial(t, socket)
+	id := busy.start(open)
+	late.start(open)
+	told.start(open)
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer close(release)
+	wg.Go(func() { busy.event(id, request{headers: headers(t, nil), line: "GET / HTTP/1.1", uri: "/"}) })
+	<-entered
+	wg.Go(stop)
+	if _, err := told.read(); !errors.Is(err, io.EOF) { // the drain has begun, and late does not know
+		t.Fatal(err)
+	}
+	late.send(&protocol.RpcCall{Call: &protocol.RpcCall_CmdHandleEvent{CmdHandleEvent: &protocol.CmdHandleEvent{InstanceId: id, EventName: "access"}}})
+	if _, err := late.read(); !errors.Is(err, io.EOF) {
+		t.Errorf("%v, want the end of the connection", err)
+	}
 }
 
 // At `kong reload` two processes serve one socket, one after the other: whoever asks meanwhile is answered.
