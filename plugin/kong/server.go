@@ -38,12 +38,10 @@ type Factory func(guard.Config) (Handler, error)
 const (
 	// deadline bounds one event, far below the 60 s that Kong waits.
 	deadline = 5 * time.Second
-	// drain is how long events under way may take at shutdown.
+	// drain is how long events under way may take at shutdown, and Kong to close idle connections whose other end is closed.
 	drain = time.Second
 	// handover is how long a server that is to end goes on as before, for a successor to take its listener's place.
 	handover = 200 * time.Millisecond
-	// lull is how long Kong may take to close an idle connection whose other end is closed.
-	lull = 500 * time.Millisecond
 	// forgotten is when an instance that no event has used is dropped. Kong closes those that it replaces, but not those of
 	// a worker that died or of a route that is gone; if it comes back to one, it starts it anew.
 	forgotten = time.Hour
@@ -160,7 +158,7 @@ func leave(conn net.Conn) {
 		_ = conn.Close() // nothing of it is under way
 		return
 	}
-	_ = conn.SetDeadline(time.Now().Add(lull)) // fails only on a closed connection
+	_ = conn.SetDeadline(time.Now().Add(drain)) // fails only on a closed connection
 }
 
 // drain ends idle connections, and the others when they are done or a second has passed; then it calls cut.
