@@ -15,7 +15,8 @@ import (
 type Succession struct {
 	*net.UnixListener
 	path string
-	lock *os.File // held by the one whose turn it is
+	own  fs.FileInfo // of the socket, whose inode nothing else has while it is open
+	lock *os.File    // held by the one whose turn it is
 }
 
 // turn is how often who waits looks whether it is its turn: flock itself cannot be waited for until a context ends.
@@ -32,7 +33,11 @@ func SucceedUnix(ctx context.Context, path string, mode fs.FileMode, waiting fun
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("socket: %w", err), lock.Close())
 	}
-	return &Succession{ln, path, lock}, nil
+	own, err := os.Stat(path)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("socket: %w", err), ln.Close(), lock.Close())
+	}
+	return &Succession{ln, path, own, lock}, nil
 }
 
 func succeed(ctx context.Context, path string, mode fs.FileMode, lock *os.File, waiting func()) (*net.UnixListener, error) {
@@ -71,16 +76,36 @@ func succeed(ctx context.Context, path string, mode fs.FileMode, lock *os.File, 
 	return ln, nil
 }
 
-// Yield lets a successor take the socket's place. Who has connected or connects before that is still to be served here.
-func (s *Succession) Yield() error { return syscall.Flock(int(s.lock.Fd()), syscall.LOCK_UN) }
+// Yield lets a successor take the socket's place, and returns when one has or after patience. Whoever connects meanwhile is still to
+// be served here.
+func (s *Succession) Yield(patience time.Duration) error {
+	if err := syscall.Flock(int(s.lock.Fd()), syscall.LOCK_UN); err != nil {
+		return err
+	}
+	tick := time.NewTicker(turn)
+	defer tick.Stop()
+	for end := time.Now().Add(patience); time.Now().Before(end); {
+		<-tick.C
+		if !s.ours() {
+			<-tick.C // who has connected just before is to be accepted
+			break
+		}
+	}
+	return nil
+}
 
 // Close ends listening, and removes the socket unless a successor has it.
 func (s *Succession) Close() error {
-	err := s.UnixListener.Close()
-	if try(s.lock) == nil {
-		err = errors.Join(err, os.Remove(s.path))
+	var err error
+	if try(s.lock) == nil && s.ours() {
+		err = os.Remove(s.path)
 	}
-	return errors.Join(err, s.lock.Close())
+	return errors.Join(err, s.UnixListener.Close(), s.lock.Close())
+}
+
+func (s *Succession) ours() bool {
+	now, err := os.Stat(s.path)
+	return err == nil && os.SameFile(s.own, now)
 }
 
 func try(lock *os.File) error { return syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB) }

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"github.com/gatehouse-auth/gatehouse/internal/web"
 )
@@ -39,7 +40,7 @@ func TestASocketGoesFromOneProcessToTheNext(t *testing.T) {
 	}()
 	<-waiting
 	meets(t, path, first, "while it has the socket")
-	if err := first.Yield(); err != nil {
+	if err := first.Yield(10 * time.Second); err != nil {
 		t.Fatal(err)
 	}
 	s := <-second
@@ -59,7 +60,7 @@ func TestASocketGoesFromOneProcessToTheNext(t *testing.T) {
 		t.Fatal(err)
 	}
 	meets(t, path, third, "after one has gone without yielding")
-	if err := errors.Join(third.Yield(), third.Close()); err != nil {
+	if err := errors.Join(third.Yield(0), third.Close()); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := os.Stat(path); !errors.Is(err, fs.ErrNotExist) {

@@ -321,6 +321,7 @@ func TestShutdownLetsTheEventUnderWayEnd(t *testing.T) {
 	socket, stop := serve(t, func(r guard.Request) guard.Verdict { close(entered); <-release; return forward(r) })
 	p, idle := dial(t, socket), dial(t, socket)
 	id := p.start(open)
+	idle.start(open)
 	got := make(chan outcome, 1)
 	go func() { got <- p.event(id, request{headers: headers(t, nil), line: "GET / HTTP/1.1", uri: "/"}) }()
 	<-entered
@@ -360,11 +361,12 @@ func TestACallThatCrossesTheEndIsMetByAnEndNotByAReset(t *testing.T) {
 	}
 }
 
-// At `kong reload` two processes serve one socket, one after the other: whoever asks meanwhile is answered.
+// At `kong reload` two processes serve one socket, one after the other: whoever asks meanwhile is answered. The first comes back if
+// the second ends.
 func TestAReloadLosesNoRequest(t *testing.T) {
 	t.Parallel()
 	socket := filepath.Join(t.TempDir(), "s")
-	run := func(subject string, waiting func()) (listens <-chan struct{}, stop func()) {
+	run := func(subject string, ask bool) (listens, waits <-chan struct{}, stop func()) {
 		s, err := kong.NewServer(func(guard.Config) (kong.Handler, error) {
 			return handler(func(guard.Request) guard.Verdict {
 				return guard.Verdict{Forward: true, SetHeaders: map[string]string{"X-Gatehouse-Subject": subject}}
@@ -374,49 +376,62 @@ func TestAReloadLosesNoRequest(t *testing.T) {
 			t.Fatal(err)
 		}
 		ctx, cancel := context.WithCancel(context.Background())
-		listening, done := make(chan struct{}), make(chan error, 1)
+		listening, waiting, done := make(chan struct{}, 9), make(chan struct{}, 9), make(chan error, 1)
+		turn := func() error {
+			ln, err := web.SucceedUnix(ctx, socket, 0o600, func() {
+				waiting <- struct{}{}
+				if ask {
+					if err := kong.Relieve(ctx, socket); err != nil {
+						t.Error(err)
+					}
+				}
+			})
+			if err != nil {
+				return err
+			}
+			listening <- struct{}{}
+			return s.Serve(ctx, ln)
+		}
 		go func() {
-			ln, err := web.SucceedUnix(ctx, socket, 0o600, waiting)
-			close(listening)
-			if err == nil {
-				err = s.Serve(ctx, ln)
+			err := turn()
+			for errors.Is(err, kong.ErrRelieved) {
+				err = turn()
 			}
 			done <- err
 		}()
-		return listening, func() {
+		return listening, waiting, func() {
 			cancel()
 			if err := <-done; err != nil {
 				t.Error(err)
 			}
 		}
 	}
-	listens, stop := run("old", func() {})
-	<-listens
-	waits := make(chan struct{})
-	_, stopSuccessor := run("new", func() { close(waits) })
-	defer stopSuccessor()
-	<-waits
 	ask := func() string {
 		p := dial(t, socket)
 		defer p.conn.Close()
 		o := p.event(p.start(open), request{headers: headers(t, nil), line: "GET / HTTP/1.1", uri: "/"})
-		if !o.ended {
+		if !o.ended && !errors.Is(o.broken, io.EOF) { // at which Kong runs the event anew
 			t.Fatalf("outcome %+v", o)
 		}
 		return o.set.GetFields()["X-Gatehouse-Subject"].GetStringValue()
 	}
+	listens, waits, stopOld := run("old", false)
+	<-listens
+	defer stopOld()
 	if got := ask(); got != "old" {
-		t.Fatalf("%q answers while the old one serves", got)
+		t.Fatalf("%q answers", got)
 	}
-	var wg sync.WaitGroup
-	wg.Go(stop)
+	_, _, stopSuccessor := run("new", true)
 	for ask() != "new" {
 		continue // each was answered
 	}
-	wg.Wait()
-	if got := ask(); got != "new" {
-		t.Errorf("%q answers in the end", got)
+	<-waits
+	var wg sync.WaitGroup
+	wg.Go(stopSuccessor)
+	for ask() != "old" {
+		continue // as above
 	}
+	wg.Wait()
 }
 
 func TestTheDumpIsWhatKongExpects(t *testing.T) {
