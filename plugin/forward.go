@@ -69,13 +69,9 @@ func runForwardAuth(ctx context.Context, args []string, lookup func(string) (str
 		over = web.ServeHTTP2
 	}
 	serve := lifecycle.Func(func(ctx context.Context) error { return over(ctx, ln, h.HTTP(), log) })
-	services, err := f.withStatus(ctx, a, log, a, serve)
-	if err != nil {
-		_ = ln.Close() // nothing was served on it
-		return err
-	}
 	log.Info("serving a proxy", "proxy", f.proxy, "address", ln.Addr().String(), "version", kong.Version)
-	return lifecycle.Run(ctx, services...)
+	status := lifecycle.Func(func(ctx context.Context) error { return f.serveStatus(ctx, a, log, 0) })
+	return lifecycle.Run(ctx, a, serve, status)
 }
 
 func (f *forwardAuth) handler(a *app.App, lookup func(string) (string, bool), log *slog.Logger) (*forwardauth.Handler, error) {

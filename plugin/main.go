@@ -75,17 +75,39 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 		return err
 	}
 	server.Outcomes = a.Outcome
-	ln, err := web.ListenUnix(ctx, *socket, 0o600)
+	turns := lifecycle.Func(func(ctx context.Context) error {
+		err := s.turn(ctx, a, log, server, *socket, true)
+		for errors.Is(err, kong.ErrRelieved) {
+			err = s.turn(ctx, a, log, server, *socket, false)
+		}
+		return err
+	})
+	return lifecycle.Run(ctx, a, turns)
+}
+
+// turn serves Kong until ctx ends or another process takes over. At `kong reload` a new worker starts this program while the old
+// worker's still serves. That one is asked to make room while it can still end its connections well: with its worker it is killed.
+// Whoever has made room waits for its next turn: should the other have been started by mistake, it takes the socket back.
+func (s *shared) turn(ctx context.Context, a *app.App, log *slog.Logger, server *kong.Server, socket string, ask bool) error {
+	patience := time.Duration(0)
+	ln, err := web.SucceedUnix(ctx, socket, 0o600, func() {
+		log.Info("waiting for the process that serves the socket", "socket", socket)
+		if patience = predecessor; ask {
+			if err := kong.Relieve(ctx, socket); err != nil {
+				log.Warn("the process that serves the socket cannot be asked to make room", "error", err)
+			}
+		}
+	})
 	if err != nil {
+		if ctx.Err() != nil {
+			return nil //nolint:nilerr // being told to stop is no failure
+		}
 		return err
 	}
+	log.Info("serving Kong", "socket", socket, "version", kong.Version)
 	serve := lifecycle.Func(func(ctx context.Context) error { return server.Serve(ctx, ln) })
-	services, err := s.withStatus(ctx, a, log, a, serve)
-	if err != nil {
-		return errors.Join(err, ln.Close())
-	}
-	log.Info("serving Kong", "socket", *socket, "version", kong.Version)
-	return lifecycle.Run(ctx, services...)
+	status := lifecycle.Func(func(ctx context.Context) error { return s.serveStatus(ctx, a, log, patience) })
+	return lifecycle.Run(ctx, serve, status)
 }
 
 // shared is what both ways to serve can be told.
@@ -120,16 +142,27 @@ func (s *shared) app(lookup func(string) (string, bool), log *slog.Logger) (a *a
 	return a, func() { a.Close(); tracer.Close() }, nil
 }
 
-// withStatus adds what serves the private address, unless there is none.
-func (s *shared) withStatus(ctx context.Context, a *app.App, log *slog.Logger, services ...lifecycle.Service) ([]lifecycle.Service, error) {
+// predecessor is how long the status address may stay in use after the socket has changed hands.
+const predecessor = 5 * time.Second
+
+// serveStatus serves the private address, unless there is none. It waits so long for one that is in use.
+func (s *shared) serveStatus(ctx context.Context, a *app.App, log *slog.Logger, patience time.Duration) error {
 	if s.status == "" {
-		return services, nil
+		return nil
 	}
 	private, err := new(net.ListenConfig).Listen(ctx, "tcp", s.status)
-	if err != nil {
-		return nil, fmt.Errorf("status: %w", err)
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for end := time.Now().Add(patience); errors.Is(err, syscall.EADDRINUSE) && ctx.Err() == nil && time.Now().Before(end); <-tick.C {
+		private, err = new(net.ListenConfig).Listen(ctx, "tcp", s.status)
 	}
-	return append(services, lifecycle.Func(func(ctx context.Context) error { return web.Serve(ctx, private, a.Status(), log) })), nil
+	if err != nil {
+		if ctx.Err() != nil {
+			return nil //nolint:nilerr // being told to stop is no failure
+		}
+		return fmt.Errorf("status: %w", err)
+	}
+	return web.Serve(ctx, private, a.Status(), log)
 }
 
 // signer makes what signs assertions, of the keys in a file or of one that dies with the process.

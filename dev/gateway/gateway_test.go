@@ -154,12 +154,12 @@ func TestPluginSeesTheRequestAsTheClientSentIt(t *testing.T) {
 	})
 	s := serve(t, testConfig, f, map[string]string{"a:1": upstream(t, echo), "b:2": upstream(t, echo)})
 	// S54: the client's own identity headers, and Connection naming one, change nothing; S15: nor does a forged address.
-	_, body := raw(t, s.URL, "GET /things/../%2e%2Fx;y?q=%zz HTTP/1.1\r\nHost: api.test\r\nX-Two: 1\r\nX-Two: 2\r\n"+
+	_, body := raw(t, s.URL, "GET /a/../things/%2e%2Fx;%7Ey?q=%zz HTTP/1.1\r\nHost: api.test\r\nX-Two: 1\r\nX-Two: 2\r\n"+
 		"X-Gatehouse-Subject: root\r\nX_Gatehouse_Subject: root\r\nConnection: close, X-Gatehouse-Subject\r\nX-Forwarded-For: 10.0.0.1\r\n\r\n")
 	got := <-seen
 	for name, want := range map[string]any{
-		"method": "GET", "path": "/things/../%2e%2Fx;y?q=%zz", "request": "GET /things/../%2e%2Fx;y?q=%zz HTTP/1.1",
-		"upstream": "/things/../%2e%2Fx;y", "ip": "127.0.0.1", "route": "things",
+		"method": "GET", "path": "/a/../things/%2e%2Fx;%7Ey?q=%zz", "request": "GET /a/../things/%2e%2Fx;%7Ey?q=%zz HTTP/1.1",
+		"upstream": "/things/.%2Fx;~y", "ip": "127.0.0.1", "route": "things",
 	} {
 		if got[name] != want {
 			t.Errorf("%s = %v, want %v", name, got[name], want)
@@ -176,7 +176,7 @@ func TestPluginSeesTheRequestAsTheClientSentIt(t *testing.T) {
 	if err := json.Unmarshal([]byte(body), &out); err != nil {
 		t.Fatalf("%v: %s", err, body)
 	}
-	if out.Target != "/things/../%2e%2Fx;y?q=%zz" {
+	if out.Target != "/things/.%2Fx;~y?q=%zz" {
 		t.Errorf("upstream got %q", out.Target)
 	}
 	if fmt.Sprint(out.Header["X-Gatehouse-Subject"]) != "[ada]" || len(out.Header["X_gatehouse_subject"]) != 0 {
@@ -229,7 +229,8 @@ func TestExitAnswersAndNothingReachesTheUpstream(t *testing.T) {
 	}
 }
 
-func TestCookiesOfPluginAndUpstreamReachTheClient(t *testing.T) {
+// Kong sends both: the plugin cannot take a header's place on an answer that it has not seen.
+func TestHeadersOfPluginAndUpstreamReachTheClient(t *testing.T) {
 	t.Parallel()
 	f := newFake(t, func(p *peer) {
 		h, _ := structpb.NewStruct(map[string]any{"Set-Cookie": "plugin=1", "X-Who": "plugin"})
@@ -244,7 +245,7 @@ func TestCookiesOfPluginAndUpstreamReachTheClient(t *testing.T) {
 	if got := fmt.Sprint(resp.Header.Values("Set-Cookie")); got != "[plugin=1 upstream=1]" {
 		t.Errorf("cookies %s", got)
 	}
-	if got := fmt.Sprint(resp.Header.Values("X-Who")); got != "[plugin]" {
+	if got := fmt.Sprint(resp.Header.Values("X-Who")); got != "[plugin upstream]" {
 		t.Errorf("X-Who %s", got)
 	}
 }
@@ -365,6 +366,26 @@ func TestBodiesStreamBothWays(t *testing.T) {
 	}
 	_ = pw.Close()
 	_, _ = io.Copy(io.Discard, out)
+}
+
+// What nginx and Kong's router refuse by themselves.
+func TestWhatNginxRefusesReachesNoPlugin(t *testing.T) {
+	t.Parallel()
+	f := newFake(t, func(*peer) { t.Error("the plugin was asked") })
+	a := upstream(t, echo)
+	s := serve(t, testConfig, f, map[string]string{"a:1": a, "b:2": a})
+	for head, want := range map[string]int{
+		"GET /things HTTP/1.1\r\nAuthorization: a\r\nAuthorization: b": 400,
+		"GET /things/%zz HTTP/1.1":                                     400,
+		"GET /things/%00 HTTP/1.1":                                     400,
+		"GET /things/%ff HTTP/1.1":                                     404,
+		"GET /things/../ HTTP/1.1":                                     404,
+		"GET /things/%2e%2e HTTP/1.1":                                  404,
+	} {
+		if resp, _ := raw(t, s.URL, head+"\r\nHost: x\r\nConnection: close\r\n\r\n"); resp.StatusCode != want {
+			t.Errorf("%s: %d, want %d", head, resp.StatusCode, want)
+		}
+	}
 }
 
 func TestUnmatchedRouteIs404(t *testing.T) {

@@ -240,7 +240,7 @@ func (c *client) give(w *wire) {
 
 // instanceLost reports whether Kong would start its instances anew after err.
 func instanceLost(err error) bool {
-	for _, lost := range []error{io.EOF, io.ErrUnexpectedEOF, net.ErrClosed, syscall.EPIPE, syscall.ECONNRESET} {
+	for _, lost := range []error{io.EOF, io.ErrUnexpectedEOF, net.ErrClosed, syscall.EPIPE} {
 		if errors.Is(err, lost) {
 			return true
 		}

@@ -14,6 +14,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"time"
+	"unicode/utf8"
 
 	"github.com/google/uuid"
 )
@@ -29,11 +30,17 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	path, query, hasQuery := strings.Cut(target, "?")
+	path, ok = normalize(path)
+	if !ok || repeated(r.Header) {
+		refuse(w, http.StatusBadRequest, "Bad request")
+		return
+	}
 	place, upstreamPath := g.router.Match(r.Method, r.Host, path)
-	if place < 0 {
+	if place < 0 || !utf8.ValidString(path) { // Kong's router compares text
 		refuse(w, http.StatusNotFound, "no Route matched with those values")
 		return
 	}
+	upstreamPath = escape(upstreamPath)
 	rt := g.routes[place]
 	address, _, err := net.SplitHostPort(r.RemoteAddr)
 	if err != nil {
@@ -106,14 +113,9 @@ func (g *Gateway) forward(w http.ResponseWriter, r *http.Request, ex *exchange, 
 				h.Set("User-Agent", "") // or net/http would invent one
 			}
 		},
-		ModifyResponse: func(resp *http.Response) error {
+		ModifyResponse: func(*http.Response) error {
 			if a, told := w.(*answer); told {
 				a.upstream = true
-			}
-			for name := range ex.response { // what the plugin set stands; cookies stand beside each other, as in nginx
-				if name != "Set-Cookie" {
-					resp.Header.Del(name)
-				}
 			}
 			return nil
 		},
@@ -283,6 +285,18 @@ func originForm(r *http.Request) (string, bool) {
 		return "/" + rest[slash:], true
 	}
 	return rest[slash:], true
+}
+
+// repeated reports whether a header stands there twice that nginx wants once.
+func repeated(h http.Header) bool {
+	for _, name := range [...]string{
+		"Authorization", "Content-Range", "Expect", "If-Match", "If-Modified-Since", "If-None-Match", "If-Range", "If-Unmodified-Since", "User-Agent",
+	} {
+		if len(h[name]) > 1 {
+			return true
+		}
+	}
+	return false
 }
 
 // dropUnderscores removes headers with an underscore in the name, as nginx does by default: many upstreams take

@@ -129,6 +129,9 @@ func gate(t *testing.T, config []byte, socket, status string, address, vault map
 	if err != nil {
 		t.Fatalf("build the plugin: %v", err)
 	}
+	if kong := os.Getenv(kongEnv); kong != "" {
+		return realKong(t, kong, plugin, config, socket, status, address, vault)
+	}
 	ctx, cancel := context.WithCancel(context.Background())
 	g, err := gateway.New(ctx, gateway.Options{
 		Config: config, Address: address, Vault: vault,
@@ -329,7 +332,9 @@ func TestBadTokensAreRefused(t *testing.T) {
 	}
 	want(t, "no token", e.do(t, "GET", "/orders", ""), 401, "token_missing")
 	want(t, "expired", e.do(t, "GET", "/orders", e.token(t, map[string]any{"exp": time.Now().Add(-time.Hour).Unix(), "iat": time.Now().Add(-2 * time.Hour).Unix()})), 401, "token_expired")
-	want(t, "two tokens", e.do(t, "GET", "/orders", e.token(t, nil), "Authorization", "Bearer x"), 400, "two_tokens")
+	if a := e.do(t, "GET", "/orders", e.token(t, nil), "Authorization", "Bearer x"); a.status != 400 { // nginx's own
+		t.Errorf("two tokens: %d, want 400", a.status)
+	}
 	if n := e.upstream.Load() - before; n != 0 {
 		t.Errorf("%d requests reached the upstream", n)
 	}
@@ -341,10 +346,14 @@ func TestAmbiguousRequestsAreRefused(t *testing.T) {
 	e := start(t)
 	token := e.token(t, nil)
 	before := e.upstream.Load()
-	for _, path := range []string{"/orders/../x", "/orders/%2e%2e/x", "/orders%2f1", "/orders/%00", "/orders//1", "/orders/1;x=2", `/orders/a\b`} {
+	for path, status := range map[string]string{
+		"/orders/../orders": "400", "/x/../orders": "400", "/x/%2e%2e/orders": "400", "//orders": "400", "/orders%2f1": "400", "/orders/%00": "400",
+		"/orders//1": "400", "/orders/1;x=2": "400", `/orders/a\b`: "400",
+		"/orders/../x": "404", "/orders/%2e%2e/x": "404", "/orders/%ff": "404", // what Kong's router knows no route for
+	} {
 		got := e.raw(t, fmt.Sprintf("GET %s HTTP/1.1\r\nHost: h\r\nAuthorization: Bearer %s\r\nConnection: close\r\n\r\n", path, token))
-		if got != "400" {
-			t.Errorf("%s: %s, want 400", path, got)
+		if got != status {
+			t.Errorf("%s: %s, want %s", path, got, status)
 		}
 	}
 	if got := e.raw(t, fmt.Sprintf("GET /orders HTTP/1.1\r\nHost: h\r\nAuthorization: Bearer %s\r\nX-Any: \xff\r\nConnection: close\r\n\r\n", token)); got != "400" {

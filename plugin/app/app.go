@@ -123,11 +123,19 @@ func (a *App) Close() {
 	}
 }
 
-// Guard implements kong.Factory.
+// Guard implements kong.Factory. While Run runs it waits half a second at most until it is known which sessions have ended.
 func (a *App) Guard(cfg guard.Config) (kong.Handler, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
+	g, err := a.guard(cfg)
+	if err == nil {
+		a.await(cfg)
+	}
+	return g, err
+}
+
+func (a *App) guard(cfg guard.Config) (kong.Handler, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	parts := guard.Parts{Now: a.now, NewID: newID, Log: a.log, Meter: a.metrics}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/redis/go-redis/v9"
 
@@ -16,10 +17,15 @@ import (
 	"github.com/gatehouse-auth/gatehouse/plugin/revocation"
 )
 
+// firstRead is how long the first routes over a Redis wait for what is read from it at first, so that a plugin that has just been
+// started, or started anew, does not refuse what it would allow a moment later. A Redis that is away is waited for once.
+const firstRead = 500 * time.Millisecond
+
 // store is one Redis and what works over it.
 type store struct {
 	client      redis.UniversalClient // for what requests wait for
 	feed        redis.UniversalClient // for revocations, which they do not
+	patience    <-chan struct{}       // closed when firstRead is over
 	revocations *revocation.Follower
 	limiter     *limit.Limiter
 }
@@ -49,8 +55,10 @@ func (a *App) store(url telemetry.Secret) (*store, error) {
 	if err != nil {
 		return nil, errors.Join(err, client.Close())
 	}
+	over := make(chan struct{})
+	time.AfterFunc(firstRead, func() { close(over) })
 	s := &store{
-		client: client, feed: feed,
+		client: client, feed: feed, patience: over,
 		revocations: revocation.Follow(feed, revocation.New(a.now, maxLifetime), a.log),
 		limiter:     limit.New(limit.Options{Redis: client, ID: newID(), Memory: a.limitMemory, Now: a.now, Log: a.log}),
 	}
@@ -58,6 +66,20 @@ func (a *App) store(url telemetry.Secret) (*store, error) {
 	a.background("revocations", s.revocations.Run)
 	a.background("limits", s.limiter.Run)
 	return s, nil
+}
+
+// await waits until a new route over that Redis need not refuse each token for not knowing which have ended.
+func (a *App) await(cfg guard.Config) {
+	a.mu.Lock()
+	s, running := a.redis[cfg.RedisURL.Reveal()], a.start != nil
+	a.mu.Unlock()
+	if s == nil || !running || cfg.Identify == guard.None {
+		return
+	}
+	select {
+	case <-s.revocations.Read():
+	case <-s.patience:
+	}
 }
 
 func (a *App) every(ready func(*store) error) web.Check {

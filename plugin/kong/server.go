@@ -15,6 +15,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"net"
+	"os"
 	"runtime/debug"
 	"sync"
 	"sync/atomic"
@@ -37,8 +38,12 @@ type Factory func(guard.Config) (Handler, error)
 const (
 	// deadline bounds one event, far below the 60 s that Kong waits.
 	deadline = 5 * time.Second
-	// drain is how long events under way may take at shutdown.
+	// drain is how long events under way may take at shutdown, and Kong to close idle connections whose other end is closed.
 	drain = time.Second
+	// handover is how long a server that is to end goes on as before, for a successor that may wait to take its listener's place.
+	handover = 200 * time.Millisecond
+	// relief is the same where there is one.
+	relief = 5 * time.Second
 	// forgotten is when an instance that no event has used is dropped. Kong closes those that it replaces, but not those of
 	// a worker that died or of a route that is gone; if it comes back to one, it starts it anew.
 	forgotten = time.Hour
@@ -61,6 +66,7 @@ type Server struct {
 	last      int32
 	conns     map[net.Conn]bool // whether it is in the middle of a call
 	draining  bool
+	relieved  func() // nil where nobody can take over
 }
 
 // instance is one plugin configuration that Kong has started.
@@ -98,11 +104,46 @@ func NewServer(f Factory, now func() time.Time, log *slog.Logger) (*Server, erro
 	return s, err
 }
 
-// Serve answers connections of ln until ctx ends; then it takes no more and lets events under way end for a second.
+// yielder is a listener whose place another process may take.
+type yielder interface {
+	Yield(patience time.Duration) error
+}
+
+// ErrRelieved says that another process has asked for the listener's place.
+var ErrRelieved = errors.New("another process takes over")
+
+// Relieve asks the server at that socket to let another process take its place.
+func Relieve(ctx context.Context, socket string) error {
+	conn, err := new(net.Dialer).DialContext(ctx, "unix", socket)
+	if err != nil {
+		return err
+	}
+	_, err = conn.Write(appendFrame(nil, nil)) // a frame that Kong never sends
+	return errors.Join(err, conn.Close())
+}
+
+// Serve answers connections of ln until ctx ends, or until it is relieved; then it takes no more and lets events under way end for
+// a second. Where ln can be yielded it does so first and goes on meanwhile, so that Kong always finds somebody. It may be called again.
 func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
+	_, yields := ln.(yielder)
+	ctx, end := context.WithCancelCause(ctx)
+	defer end(nil)
+	s.mu.Lock()
+	s.draining = false
+	if s.relieved = nil; yields {
+		s.relieved = func() { end(ErrRelieved) }
+	}
+	s.mu.Unlock()
 	events, cut := context.WithCancel(context.WithoutCancel(ctx))
 	defer cut()
 	stop := context.AfterFunc(ctx, func() {
+		if y, ok := ln.(yielder); ok {
+			patience := handover
+			if errors.Is(context.Cause(ctx), ErrRelieved) {
+				patience = relief
+			}
+			_ = y.Yield(patience) // what fails here fails when it is closed, too
+		}
 		_ = ln.Close() // Accept tells
 		s.drain(cut)
 	})
@@ -111,9 +152,9 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 	defer wg.Wait()
 	for {
 		conn, err := ln.Accept()
-		if ctx.Err() != nil {
-			if err == nil {
-				_ = conn.Close() // Kong takes another
+		if err != nil && ctx.Err() != nil {
+			if err = context.Cause(ctx); errors.Is(err, ErrRelieved) {
+				return err
 			}
 			return nil
 		}
@@ -121,7 +162,7 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 			s.drain(cut)
 			return fmt.Errorf("accept on %s: %w", ln.Addr(), err)
 		}
-		if !s.enter(conn, false) {
+		if !s.enter(conn, true) { // Kong connects for a call, and begins with it at once
 			return nil
 		}
 		wg.Go(func() { s.serve(events, conn) })
@@ -132,15 +173,40 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 func (s *Server) enter(conn net.Conn, busy bool) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.draining {
+	if s.draining && busy {
 		_ = conn.Close() // nothing of it is under way
 		return false
 	}
 	s.conns[conn] = busy
+	if s.draining {
+		leave(conn)
+	}
 	return true
 }
 
-// drain closes idle connections at once, and the others when they are done or a second has passed; then it calls cut.
+// relieve begins to make room for another process, if there can be one.
+func (s *Server) relieve() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.relieved == nil {
+		return false
+	}
+	s.relieved()
+	return true
+}
+
+// leave ends an idle connection. It closes only its own end: on one that closes under its call Kong reads a reset, and answers 500
+// where it would go on after an end.
+func leave(conn net.Conn) {
+	half, ok := conn.(interface{ CloseWrite() error })
+	if !ok || half.CloseWrite() != nil {
+		_ = conn.Close() // nothing of it is under way
+		return
+	}
+	_ = conn.SetDeadline(time.Now().Add(drain)) // fails only on a closed connection
+}
+
+// drain ends idle connections, and the others when they are done or a second has passed; then it calls cut.
 func (s *Server) drain(cut func()) {
 	time.AfterFunc(drain, cut)
 	s.mu.Lock()
@@ -150,7 +216,7 @@ func (s *Server) drain(cut func()) {
 		if busy {
 			_ = conn.SetDeadline(time.Now().Add(drain)) // fails only on a closed connection
 		} else {
-			_ = conn.Close() // nothing of it is under way
+			leave(conn)
 		}
 	}
 }
@@ -170,14 +236,14 @@ func (s *Server) serve(ctx context.Context, conn net.Conn) {
 			s.events.Put(e)
 		}
 	}()
-	for s.enter(conn, false) {
+	for first := true; first || s.enter(conn, false); first = false {
 		if err := e.read(); err != nil {
-			if !errors.Is(err, io.EOF) && !errors.Is(err, net.ErrClosed) {
+			if !errors.Is(err, io.EOF) && !errors.Is(err, net.ErrClosed) && !errors.Is(err, os.ErrDeadlineExceeded) {
 				s.log.WarnContext(ctx, "connection to Kong broke", "error", err)
 			}
 			return
 		}
-		if !s.enter(conn, true) {
+		if len(e.buf) == 0 && s.relieve() || !first && !s.enter(conn, true) {
 			return
 		}
 		if err := s.call(ctx, e); err != nil {

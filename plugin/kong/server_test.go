@@ -9,6 +9,7 @@ import (
 	"net"
 	"path/filepath"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -16,6 +17,7 @@ import (
 	protocol "github.com/Kong/go-pdk/server/kong_plugin_protocol"
 	"google.golang.org/protobuf/encoding/protowire"
 
+	"github.com/gatehouse-auth/gatehouse/internal/web"
 	"github.com/gatehouse-auth/gatehouse/plugin/guard"
 	"github.com/gatehouse-auth/gatehouse/plugin/kong"
 )
@@ -319,19 +321,117 @@ func TestShutdownLetsTheEventUnderWayEnd(t *testing.T) {
 	socket, stop := serve(t, func(r guard.Request) guard.Verdict { close(entered); <-release; return forward(r) })
 	p, idle := dial(t, socket), dial(t, socket)
 	id := p.start(open)
+	idle.start(open)
 	got := make(chan outcome, 1)
 	go func() { got <- p.event(id, request{headers: headers(t, nil), line: "GET / HTTP/1.1", uri: "/"}) }()
 	<-entered
 	stopped := make(chan struct{})
 	go func() { stop(); close(stopped) }()
-	if _, err := idle.read(); err == nil { // returns once the drain has begun
-		t.Error("an idle connection stays open")
+	if _, err := idle.read(); !errors.Is(err, io.EOF) { // returns once the drain has begun
+		t.Errorf("an idle connection: %v, want its end", err)
 	}
 	close(release)
 	if o := <-got; !o.ended {
 		t.Errorf("the event under way was cut: %+v", o)
 	}
 	<-stopped
+}
+
+// Kong may write a call just when a server ends: of an end that it can read it makes another try, of a reset a 500.
+func TestACallThatCrossesTheEndIsMetByAnEndNotByAReset(t *testing.T) {
+	t.Parallel()
+	entered, release := make(chan struct{}), make(chan struct{})
+	socket, stop := serve(t, func(r guard.Request) guard.Verdict { close(entered); <-release; return forward(r) })
+	busy, late, told := dial(t, socket), dial(t, socket), dial(t, socket)
+	id := busy.start(open)
+	late.start(open)
+	told.start(open)
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer close(release)
+	wg.Go(func() { busy.event(id, request{headers: headers(t, nil), line: "GET / HTTP/1.1", uri: "/"}) })
+	<-entered
+	wg.Go(stop)
+	if _, err := told.read(); !errors.Is(err, io.EOF) { // the drain has begun, and late does not know
+		t.Fatal(err)
+	}
+	late.send(&protocol.RpcCall{Call: &protocol.RpcCall_CmdHandleEvent{CmdHandleEvent: &protocol.CmdHandleEvent{InstanceId: id, EventName: "access"}}})
+	if _, err := late.read(); !errors.Is(err, io.EOF) {
+		t.Errorf("%v, want the end of the connection", err)
+	}
+}
+
+// At `kong reload` two processes serve one socket, one after the other: whoever asks meanwhile is answered. The first comes back if
+// the second ends.
+func TestAReloadLosesNoRequest(t *testing.T) {
+	t.Parallel()
+	socket := filepath.Join(t.TempDir(), "s")
+	run := func(subject string, ask bool) (listens, waits <-chan struct{}, stop func()) {
+		s, err := kong.NewServer(func(guard.Config) (kong.Handler, error) {
+			return handler(func(guard.Request) guard.Verdict {
+				return guard.Verdict{Forward: true, SetHeaders: map[string]string{"X-Gatehouse-Subject": subject}}
+			}), nil
+		}, time.Now, slog.New(slog.DiscardHandler))
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(context.Background())
+		listening, waiting, done := make(chan struct{}, 9), make(chan struct{}, 9), make(chan error, 1)
+		turn := func() error {
+			ln, err := web.SucceedUnix(ctx, socket, 0o600, func() {
+				waiting <- struct{}{}
+				if ask {
+					if err := kong.Relieve(ctx, socket); err != nil {
+						t.Error(err)
+					}
+				}
+			})
+			if err != nil {
+				return err
+			}
+			listening <- struct{}{}
+			return s.Serve(ctx, ln)
+		}
+		go func() {
+			err := turn()
+			for errors.Is(err, kong.ErrRelieved) {
+				err = turn()
+			}
+			done <- err
+		}()
+		return listening, waiting, func() {
+			cancel()
+			if err := <-done; err != nil {
+				t.Error(err)
+			}
+		}
+	}
+	ask := func() string {
+		p := dial(t, socket)
+		defer p.conn.Close()
+		o := p.event(p.start(open), request{headers: headers(t, nil), line: "GET / HTTP/1.1", uri: "/"})
+		if !o.ended && !errors.Is(o.broken, io.EOF) { // at which Kong runs the event anew
+			t.Fatalf("outcome %+v", o)
+		}
+		return o.set.GetFields()["X-Gatehouse-Subject"].GetStringValue()
+	}
+	listens, waits, stopOld := run("old", false)
+	<-listens
+	defer stopOld()
+	if got := ask(); got != "old" {
+		t.Fatalf("%q answers", got)
+	}
+	_, _, stopSuccessor := run("new", true)
+	for ask() != "new" {
+		continue // each was answered
+	}
+	<-waits
+	var wg sync.WaitGroup
+	wg.Go(stopSuccessor)
+	for ask() != "old" {
+		continue // as above
+	}
+	wg.Wait()
 }
 
 func TestTheDumpIsWhatKongExpects(t *testing.T) {

@@ -160,6 +160,7 @@ func (f *Follower) judge(ctx context.Context, v verdict) {
 		f.current.Store(v.at.UnixMilli())
 	}
 	if !f.known.Swap(true) {
+		close(f.read)
 		f.log.InfoContext(ctx, "revocations: stream read", "entries", f.Len(), "complete", f.gap == "")
 	}
 }

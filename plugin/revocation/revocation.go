@@ -31,13 +31,14 @@ type Set struct {
 	sweepAt time.Time // Run's goroutine's
 
 	known   atomic.Bool
-	current atomic.Int64 // when the set last knew that nothing was missing; UnixMilli
+	read    chan struct{} // closed when it becomes known
+	current atomic.Int64  // when the set last knew that nothing was missing; UnixMilli
 }
 
 // New makes a set that knows nothing yet. life is the longest that any token lives: entries are held no longer, but for those
 // of a withdrawn key, by whose thief new tokens can be made.
 func New(now func() time.Time, life time.Duration) *Set {
-	s := &Set{now: now, life: life}
+	s := &Set{now: now, life: life, read: make(chan struct{})}
 	for k := range s.seeds {
 		s.seeds[k] = maphash.MakeSeed()
 	}
@@ -51,6 +52,9 @@ func (s *Set) Known() error {
 	}
 	return nil
 }
+
+// Read is closed when the stream has been read once.
+func (s *Set) Read() <-chan struct{} { return s.read }
 
 // Lag is how long ago the set last knew that nothing was missing: a second at most while all is well. It grows while Redis is
 // away, and while entries are known to have been trimmed from the stream unread.
