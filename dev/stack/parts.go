@@ -144,7 +144,7 @@ func (s *Stack) buildAuthsvc(ctx context.Context, o Options, root telemetry.Secr
 	s.Logins = a.Logins
 	s.find(Authsvc).serve = func(ctx context.Context, ln net.Listener) error { return a.Run(ctx, ln) }
 	s.serve(Admin, a.Admin)
-	return nil
+	return s.serveDirectory(ctx, a)
 }
 
 // buildGateway joins the gateway with the plugin by a Unix socket in a folder of its own: a path may have 107 bytes, which
@@ -229,15 +229,20 @@ func (s *Stack) plugin(ctx context.Context, o Options, socket string) (gateway.P
 	if err != nil {
 		return gateway.PluginServer{}, fmt.Errorf("plugin: %w", err)
 	}
-	s.closers = append(s.closers, func() error {
+	s.closers = append(s.closers, closing(ln))
+	s.services = append(s.services, edge, lifecycle.Func(func(ctx context.Context) error { return srv.Serve(ctx, ln) }))
+	s.serve(Status, edge.Status())
+	return gateway.PluginServer{Socket: socket, Describe: func(w io.Writer) error { return kong.Dump(w, socket) }}, nil
+}
+
+// closing closes a listener that whoever serves it may have closed already.
+func closing(ln net.Listener) func() error {
+	return func() error {
 		if err := ln.Close(); err != nil && !errors.Is(err, net.ErrClosed) {
 			return err
 		}
 		return nil
-	})
-	s.services = append(s.services, edge, lifecycle.Func(func(ctx context.Context) error { return srv.Serve(ctx, ln) }))
-	s.serve(Status, edge.Status())
-	return gateway.PluginServer{Socket: socket, Describe: func(w io.Writer) error { return kong.Dump(w, socket) }}, nil
+	}
 }
 
 // StopRedis ends the embedded Redis; its data stays for StartRedis.

@@ -22,6 +22,7 @@ import (
 	"github.com/gatehouse-auth/gatehouse/dev/orders"
 	"github.com/gatehouse-auth/gatehouse/internal/lifecycle"
 	"github.com/gatehouse-auth/gatehouse/internal/telemetry/tracing"
+	"github.com/gatehouse-auth/gatehouse/pdp/directory"
 	"github.com/gatehouse-auth/gatehouse/pdp/engine"
 	"github.com/gatehouse-auth/gatehouse/pdp/traced"
 	"github.com/gatehouse-auth/gatehouse/policies"
@@ -53,16 +54,18 @@ type Stack struct {
 	Addresses Addresses
 	Logins    *login.Service // for accounts that the developer makes
 
-	gateway  *gateway.Gateway
-	engine   *engine.Engine
-	redis    *embeddedRedis // nil if Redis is somebody else's
-	servers  []*server
-	services []lifecycle.Service
-	spans    *tracing.Tracer // of the decision point; nil for none
-	ahead    atomic.Int64    // how far the policies' clock is ahead of the real one, in nanoseconds
-	closers  []func() error
-	why      *decisions
-	log      *slog.Logger
+	gateway   *gateway.Gateway
+	engine    *engine.Engine
+	directory *directory.Directory
+	socket    string         // of authsvc's side of the directory
+	redis     *embeddedRedis // nil if Redis is somebody else's
+	servers   []*server
+	services  []lifecycle.Service
+	spans     *tracing.Tracer // of the decision point; nil for none
+	ahead     atomic.Int64    // how far the policies' clock is ahead of the real one, in nanoseconds
+	closers   []func() error
+	why       *decisions
+	log       *slog.Logger
 }
 
 // New opens the database, listens on every address and joins the parts. Close undoes it.
@@ -86,6 +89,7 @@ func New(ctx context.Context, o Options) (s *Stack, err error) {
 		func() error { return s.startRedis(o.RedisURL) },
 		func() error { s.spans, err = s.tracer(o.Traces, "gatehouse-pdp"); return err },
 		func() error { return s.buildOrders() },
+		func() error { return s.openDirectory() },
 		func() error { return s.buildPDP(ctx, o) },
 		func() error { return s.buildAuthsvc(ctx, o, root) },
 		func() error { return s.buildGateway(ctx, o, root) },
@@ -133,9 +137,12 @@ func (s *Stack) Ready(ctx context.Context) error {
 	}
 }
 
-// ready asks for the key set, which the edge needs too, and then for what only a plugin that knows its revocations refuses
-// with 401.
+// ready asks whether subjects are known, for the key set, which the edge needs too, and then for what only a plugin that knows its
+// revocations refuses with 401.
 func (s *Stack) ready(ctx context.Context) error {
+	if err := s.directory.Ready(); err != nil {
+		return err
+	}
 	for path, want := range map[string]int{"/auth/.well-known/jwks.json": http.StatusOK, "/orders": http.StatusUnauthorized} {
 		req, err := http.NewRequestWithContext(ctx, http.MethodGet, s.URL()+path, nil)
 		if err != nil {
@@ -183,7 +190,7 @@ func (s *Stack) buildPDP(ctx context.Context, o Options) error {
 	}
 	var err error
 	s.engine, err = engine.Open(ctx, engine.Options{
-		Policies: builtIn, Dir: o.PolicyDir, Deadline: o.Deadline, Now: s.policyNow, Log: s.log, Span: traced.Parts(s.spans),
+		Policies: builtIn, Dir: o.PolicyDir, Deadline: o.Deadline, Directory: s.directory, Now: s.policyNow, Log: s.log, Span: traced.Parts(s.spans),
 		Services: map[string][]string{"orders": {"http://" + s.Addresses.Orders1, "http://" + s.Addresses.Orders2}},
 	})
 	if err != nil {
