@@ -19,12 +19,12 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/gatehouse-auth/gatehouse/internal/web"
 )
 
 // mediaType is what a server that knows long polling calls a bundle; so OPA has it.
 const mediaType = "application/vnd.openpolicyagent.bundles"
-
-const maxToken = 16 << 10 // bytes
 
 var sourceName = regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,62}$`)
 
@@ -172,30 +172,13 @@ func (s *Source) request(ctx context.Context, wait time.Duration) (*http.Request
 		req.Header.Set("If-None-Match", s.etag)
 	}
 	if s.TokenFile != "" {
-		token, err := readToken(s.TokenFile)
+		token, err := web.ReadToken(s.TokenFile)
 		if err != nil {
 			return nil, fmt.Errorf("token_file: %w", err)
 		}
 		req.Header.Set("Authorization", "Bearer "+token)
 	}
 	return req, nil
-}
-
-func readToken(name string) (string, error) {
-	f, err := os.Open(name) //nolint:gosec // the operator says which
-	if err != nil {
-		return "", err
-	}
-	defer func() { _ = f.Close() }() // it was only read
-	b, err := io.ReadAll(io.LimitReader(f, maxToken+1))
-	if err != nil {
-		return "", err
-	}
-	token := strings.TrimSpace(string(b))
-	if token == "" || len(b) > maxToken || strings.ContainsFunc(token, func(c rune) bool { return c <= ' ' || c > '~' }) {
-		return "", errors.New("holds no token")
-	}
-	return token, nil
 }
 
 // etagOf answers the ETag if it is one that can be sent back.

@@ -17,15 +17,15 @@ import (
 	"strings"
 	"time"
 
+	"github.com/gatehouse-auth/gatehouse/internal/web"
 	"github.com/gatehouse-auth/gatehouse/pdp/directory/feed"
 )
 
 const (
-	maxWait  = feed.MaxWait
-	maxToken = 16 << 10               // bytes
-	minGap   = 20 * time.Millisecond  // between two answers with changes, so that many small ones come together
-	idleGap  = 500 * time.Millisecond // between two without, for a sender that does not wait
-	maxSlow  = 10 * time.Minute       // for a whole snapshot
+	maxWait = feed.MaxWait
+	minGap  = 20 * time.Millisecond  // between two answers with changes, so that many small ones come together
+	idleGap = 500 * time.Millisecond // between two without, for a sender that does not wait
+	maxSlow = 10 * time.Minute       // for a whole snapshot
 )
 
 // check answers everything that is wrong with the options, in an operator's words.
@@ -207,7 +207,7 @@ func (s *sender) get(ctx context.Context, path string, whole, part time.Duration
 	req.Header.Set("Accept", feed.MediaType)
 	req.Header.Set("User-Agent", "gatehouse-pdp")
 	if s.TokenFile != "" {
-		token, err := readToken(s.TokenFile)
+		token, err := web.ReadToken(s.TokenFile)
 		if err != nil {
 			return nil, 0, away(fmt.Errorf("token file: %w", err), 0)
 		}
@@ -255,21 +255,4 @@ func (a *alive) Read(p []byte) (int, error) {
 		}
 	}
 	return n, err
-}
-
-func readToken(name string) (string, error) {
-	f, err := os.Open(name) //nolint:gosec // the operator says which
-	if err != nil {
-		return "", err
-	}
-	defer func() { _ = f.Close() }() // it was only read
-	b, err := io.ReadAll(io.LimitReader(f, maxToken+1))
-	if err != nil {
-		return "", err
-	}
-	token := strings.TrimSpace(string(b))
-	if token == "" || len(b) > maxToken || strings.ContainsFunc(token, func(c rune) bool { return c <= ' ' || c > '~' }) {
-		return "", errors.New("holds no token")
-	}
-	return token, nil
 }

@@ -7,12 +7,12 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"os"
 	"strconv"
 	"strings"
 	"time"
 
 	"github.com/gatehouse-auth/gatehouse/internal/egress"
+	"github.com/gatehouse-auth/gatehouse/internal/web"
 	"github.com/gatehouse-auth/gatehouse/pdp/decisionlog"
 )
 
@@ -56,13 +56,9 @@ func (h *HTTP) token() (string, error) {
 	if h.tokenFile == "" {
 		return "", nil
 	}
-	text, err := os.ReadFile(h.tokenFile)
+	token, err := web.ReadToken(h.tokenFile)
 	if err != nil {
-		return "", fmt.Errorf("http: token: %w", err)
-	}
-	token := strings.TrimSpace(string(text))
-	if token == "" || strings.ContainsFunc(token, func(c rune) bool { return c <= ' ' || c > '~' }) {
-		return "", fmt.Errorf("http: %s holds no token", h.tokenFile)
+		return "", fmt.Errorf("http: token_file: %w", err)
 	}
 	return token, nil
 }
