@@ -280,11 +280,23 @@ func (e *Engine) Evaluate(ctx context.Context, r authzen.Request) (res authzen.R
 	}
 	about.Reasons, about.Need, about.Obligations = said.about.Reasons, said.about.Need, said.about.Obligations
 	about.Outcome = outcomeOf(said.allow, about.Reasons)
+	if said.allow && writes(r.Action.Name) && snap.lookups.Declared(r.Resource.Type) {
+		snap.lookups.Changing(r.Resource.Type, r.Resource.ID)
+	}
 	if snap.cacheable(&both.cache, r.Resource, now) && seen.bound(&both.cache, snap.looksAt) {
 		about.Cache = &both.cache
 	}
 	about.EvaluatedBy = by
 	return authzen.Response{Decision: said.allow, Context: about}, nil
+}
+
+// writes reports whether an action is an HTTP method that may change what it is about (RFC 9110 section 9.2.1).
+func writes(action string) bool {
+	switch action {
+	case http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete:
+		return true
+	}
+	return false
 }
 
 // told is what goes into one answer.

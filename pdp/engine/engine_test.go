@@ -14,6 +14,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/fstest"
 	"time"
@@ -292,6 +293,36 @@ func TestPropertiesOfALookedUpObjectComeFromTheLookUpAlone(t *testing.T) {
 	}
 	if res, err = e.Evaluate(t.Context(), ask("order", "17")); err != nil || !res.Decision {
 		t.Errorf("her own: %+v, %v", res.Context, err)
+	}
+}
+
+// S59: what was looked up before a change that was allowed decides nothing after it.
+func TestAnObjectIsLookedUpAnewBehindAChange(t *testing.T) {
+	t.Parallel()
+	var owner atomic.Value
+	owner.Store("alice")
+	orders := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintf(w, `{"owner":%q}`, owner.Load()) }))
+	t.Cleanup(orders.Close)
+	still := time.Now()
+	e := open(t, engine.Options{Policies: patient(t), Services: map[string][]string{"orders": {orders.URL}}, Now: func() time.Time { return still }})
+	read, remove := ask("order", "17"), ask("order", "17")
+	remove.Action.Name = http.MethodDelete
+	for _, step := range []struct {
+		owner string
+		r     authzen.Request
+		want  bool
+	}{
+		{"alice", read, true},
+		{"bob", read, true}, // as remembered
+		{"bob", remove, true},
+		{"bob", read, false},
+		{"alice", read, true}, // nothing is remembered for a while
+		{"bob", read, false},
+	} {
+		owner.Store(step.owner)
+		if res, err := e.Evaluate(t.Context(), step.r); err != nil || res.Decision != step.want {
+			t.Errorf("%s's, %s: %+v, %v", step.owner, step.r.Action.Name, res.Context, err)
+		}
 	}
 }
 

@@ -24,7 +24,9 @@ const (
 	maxAnswer  = 256 << 10 // bytes
 	maxID      = 256       // bytes
 	maxEntries = 10_000    // remembered answers
-	missing    = "missing" // the property of an object that does not exist
+	// settling is how long a change that was allowed may take to be made: what is found meanwhile may be from before it.
+	settling = 10 * time.Second
+	missing  = "missing" // the property of an object that does not exist
 )
 
 // Set is the declared look-ups of one policy. It is safe for concurrent use.
@@ -36,8 +38,9 @@ type Set struct {
 	good    sync.Map // resource type → *atomic.Int32, the address that answered last
 	counts  *Counts
 
-	mu    sync.Mutex
-	cache map[key]entry
+	mu       sync.Mutex
+	cache    map[key]entry
+	changing map[key]time.Time // until when nothing that was asked for is remembered
 }
 
 type key struct{ kind, id string }
@@ -70,7 +73,7 @@ func New(document any, services map[string][]string, client *http.Client, now fu
 	if err != nil {
 		return nil, err
 	}
-	s := &Set{specs: specs, http: client, now: now, cache: map[key]entry{}, counts: &Counts{}}
+	s := &Set{specs: specs, http: client, now: now, cache: map[key]entry{}, changing: map[key]time.Time{}, counts: &Counts{}}
 	for kind := range specs {
 		s.good.Store(kind, new(atomic.Int32))
 	}
@@ -247,6 +250,27 @@ func resolve(v any, tokens []string) (any, bool) {
 	return v, true
 }
 
+// Changing says that an object is about to be changed, so that what was found of it may no longer be so. It is forgotten, and for ten
+// seconds each decision looks it up anew.
+func (s *Set) Changing(kind, id string) {
+	now := s.now()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.cache, key{kind, id})
+	if len(s.changing) >= maxEntries {
+		for k, until := range s.changing {
+			if !now.Before(until) {
+				delete(s.changing, k)
+			}
+		}
+		if len(s.changing) >= maxEntries { // whatever it is that changes, nothing older is believed
+			clear(s.changing)
+			clear(s.cache)
+		}
+	}
+	s.changing[key{kind, id}] = now.Add(settling)
+}
+
 func (s *Set) remembered(k key) (map[string]any, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -268,6 +292,12 @@ func (s *Set) remember(k key, e entry) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if until, ok := s.changing[k]; ok {
+		if e.asked.Before(until) {
+			return
+		}
+		delete(s.changing, k)
+	}
 	if len(s.cache) >= maxEntries {
 		for old, o := range s.cache {
 			if !now.Before(o.until) {

@@ -229,6 +229,50 @@ func TestAnswersAreRememberedForTheirTTL(t *testing.T) {
 	}
 }
 
+// Neither what was found before a change nor what is found while it may be under way is remembered.
+func TestAnObjectThatChangesIsLookedUpAnew(t *testing.T) {
+	t.Parallel()
+	var asked atomic.Int32
+	begun, goOn := make(chan struct{}, 1), make(chan struct{})
+	api := serve(t, func(w http.ResponseWriter, _ *http.Request) {
+		if n := asked.Add(1); n == 2 {
+			begun <- struct{}{}
+			<-goOn // it read the old owner, and is slow to say so
+			fmt.Fprint(w, `{"owner":"alice"}`)
+		} else {
+			fmt.Fprintf(w, `{"owner":"owner %d"}`, n)
+		}
+	})
+	var c clock
+	s := open(t, orders(map[string]any{"ttl": "1m"}), c.now, api)
+	find := func(want string, times int32) {
+		t.Helper()
+		if got, err := s.Find(t.Context(), "order", "17"); err != nil || got["owner"] != want || asked.Load() != times {
+			t.Errorf("found %v, %v, asked %d times; want %s and %d", got, err, asked.Load(), want, times)
+		}
+	}
+	find("owner 1", 1)
+	find("owner 1", 1)
+	s.Changing("order", "17")
+	slow := make(chan struct{})
+	go func() {
+		defer close(slow)
+		find("alice", 2)
+	}()
+	<-begun
+	c.advance(5 * time.Second)
+	s.Changing("order", "17")
+	close(goOn)
+	<-slow
+	find("owner 3", 3) // nor that one
+	find("owner 4", 4)
+	c.advance(10 * time.Second)
+	find("owner 5", 5)
+	find("owner 5", 5)
+	s.Changing("order", "18") // another
+	find("owner 5", 5)
+}
+
 func TestManyObjectsDoNotGrowTheMemoryWithoutBound(t *testing.T) {
 	t.Parallel()
 	s := open(t, orders(nil), time.Now, "http://127.0.0.1:1")
