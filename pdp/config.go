@@ -12,7 +12,9 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/gatehouse-auth/gatehouse/internal/egress"
 	"github.com/gatehouse-auth/gatehouse/internal/telemetry/tracing"
+	"github.com/gatehouse-auth/gatehouse/internal/web"
 	"github.com/gatehouse-auth/gatehouse/pdp/caller"
 	"github.com/gatehouse-auth/gatehouse/pdp/directory"
 	"github.com/gatehouse-auth/gatehouse/pdp/server"
@@ -27,6 +29,7 @@ type config struct {
 	policies   string
 	bundles    string
 	services   map[string][]string
+	tokenFiles map[string]string // by service
 	skip       []string
 
 	shadow      string
@@ -70,6 +73,7 @@ func readConfig(args []string, getenv func(string) string, stderr io.Writer) (co
 	policies := text("policies", "PDP_POLICIES", "", "folder of policies; without one, those built in")
 	bundles := text("bundles", "PDP_BUNDLES", "", "file that says where policy bundles come from")
 	services := text("services", "PDP_SERVICES", "", "where look-ups go: name=url|url,name=url")
+	serviceTokens := text("service-tokens", "PDP_SERVICE_TOKENS", "", "files of the bearer tokens that services are shown: name=file,name=file")
 	skip := text("skip-checks", "PDP_SKIP_CHECKS", "", "what is not asked of policies when they load, as golden,schema,budget")
 	shadow := text("shadow-dir", "PDP_SHADOW_DIR", "", "folder of a candidate for the policies, which is compared with those in force")
 	share := text("shadow-share", "PDP_SHADOW_SHARE", "0.1", "share of the requests that are compared, above 0 and at most 1")
@@ -119,6 +123,8 @@ func readConfig(args []string, getenv func(string) string, stderr io.Writer) (co
 	}
 	c.services, err = parseServices(*services)
 	fail("services", err)
+	c.tokenFiles, err = parseServiceTokens(*serviceTokens, c.services)
+	fail("service-tokens", err)
 	if c.shadowShare, err = strconv.ParseFloat(*share, 64); err != nil || !(c.shadowShare > 0 && c.shadowShare <= 1) {
 		fail("shadow-share", errors.New("must be above 0 and at most 1"))
 	}
@@ -251,4 +257,28 @@ func parseServices(text string) (map[string][]string, error) {
 		}
 	}
 	return known, nil
+}
+
+// parseServiceTokens reads "orders=/run/secrets/orders,users=/run/secrets/users". A token goes over TLS, or stays on this machine.
+func parseServiceTokens(text string, services map[string][]string) (map[string]string, error) {
+	files := map[string]string{}
+	for entry := range strings.SplitSeq(text, ",") {
+		if entry = strings.TrimSpace(entry); entry == "" {
+			continue
+		}
+		name, file, ok := strings.Cut(entry, "=")
+		if !ok || file == "" || services[name] == nil || files[name] != "" {
+			return nil, errors.New("each must be name=file, of a service, and be named once")
+		}
+		for _, base := range services[name] {
+			if u, err := url.Parse(base); err != nil || u.Scheme != "https" && !egress.IsLoopback(u.Hostname()) {
+				return nil, fmt.Errorf("%s: its token would go over plain http to another machine", name)
+			}
+		}
+		if _, err := web.ReadToken(file); err != nil {
+			return nil, fmt.Errorf("%s: %w", name, err)
+		}
+		files[name] = file
+	}
+	return files, nil
 }

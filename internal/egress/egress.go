@@ -64,7 +64,7 @@ func New(o Options) (*Client, error) {
 	if o.Connections <= 0 {
 		o.Connections = defaultConnections
 	}
-	c := &Client{loopback: isLoopback(u.Hostname()), private: o.AllowPrivate, plain: o.AllowHTTP}
+	c := &Client{loopback: IsLoopback(u.Hostname()), private: o.AllowPrivate, plain: o.AllowHTTP}
 	c.https, c.http = c.client(o, false), c.client(o, true)
 	return c, c.Check(o.Origin)
 }
@@ -94,7 +94,7 @@ func (c *Client) Check(address string) error {
 		return nil
 	case u.Scheme != "http":
 		return errors.New("not an https URL")
-	case c.loopback && isLoopback(u.Hostname()), c.plain:
+	case c.loopback && IsLoopback(u.Hostname()), c.plain:
 		return nil
 	}
 	return errors.New("plain http is for this machine alone")
@@ -181,8 +181,8 @@ func (c *Client) control(plain bool) func(context.Context, string, string, sysca
 	}
 }
 
-// isLoopback reports whether a URL's host names this machine as it is written.
-func isLoopback(host string) bool {
+// IsLoopback reports whether a URL's host names this machine as it is written.
+func IsLoopback(host string) bool {
 	if strings.EqualFold(host, "localhost") {
 		return true
 	}

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"go.yaml.in/yaml/v3"
+
+	"github.com/gatehouse-auth/gatehouse/internal/egress"
 )
 
 // Config is what a file says of all sources.
@@ -158,7 +160,7 @@ func (s sourceSpec) verifier(declared map[string]keySpec, read map[string]Key) (
 	}
 	if len(names) == 0 {
 		u, err := url.Parse(s.URL)
-		if err == nil && s.Scope == "" && loopback(u.Hostname()) {
+		if err == nil && s.Scope == "" && egress.IsLoopback(u.Hostname()) {
 			return nil, nil //nolint:nilnil // as above
 		}
 		return nil, errors.New("needs keys, by which its bundles are signed; unsigned: true does without")

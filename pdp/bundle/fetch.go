@@ -12,7 +12,6 @@ import (
 	"mime"
 	"net"
 	"net/http"
-	"net/netip"
 	"net/url"
 	"os"
 	"regexp"
@@ -20,6 +19,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/gatehouse-auth/gatehouse/internal/egress"
 	"github.com/gatehouse-auth/gatehouse/internal/web"
 )
 
@@ -39,7 +39,7 @@ func (o Options) check() error {
 	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
 		bad("url must be http:// or https://")
 	} else {
-		near := loopback(u.Hostname())
+		near := egress.IsLoopback(u.Hostname())
 		if u.User != nil || u.Fragment != "" {
 			bad("url must hold neither a password nor a fragment; a token belongs in token_file")
 		}
@@ -70,12 +70,6 @@ func (o Options) check() error {
 		bad("limits must be more than 0")
 	}
 	return errors.Join(errs...)
-}
-
-// loopback reports whether a host is this machine by that very name.
-func loopback(host string) bool {
-	ip, err := netip.ParseAddr(host)
-	return host == "localhost" || err == nil && ip.IsLoopback()
 }
 
 func newClient(o Options) (*http.Client, error) {

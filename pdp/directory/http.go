@@ -10,13 +10,13 @@ import (
 	"mime"
 	"net"
 	"net/http"
-	"net/netip"
 	"net/url"
 	"os"
 	"strconv"
 	"strings"
 	"time"
 
+	"github.com/gatehouse-auth/gatehouse/internal/egress"
 	"github.com/gatehouse-auth/gatehouse/internal/web"
 	"github.com/gatehouse-auth/gatehouse/pdp/directory/feed"
 )
@@ -82,18 +82,12 @@ func (o Options) source() (source, error) {
 		if u.Host == "" {
 			return nil, errors.New("url has no host")
 		}
-		if u.Scheme == "http" && !o.PlainHTTP && !loopback(u.Hostname()) {
+		if u.Scheme == "http" && !o.PlainHTTP && !egress.IsLoopback(u.Hostname()) {
 			return nil, errors.New("url must be https:// to another machine: whoever stands between decides who holds which role")
 		}
 		return newSender(o, strings.TrimSuffix(o.URL, "/"), (&net.Dialer{Timeout: 10 * time.Second}).DialContext)
 	}
 	return nil, errors.New("url must be http://, https://, unix:// or file://")
-}
-
-// loopback reports whether a host is this machine by that very name.
-func loopback(host string) bool {
-	ip, err := netip.ParseAddr(host)
-	return host == "localhost" || err == nil && ip.IsLoopback()
 }
 
 // sender is a feed by HTTP.

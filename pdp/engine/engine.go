@@ -60,6 +60,7 @@ type Options struct {
 	OnLoad   func(Load)          // told of every attempt to load, for metrics; must not call the engine
 	Skip     []string            // of StepSchema, StepGolden: what is not asked of policies
 	Services map[string][]string // service name of a look-up's URL → base URLs, tried in turn
+	Tokens   map[string]string   // service name → file of the bearer token that it is shown
 	Memory   int                 // bytes that remembered decisions may take; default 32 MiB, negative for none
 	Deadline time.Duration       // for one evaluation, look-ups not counted; default 100 ms
 	Tests    time.Duration       // for all tests of the policies when they load; default 10 s

@@ -124,6 +124,7 @@ func (e *Engine) steps(ctx context.Context, ps parts, step *string) (*snapshot, 
 		return nil, err
 	}
 	lookups.CountIn(&e.lookups)
+	lookups.Authorize(e.opts.Tokens)
 	*step = StepCompile
 	store, tree, err := storeOf(src.data, e.opts.Large, e.opts.Directory, inmem.OptReturnASTValuesOnRead(ps.dataBytes() <= smallData))
 	if err != nil {

@@ -18,6 +18,8 @@ import (
 	"unicode/utf8"
 
 	"golang.org/x/sync/singleflight"
+
+	"github.com/gatehouse-auth/gatehouse/internal/web"
 )
 
 const (
@@ -37,6 +39,7 @@ type Set struct {
 	flights singleflight.Group
 	good    sync.Map // resource type → *atomic.Int32, the address that answered last
 	counts  *Counts
+	tokens  map[string]string
 
 	mu       sync.Mutex
 	cache    map[key]entry
@@ -82,6 +85,10 @@ func New(document any, services map[string][]string, client *http.Client, now fu
 
 // CountIn makes s count in c, which outlives it. It must be called before the first Find.
 func (s *Set) CountIn(c *Counts) { s.counts = c }
+
+// Authorize makes s show each service the bearer token (RFC 6750) of a file, which is read for each request. It must be called before
+// the first Find.
+func (s *Set) Authorize(files map[string]string) { s.tokens = files }
 
 // Declared reports whether there is a look-up for objects of this type.
 func (s *Set) Declared(kind string) bool { return s.specs[kind] != nil }
@@ -186,6 +193,13 @@ func (s *Set) askOne(ctx context.Context, spec *spec, base, id string, left int)
 	}
 	req.Header.Set("Accept", "application/json")
 	req.Header.Set("User-Agent", "gatehouse-pdp")
+	if file := s.tokens[spec.service]; file != "" {
+		token, err := web.ReadToken(file)
+		if err != nil {
+			return nil, &refusal{"the service's token cannot be read"}
+		}
+		req.Header.Set("Authorization", "Bearer "+token)
+	}
 	res, err := s.http.Do(req)
 	if err != nil {
 		var u *url.Error // names the whole URL, and with it the object

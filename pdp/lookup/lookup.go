@@ -39,6 +39,7 @@ type declaration struct {
 
 // spec is a checked declaration.
 type spec struct {
+	service       string // the host of the declaration's URL
 	before, after string // the path around the id
 	bases         []string
 	properties    map[string][]string // name → unescaped reference tokens
@@ -88,7 +89,7 @@ func (d declaration) check(services map[string][]string) (*spec, error) {
 	if !inPath || !strings.HasPrefix(before, "/") || strings.Contains(after, placeholder) {
 		return nil, errors.New("url: must have {id} once, in its path")
 	}
-	s := &spec{before: before, after: after, properties: map[string][]string{}, deadline: DefaultDeadline}
+	s := &spec{service: u.Host, before: before, after: after, properties: map[string][]string{}, deadline: DefaultDeadline}
 	if len(services[u.Host]) == 0 {
 		return nil, fmt.Errorf("url: no address is known of the service %q", u.Host)
 	}

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -271,6 +273,34 @@ func TestAnObjectThatChangesIsLookedUpAnew(t *testing.T) {
 	find("owner 5", 5)
 	s.Changing("order", "18") // another
 	find("owner 5", 5)
+}
+
+// S67: a service is shown its own token, as the file has it now; what cannot be read is a failure that says nothing of it.
+func TestAServiceIsShownItsToken(t *testing.T) {
+	t.Parallel()
+	var shown atomic.Value
+	api := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		shown.Store(r.Header.Get("Authorization"))
+		fmt.Fprint(w, `{"owner":"alice"}`)
+	})
+	file := filepath.Join(t.TempDir(), "token")
+	s := open(t, orders(map[string]any{"ttl": "0s"}), time.Now, api)
+	s.Authorize(map[string]string{"orders": file, "others": "/nowhere"})
+	for _, token := range []string{"first", "second"} {
+		if err := os.WriteFile(file, []byte(token+"\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := s.Find(t.Context(), "order", "17"); err != nil || shown.Load() != "Bearer "+token {
+			t.Errorf("%s: shown %v, %v", token, shown.Load(), err)
+		}
+	}
+	shown.Store("nothing")
+	if err := os.WriteFile(file, []byte("a secret of two words"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Find(t.Context(), "order", "17"); err == nil || strings.Contains(err.Error(), "secret") || shown.Load() != "nothing" {
+		t.Errorf("shown %v, %v", shown.Load(), err)
+	}
 }
 
 func TestManyObjectsDoNotGrowTheMemoryWithoutBound(t *testing.T) {

@@ -14,6 +14,7 @@ import (
 	"github.com/twmb/franz-go/pkg/sasl/plain"
 	"github.com/twmb/franz-go/pkg/sasl/scram"
 
+	"github.com/gatehouse-auth/gatehouse/internal/egress"
 	"github.com/gatehouse-auth/gatehouse/pdp/decisionlog"
 )
 
@@ -50,7 +51,7 @@ func OpenKafka(o KafkaOptions) (*Kafka, error) {
 		if err != nil || host == "" {
 			return nil, errors.New("kafka: each broker is host:port")
 		}
-		local = local && loopback(host)
+		local = local && egress.IsLoopback(host)
 	}
 	if local && !o.TLS.some() {
 		k.plain = true
@@ -115,7 +116,7 @@ var errElsewhere = errors.New("kafka: a broker is on another machine, and has no
 // dialPlain dials without TLS. A broker on this machine may name others of its cluster.
 func (k *Kafka) dialPlain(ctx context.Context, network, address string) (net.Conn, error) {
 	host, _, err := net.SplitHostPort(address)
-	if err != nil || !k.o.AllowPlaintext && !loopback(host) {
+	if err != nil || !k.o.AllowPlaintext && !egress.IsLoopback(host) {
 		return nil, errElsewhere
 	}
 	return (&net.Dialer{Timeout: 5 * time.Second}).DialContext(ctx, network, address)

@@ -13,6 +13,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/gatehouse-auth/gatehouse/internal/egress"
 	"github.com/gatehouse-auth/gatehouse/pdp/decisionlog"
 )
 
@@ -42,7 +43,7 @@ func OpenNATS(o NATSOptions) (*NATS, error) {
 		return nil, errors.New("nats: not a nats:// or tls:// URL")
 	case u.User != nil:
 		return nil, errors.New("nats: credentials belong into creds_file or token_file, not into the URL")
-	case u.Scheme == "nats" && !o.AllowPlaintext && !loopback(u.Hostname()):
+	case u.Scheme == "nats" && !o.AllowPlaintext && !egress.IsLoopback(u.Hostname()):
 		return nil, errors.New("nats: nats:// is for this machine alone; use tls://")
 	case o.Subject == "" || strings.ContainsAny(o.Subject, "*> \t\r\n") || strings.HasPrefix(o.Subject, ".") || strings.HasSuffix(o.Subject, ".") || strings.Contains(o.Subject, ".."):
 		return nil, errors.New("nats: subject: words with dots between, and no wildcard")
@@ -56,10 +57,6 @@ func OpenNATS(o NATSOptions) (*NATS, error) {
 		}
 	}
 	return &NATS{o: o}, nil
-}
-
-func loopback(host string) bool {
-	return host == "localhost" || host == "::1" || strings.HasPrefix(host, "127.")
 }
 
 // connect makes a connection that ends when it breaks; the next Write makes another.

@@ -10,6 +10,7 @@ import (
 
 	amqp "github.com/rabbitmq/amqp091-go"
 
+	"github.com/gatehouse-auth/gatehouse/internal/egress"
 	"github.com/gatehouse-auth/gatehouse/pdp/decisionlog"
 )
 
@@ -50,7 +51,7 @@ func OpenRabbitMQ(o RabbitMQOptions) (*RabbitMQ, error) {
 		return nil, errors.New("rabbitmq: not an amqp:// or amqps:// URL")
 	case u.User != nil:
 		return nil, errors.New("rabbitmq: credentials belong into user and password_file, not into the URL")
-	case u.Scheme == "amqp" && !o.AllowPlaintext && !loopback(u.Hostname()):
+	case u.Scheme == "amqp" && !o.AllowPlaintext && !egress.IsLoopback(u.Hostname()):
 		return nil, errors.New("rabbitmq: amqp:// is for this machine alone; use amqps://")
 	case u.Scheme == "amqp" && o.TLS.some():
 		return nil, errors.New("rabbitmq: certificates are for amqps://")
