@@ -19,6 +19,7 @@ import (
 	"github.com/gatehouse-auth/gatehouse/internal/redisx"
 	"github.com/gatehouse-auth/gatehouse/internal/testenv"
 	"github.com/gatehouse-auth/gatehouse/internal/testenv/nodes"
+	"github.com/gatehouse-auth/gatehouse/internal/testenv/toxic"
 	"github.com/gatehouse-auth/gatehouse/plugin/limit"
 )
 
@@ -26,7 +27,8 @@ import (
 func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m, goleak.IgnoreTopFunction("github.com/ulule/limiter/v3/drivers/store/memory.(*cleaner).Run"),
 		// A pool that has been closed while its Redis was away ends this one within a second.
-		goleak.IgnoreAnyFunction("github.com/redis/go-redis/v9/internal/pool.(*ConnPool).tryDial"))
+		goleak.IgnoreAnyFunction("github.com/redis/go-redis/v9/internal/pool.(*ConnPool).tryDial"),
+		goleak.IgnoreAnyFunction(toxic.Leaks))
 }
 
 // each runs a test of the contract on every Redis that limits must work on alike.

@@ -16,10 +16,11 @@ import (
 	"github.com/gatehouse-auth/gatehouse/internal/principal"
 	"github.com/gatehouse-auth/gatehouse/internal/redisx"
 	"github.com/gatehouse-auth/gatehouse/internal/testenv"
+	"github.com/gatehouse-auth/gatehouse/internal/testenv/toxic"
 	"github.com/gatehouse-auth/gatehouse/plugin/revocation"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction(toxic.Leaks)) }
 
 // stores are the two Redis that a set must work on alike.
 var stores = map[string]func(*testing.T) string{

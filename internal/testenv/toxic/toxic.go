@@ -80,3 +80,7 @@ func (p *Proxy) add(kind, way string, attributes map[string]any) {
 
 // Heal removes all toxics.
 func (p *Proxy) Heal() { p.proxy.Toxics.ResetToxics(context.Background()) }
+
+// Leaks names toxiproxy's function that may be left waiting for ever where a connection ends while a toxic changes: for
+// goleak.IgnoreAnyFunction.
+const Leaks = "github.com/Shopify/toxiproxy/v2/toxics.(*ToxicStub).Run"
