@@ -20,7 +20,7 @@ type wire struct {
 	conn    net.Conn
 	r       *bufio.Reader
 	w       *bufio.Writer
-	timeout time.Duration // of each read, as Kong's lua_socket_read_timeout
+	timeout time.Duration // of each wait, as Kong's lua_socket_read_timeout
 }
 
 func newWire(conn net.Conn, timeout time.Duration) *wire {
@@ -28,14 +28,14 @@ func newWire(conn net.Conn, timeout time.Duration) *wire {
 }
 
 func (c *wire) read() ([]byte, error) {
-	// Whatever was held back must go out before waiting for the other side.
 	if c.r.Buffered() == 0 {
+		// Whatever was held back must go out before waiting for the other side.
 		if err := c.w.Flush(); err != nil {
 			return nil, fmt.Errorf("write frame: %w", err)
 		}
-	}
-	if err := c.conn.SetReadDeadline(time.Now().Add(c.timeout)); err != nil {
-		return nil, fmt.Errorf("read frame: %w", err)
+		if err := c.conn.SetReadDeadline(time.Now().Add(c.timeout)); err != nil {
+			return nil, fmt.Errorf("read frame: %w", err)
+		}
 	}
 	return readFrame(c.r)
 }

@@ -54,13 +54,15 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			upstream: r.Header.Clone(), response: http.Header{},
 		}
 	}
-	ex := begin()
 	if rt.outcome != nil {
 		told := &answer{ResponseWriter: w}
 		w = told
 		defer func() { g.tell(r, rt, id, address, told) }()
 	}
-	if rt.plugin != nil {
+	var ex *exchange
+	if rt.plugin == nil {
+		ex = begin()
+	} else {
 		ex, err = g.client.run(r.Context(), "access", rt.plugin, begin)
 		if err != nil {
 			g.log.ErrorContext(r.Context(), "plugin server error", "route", rt.spec.Name, "error", err)
