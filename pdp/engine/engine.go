@@ -53,21 +53,22 @@ type Options struct {
 	Directory *directory.Directory
 	Large     int // members of an object of data beyond which it is a relation: read by keys alone; default 20,000
 
-	Policies fs.FS               // the policy folder
-	Dir      string              // the policy folder on disk
-	Roots    []string            // what the folder may define beside Feeds; nil is everything
-	Feeds    []Feed              // who else may Put policies; nothing is decided before all have
-	OnLoad   func(Load)          // told of every attempt to load, for metrics; must not call the engine
-	Skip     []string            // of StepSchema, StepGolden: what is not asked of policies
-	Services map[string][]string // service name of a look-up's URL → base URLs, tried in turn
-	Tokens   map[string]string   // service name → file of the bearer token that it is shown
-	Memory   int                 // bytes that remembered decisions may take; default 32 MiB, negative for none
-	Deadline time.Duration       // for one evaluation, look-ups not counted; default 100 ms
-	Tests    time.Duration       // for all tests of the policies when they load; default 10 s
-	Poll     time.Duration       // how often Run looks for changed files; default 250 ms
-	Now      func() time.Time    // default time.Now
-	NewID    func() string       // decision ids; default UUIDv7
-	Log      *slog.Logger        // default slog.Default
+	Policies    fs.FS               // the policy folder
+	Dir         string              // the policy folder on disk
+	Roots       []string            // what the folder may define beside Feeds; nil is everything
+	Feeds       []Feed              // who else may Put policies; nothing is decided before all have
+	OnLoad      func(Load)          // told of every attempt to load, for metrics; must not call the engine
+	Skip        []string            // of StepSchema, StepGolden: what is not asked of policies
+	OtherInputs bool                // documents are asked for too, so that packages may be written for other inputs than decisions have
+	Services    map[string][]string // service name of a look-up's URL → base URLs, tried in turn
+	Tokens      map[string]string   // service name → file of the bearer token that it is shown
+	Memory      int                 // bytes that remembered decisions may take; default 32 MiB, negative for none
+	Deadline    time.Duration       // for one evaluation, look-ups not counted; default 100 ms
+	Tests       time.Duration       // for all tests of the policies when they load; default 10 s
+	Poll        time.Duration       // how often Run looks for changed files; default 250 ms
+	Now         func() time.Time    // default time.Now
+	NewID       func() string       // decision ids; default UUIDv7
+	Log         *slog.Logger        // default slog.Default
 
 	NoPartial bool // never decide by what partial evaluation leaves of the rules
 	NoNative  bool // never decide by native code

@@ -48,6 +48,7 @@ func (e *Engine) conform(ps parts, src source, compiler *ast.Compiler) error {
 		if err != nil {
 			return err
 		}
+		known.OtherInputs = e.opts.OtherInputs
 		if e.alone && p.Roots != nil {
 			known.Outside = func(at string) bool { return !leads(at, p.Roots) }
 		}

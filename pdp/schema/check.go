@@ -24,7 +24,10 @@ func (p Problem) String() string { return fmt.Sprintf("%s:%d: %s", p.File, p.Lin
 // Check looks through modules that c has compiled, by name, for references to data that is neither there nor made by a rule, and,
 // in the rules that entry comes to, to input that s does not allow: other rules answer OPA's Data API, whose input is the caller's.
 func (s *Schema) Check(c *ast.Compiler, entry ast.Ref, data map[string]any, modules []string) []Problem {
-	k := &checker{schema: s, compiler: c, data: data, decides: Deciding(c, entry)}
+	k := &checker{schema: s, compiler: c, data: data, decides: Deciding(c, entry), foreign: map[string]bool{}}
+	if s.OtherInputs {
+		k.strangers(modules)
+	}
 	for _, name := range slices.Sorted(slices.Values(modules)) {
 		if m := c.Modules[name]; m != nil {
 			ast.WalkRules(m, func(r *ast.Rule) bool { k.rule(r); return true })
@@ -34,6 +37,26 @@ func (s *Schema) Check(c *ast.Compiler, entry ast.Ref, data map[string]any, modu
 		return cmp.Or(cmp.Compare(a.File, b.File), cmp.Compare(a.Line, b.Line), cmp.Compare(a.Message, b.Message))
 	})
 	return slices.Compact(k.found)
+}
+
+// strangers finds packages that are written for another input: they read a member of input that is neither in the schema nor a
+// misspelt one of it.
+func (k *checker) strangers(modules []string) {
+	members := slices.Collect(maps.Keys(k.schema.Properties))
+	for _, name := range modules {
+		m := k.compiler.Modules[name]
+		if m == nil {
+			continue
+		}
+		ast.WalkRefs(m, func(ref ast.Ref) bool {
+			if ref.HasPrefix(ast.InputRootRef) && len(ref) > 1 {
+				if member, ok := ref[1].Value.(ast.String); ok && !slices.Contains(members, string(member)) && nearest(string(member), members) == "" {
+					k.foreign[m.Package.Path.String()] = true
+				}
+			}
+			return false
+		})
+	}
 }
 
 // Deciding are the compiled rules that entry comes to.
@@ -62,6 +85,7 @@ type checker struct {
 	found    []Problem
 	decides  map[*ast.Rule]bool // rules that see the input of s
 	asked    bool               // whether the rule that is looked at is one
+	foreign  map[string]bool    // packages for another input
 
 	at     *ast.Location // of the expression that is looked at
 	stands map[ast.Var]ast.Ref
@@ -69,7 +93,7 @@ type checker struct {
 
 // rule looks at one rule, with its else branches.
 func (k *checker) rule(r *ast.Rule) {
-	k.stands, k.asked = map[ast.Var]ast.Ref{}, k.decides[r]
+	k.stands, k.asked = map[ast.Var]ast.Ref{}, k.decides[r] && !k.foreign[r.Module.Package.Path.String()]
 	ast.WalkExprs(r, func(e *ast.Expr) bool { k.local(e); return false })
 	k.at = r.Location
 	ast.WalkRefs(r.Head, func(ref ast.Ref) bool { k.ref(ref); return false })

@@ -53,6 +53,10 @@ type Schema struct {
 	// Outside says which paths below data are for others to define, beside those of Data; nil: none.
 	Outside func(path string) bool `json:"-"`
 
+	// OtherInputs leaves packages alone that read a member which the input has not, and which is not nearly one of its own: they are
+	// written for inputs of OPA's Data API.
+	OtherInputs bool `json:"-"`
+
 	never bool // the schema "false"
 }
 

@@ -105,6 +105,26 @@ func TestRulesThatDoNotDecideSeeAnyInput(t *testing.T) {
 	}
 }
 
+// Where documents are asked for, a package may be written for what their callers send.
+func TestAPackageForAnotherInputIsLeftAlone(t *testing.T) {
+	t.Parallel()
+	either := schema.Base()
+	either.OtherInputs = true
+	for rules, want := range map[string]string{
+		"decision if input.method == \"GET\"\n\nhelper if input.resource.owner == input.user.id\n": "",
+		"decision if input.subject.departement == \"a\"\n":                                         "a.rego:3: input.subject.departement: input.subject has no \"departement\"; did you mean input.subject.attributes.department?",
+		"decision if input.subjct.id == \"a\"\n":                                                   "a.rego:3: input.subjct: input has no \"subjct\"; did you mean input.subject?",
+		"decision if input.method == data.nothing\n":                                               "a.rego:3: data.nothing: there is neither such data nor such a rule",
+	} {
+		if got := check(t, either, rules); got != want {
+			t.Errorf("%s\n got %s\nwant %s", rules, got, want)
+		}
+	}
+	if got := check(t, schema.Base(), "decision if input.method == \"GET\"\n"); got == "" {
+		t.Error("decisions have no such member")
+	}
+}
+
 func TestDataFromElsewhereIsDeclared(t *testing.T) {
 	t.Parallel()
 	s := over(t, `{"x-gatehouse-data": ["rbac/bindings"]}`)
