@@ -37,8 +37,7 @@ type roleFlags struct {
 }
 
 func newRoleFlags(name string) *roleFlags {
-	f := &roleFlags{FlagSet: flag.NewFlagSet("gatehouse-authsvc "+name, flag.ContinueOnError)}
-	return f
+	return &roleFlags{FlagSet: flag.NewFlagSet("gatehouse-authsvc "+name, flag.ContinueOnError)}
 }
 
 func (f *roleFlags) who() {
@@ -68,6 +67,15 @@ func (f *roleFlags) find(ctx context.Context, db *store.DB) (string, error) {
 	}
 	u, err := db.Accounts().ByEmail(ctx, email)
 	return u.ID, err
+}
+
+// holder is find where both a subject and a role are needed.
+func (f *roleFlags) holder(ctx context.Context, db *store.DB) (string, error) {
+	subject, err := f.find(ctx, db)
+	if err == nil && (subject == "" || f.role == "") {
+		err = errors.New("--role is needed, and --subject or --email")
+	}
+	return subject, err
 }
 
 // open connects what a command of roles needs. Redis is used if it is configured: then the edge learns of a revocation at once.
@@ -106,12 +114,9 @@ func grantRole(ctx context.Context, cfg app.Config, args []string, stdout, stder
 		return err
 	}
 	defer done()
-	subject, err := f.find(ctx, db)
+	subject, err := f.holder(ctx, db)
 	if err != nil {
 		return fmt.Errorf("role grant: %w", err)
-	}
-	if subject == "" || f.role == "" {
-		return errors.New("role grant: --role is needed, and --subject or --email")
 	}
 	if f.role == role.Admin { // so that nothing has to be made before the first admin
 		_, _, err := roles.CreateRole(ctx, operator(), role.Role{Name: role.Admin, Description: "Administers roles.", Protected: true}, role.Why{})
@@ -142,12 +147,9 @@ func revokeRole(ctx context.Context, cfg app.Config, args []string, stdout, stde
 		return err
 	}
 	defer done()
-	subject, err := f.find(ctx, db)
+	subject, err := f.holder(ctx, db)
 	if err != nil {
 		return fmt.Errorf("role revoke: %w", err)
-	}
-	if subject == "" || f.role == "" {
-		return errors.New("role revoke: --role is needed, and --subject or --email")
 	}
 	revision, err := roles.Revoke(ctx, operator(), subject, f.role, f.tenant, role.Why{Reason: f.reason, Ticket: f.ticket})
 	if err != nil {

@@ -4,8 +4,6 @@ import (
 	"context"
 	"fmt"
 	"net/http"
-	"os"
-	"path/filepath"
 
 	"github.com/gatehouse-auth/gatehouse/authsvc/app"
 	"github.com/gatehouse-auth/gatehouse/internal/lifecycle"
@@ -15,22 +13,18 @@ import (
 
 // openDirectory lets the decision point know subjects as authsvc does. Both are here, so the socket's mode says who may read.
 func (s *Stack) openDirectory() error {
-	dir, err := os.MkdirTemp("", "gatehouse-") // a socket's path may have 107 bytes, which the data directory's can exceed
+	d, err := directory.New(directory.Options{URL: app.UnixScheme + s.socket("directory"), Issuer: s.URL(), Log: s.log})
 	if err != nil {
 		return fmt.Errorf("directory: %w", err)
 	}
-	s.closers = append(s.closers, func() error { return os.RemoveAll(dir) })
-	s.socket = filepath.Join(dir, "directory.socket")
-	if s.directory, err = directory.New(directory.Options{URL: app.UnixScheme + s.socket, Issuer: s.URL(), Log: s.log}); err != nil {
-		return fmt.Errorf("directory: %w", err)
-	}
+	s.directory = d
 	s.services = append(s.services, s.directory)
 	return nil
 }
 
 // serveDirectory serves what authsvc knows of subjects.
 func (s *Stack) serveDirectory(ctx context.Context, a *app.App) error {
-	ln, err := web.ListenUnix(ctx, s.socket, 0o600)
+	ln, err := web.ListenUnix(ctx, s.socket("directory"), 0o600)
 	if err != nil {
 		return fmt.Errorf("directory: %w", err)
 	}

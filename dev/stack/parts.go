@@ -12,7 +12,6 @@ import (
 	"io/fs"
 	"net"
 	"os"
-	"path/filepath"
 	"strings"
 	"time"
 
@@ -147,8 +146,7 @@ func (s *Stack) buildAuthsvc(ctx context.Context, o Options, root telemetry.Secr
 	return s.serveDirectory(ctx, a)
 }
 
-// buildGateway joins the gateway with the plugin by a Unix socket in a folder of its own: a path may have 107 bytes, which
-// the data directory's can exceed.
+// buildGateway joins the gateway with the plugin by a Unix socket.
 func (s *Stack) buildGateway(ctx context.Context, o Options, root telemetry.Secret) error {
 	config, err := os.ReadFile(o.KongFile)
 	if err != nil {
@@ -158,12 +156,7 @@ func (s *Stack) buildGateway(ctx context.Context, o Options, root telemetry.Secr
 	if err != nil {
 		return fmt.Errorf("challenge secret: %w", err)
 	}
-	dir, err := os.MkdirTemp("", "gatehouse-")
-	if err != nil {
-		return fmt.Errorf("socket: %w", err)
-	}
-	s.closers = append(s.closers, func() error { return os.RemoveAll(dir) })
-	socket := filepath.Join(dir, "plugin.socket")
+	socket := s.socket("plugin")
 	plugin, err := s.plugin(ctx, o, socket)
 	if err != nil {
 		return err

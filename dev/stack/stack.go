@@ -57,7 +57,7 @@ type Stack struct {
 	gateway   *gateway.Gateway
 	engine    *engine.Engine
 	directory *directory.Directory
-	socket    string         // of authsvc's side of the directory
+	sockets   string         // folder of the Unix sockets between parts
 	redis     *embeddedRedis // nil if Redis is somebody else's
 	servers   []*server
 	services  []lifecycle.Service
@@ -86,6 +86,7 @@ func New(ctx context.Context, o Options) (s *Stack, err error) {
 	}
 	for _, step := range []func() error{
 		func() error { return s.listen(ctx, o.Listen) },
+		func() error { return s.makeSockets() },
 		func() error { return s.startRedis(o.RedisURL) },
 		func() error { s.spans, err = s.tracer(o.Traces, "gatehouse-pdp"); return err },
 		func() error { return s.buildOrders() },
@@ -100,6 +101,17 @@ func New(ctx context.Context, o Options) (s *Stack, err error) {
 	}
 	return s, nil
 }
+
+// makeSockets makes a folder for Unix sockets alone: a path may have 107 bytes, which the data directory's can exceed.
+func (s *Stack) makeSockets() (err error) {
+	if s.sockets, err = os.MkdirTemp("", "gatehouse-"); err != nil {
+		return fmt.Errorf("sockets: %w", err)
+	}
+	s.closers = append(s.closers, func() error { return os.RemoveAll(s.sockets) })
+	return nil
+}
+
+func (s *Stack) socket(name string) string { return filepath.Join(s.sockets, name+".socket") }
 
 // Run works until ctx ends or a part fails, and returns when all parts have ended.
 func (s *Stack) Run(ctx context.Context) error {

@@ -55,8 +55,7 @@ func (s *scope) known(t *ast.Term) bool {
 		case *ast.ArrayComprehension, *ast.SetComprehension, *ast.ObjectComprehension:
 			return true // what is not bound there is its own
 		case ast.Ref:
-			if head, ok := x[0].Value.(ast.Var); ok && (x[0].Equal(ast.InputRootDocument) || x[0].Equal(ast.DefaultRootDocument)) {
-				_ = head
+			if x[0].Equal(ast.InputRootDocument) || x[0].Equal(ast.DefaultRootDocument) {
 				for _, t := range x[1:] {
 					found = found || !s.known(t)
 				}
