@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/gatehouse-auth/gatehouse/internal/lifecycle"
+	"github.com/gatehouse-auth/gatehouse/internal/memory"
 	"github.com/gatehouse-auth/gatehouse/internal/telemetry"
 	"github.com/gatehouse-auth/gatehouse/internal/telemetry/tracing"
 	"github.com/gatehouse-auth/gatehouse/internal/web"
@@ -55,6 +56,7 @@ func run(ctx context.Context, args []string, getenv func(string) string, stderr 
 		return err
 	}
 	log := telemetry.Logger(stderr, c.level)
+	memory.Limit(log)
 	tracer, err := tracing.New(tracing.Options{To: c.traces, Service: "gatehouse-pdp", Lookup: func(name string) (string, bool) { v := getenv(name); return v, v != "" }, Log: log})
 	if err != nil {
 		return err
@@ -116,7 +118,7 @@ func run(ctx context.Context, args []string, getenv func(string) string, stderr 
 	if err != nil {
 		return errors.Join(err, in.Close())
 	}
-	services := in.parts
+	services := append(in.parts, memory.Pacer{})
 	services = append(services, fetching...)
 	services = append(services, operation.parts...)
 	services = append(services, known.services()...)

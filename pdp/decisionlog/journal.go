@@ -53,6 +53,9 @@ type Options struct {
 
 // Journal records decisions: it encodes them where they are made, writes them in batches to a spool, and ships them from there to
 // its sinks. It is safe for concurrent use.
+//
+// Who has to wait for a record writes it, with those of all others that came meanwhile, unless somebody is writing already: to wake
+// another goroutine for it costs more than the write. A goroutine of its own writes where nobody waits or a write takes long.
 type Journal struct {
 	opts     Options
 	labels   []byte
@@ -62,10 +65,14 @@ type Journal struct {
 	counts   counts
 	crowded  atomic.Pointer[error] // why the last records could not be spooled; nil when they were
 
+	pen   sync.Mutex // held by who writes to the spool
+	spare []byte     // memory for the next batch; under pen
+
 	mu    sync.Mutex
 	batch *batch
+	stuck []*batch // could not be written by who waits for them
 	ended bool
-	room  chan struct{} // closed when the batch has been taken over by the writer
+	room  chan struct{} // closed when the batch has been taken over to be written; nil while nobody waits for that
 	wake  chan struct{}
 }
 
@@ -99,7 +106,7 @@ func (c *counts) of(outcome string) *atomic.Uint64 {
 	return &c.deny
 }
 
-// Open opens the spool. Nothing is written before Run.
+// Open opens the spool. Nothing is shipped before Run.
 func Open(opts Options) (*Journal, error) {
 	if opts.Now == nil {
 		opts.Now = time.Now
@@ -125,7 +132,7 @@ func Open(opts Options) (*Journal, error) {
 	if opts.Labels == nil {
 		labels = []byte("{}")
 	}
-	j := &Journal{opts: opts, labels: labels, batch: newBatch(nil), room: make(chan struct{}), wake: make(chan struct{}, 1)}
+	j := &Journal{opts: opts, labels: labels, batch: newBatch(nil), wake: make(chan struct{}, 1)}
 	j.scratch.New = func() any { return &encoder{} }
 	if err := opts.Rates.Validate(); err != nil {
 		return nil, fmt.Errorf("decision log: sample: %w", err)
@@ -183,6 +190,9 @@ func (j *Journal) Record(ctx context.Context, e *Event) error {
 	if err == nil {
 		mine, err = j.enqueue(ctx, enc.dst)
 	}
+	if mine != nil && j.opts.Sync != 0 { // to flush takes long
+		j.lead()
+	}
 	if cap(enc.dst) > 2*maxRecord {
 		enc.dst = nil // one large record should not be kept for ever
 	}
@@ -235,9 +245,10 @@ var (
 
 // enqueue puts a frame into the batch that is written next, and answers that batch if there is something to wait for.
 func (j *Journal) enqueue(ctx context.Context, frame []byte) (*batch, error) {
+	waits := j.opts.WhenFull != Drop
 	for {
 		j.mu.Lock()
-		b, room := j.batch, j.room
+		b := j.batch
 		switch {
 		case j.ended:
 			j.mu.Unlock()
@@ -245,16 +256,20 @@ func (j *Journal) enqueue(ctx context.Context, frame []byte) (*batch, error) {
 		case len(b.frames) == 0 || len(b.frames)+len(frame) <= j.opts.Buffer:
 			b.frames = append(b.frames, frame...)
 			b.count++
+			led := waits && j.opts.Sync != 0 && len(j.stuck) == 0
 			j.mu.Unlock()
-			select {
-			case j.wake <- struct{}{}:
-			default:
+			if !led {
+				j.awake()
 			}
-			if j.opts.WhenFull == Drop {
+			if !waits {
 				return nil, nil
 			}
 			return b, nil
 		}
+		if j.room == nil {
+			j.room = make(chan struct{})
+		}
+		room := j.room
 		j.mu.Unlock()
 		if j.opts.WhenFull != Block {
 			return nil, errBufferFull
@@ -264,6 +279,69 @@ func (j *Journal) enqueue(ctx context.Context, frame []byte) (*batch, error) {
 		case <-ctx.Done():
 			return nil, ctx.Err()
 		}
+	}
+}
+
+// awake has the writer look for something to write.
+func (j *Journal) awake() {
+	select {
+	case j.wake <- struct{}{}:
+	default:
+	}
+}
+
+// mostLed bounds how many batches one decision writes before it is answered.
+const mostLed = 8
+
+// lead writes what waits, unless somebody does, who then looks again.
+func (j *Journal) lead() {
+	for range mostLed {
+		if !j.pen.TryLock() {
+			return
+		}
+		j.mu.Lock()
+		var b *batch
+		if j.leads() {
+			b = j.swap()
+		}
+		j.mu.Unlock()
+		if b != nil {
+			j.attempt(b)
+		}
+		j.pen.Unlock()
+		j.mu.Lock()
+		more := j.leads()
+		j.mu.Unlock()
+		if !more {
+			return
+		}
+	}
+	j.awake()
+}
+
+// leads reports whether there is something to write for who comes by. What is stuck is written first, and by the writer. mu is held.
+func (j *Journal) leads() bool { return j.batch.count > 0 && len(j.stuck) == 0 }
+
+// attempt writes a batch, or leaves what cannot be written now to the writer, which has the time. The pen is held.
+func (j *Journal) attempt(b *batch) {
+	n, err := j.spool.Append(b.frames)
+	if err == nil {
+		j.crowded.Store(nil)
+		j.keep(b.frames)
+		close(b.done)
+		return
+	}
+	b.frames = b.frames[n:]
+	j.mu.Lock()
+	j.stuck = append(j.stuck, b)
+	j.mu.Unlock()
+	j.awake()
+}
+
+// keep has the next batch use the memory of one that is written. The pen is held.
+func (j *Journal) keep(frames []byte) {
+	if j.spare = frames; cap(frames) > 2<<20 {
+		j.spare = nil // a burst should not be kept for ever
 	}
 }
 
@@ -281,7 +359,7 @@ func (j *Journal) Run(ctx context.Context) error {
 	j.mu.Lock()
 	j.ended = true
 	j.mu.Unlock()
-	j.flush(ctx, j.swap(nil)) // what came in between
+	j.flushAll(ctx) // what came in between
 	last := time.AfterFunc(j.opts.Grace, stop)
 	defer last.Stop()
 	for _, s := range j.shippers {
@@ -295,32 +373,45 @@ func (j *Journal) Run(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// write is the one goroutine that writes to the spool.
+// write is the goroutine that writes what nobody else does.
 func (j *Journal) write(ctx context.Context) {
-	var spare []byte
 	for {
 		select {
 		case <-j.wake:
-			b := j.swap(spare)
-			if spare = b.frames; cap(spare) > 2<<20 {
-				spare = nil // a burst should not be kept for ever
-			}
-			j.flush(ctx, b)
+			j.flushAll(ctx)
+			j.lead() // for who came meanwhile
 		case <-ctx.Done():
-			j.flush(ctx, j.swap(spare))
 			return
 		}
 	}
 }
 
-// swap takes the batch over and begins another in the memory of frames.
-func (j *Journal) swap(frames []byte) *batch {
+// flushAll writes what could not be written before, and then what waits.
+func (j *Journal) flushAll(ctx context.Context) {
+	j.pen.Lock()
+	defer j.pen.Unlock()
 	j.mu.Lock()
-	defer j.mu.Unlock()
+	all := j.stuck
+	j.mu.Unlock()
+	for _, b := range all {
+		j.flush(ctx, b)
+	}
+	j.mu.Lock()
+	j.stuck = nil
+	b := j.swap()
+	j.mu.Unlock()
+	j.flush(ctx, b)
+	j.keep(b.frames)
+}
+
+// swap takes the batch over and begins another. The pen and mu are held.
+func (j *Journal) swap() *batch {
 	b := j.batch
-	j.batch = newBatch(frames)
-	close(j.room)
-	j.room = make(chan struct{})
+	j.batch, j.spare = newBatch(j.spare), nil
+	if j.room != nil {
+		close(j.room)
+		j.room = nil
+	}
 	return b
 }
 

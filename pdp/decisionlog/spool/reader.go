@@ -83,6 +83,9 @@ func (r *Reader) Next(ctx context.Context, most, limit int) ([]Record, error) {
 func (s *Spool) watch() <-chan struct{} {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.grown == nil {
+		s.grown = make(chan struct{})
+	}
 	return s.grown
 }
 

@@ -72,7 +72,7 @@ type Spool struct {
 	sealed   bool // whether nothing more is appended to the last segment
 	stats    Stats
 	readers  map[string]*Reader
-	grown    chan struct{} // closed when there is more to read
+	grown    chan struct{} // closed when there is more to read; nil while nobody waits for that
 	room     chan struct{} // closed when a segment is removed
 }
 
@@ -92,7 +92,7 @@ func Open(opts Options) (*Spool, error) {
 	}
 	s := &Spool{
 		opts: opts, segSize: min(opts.MaxBytes/8, maxSegment), sealed: true, next: 1, readers: map[string]*Reader{},
-		grown: make(chan struct{}), room: make(chan struct{}), stats: Stats{Limit: opts.MaxBytes},
+		room: make(chan struct{}), stats: Stats{Limit: opts.MaxBytes},
 	}
 	if err := os.MkdirAll(opts.Dir, 0o700); err != nil {
 		return nil, fmt.Errorf("spool: %w", err)
@@ -195,8 +195,10 @@ func (s *Spool) Append(frames []byte) (int, error) {
 		s.mu.Lock()
 		s.segments[len(s.segments)-1].size += int64(n)
 		s.stats.Bytes += int64(n)
-		close(s.grown)
-		s.grown = make(chan struct{})
+		if s.grown != nil {
+			close(s.grown)
+			s.grown = nil
+		}
 		s.mu.Unlock()
 		taken += n
 	}
