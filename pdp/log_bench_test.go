@@ -48,6 +48,23 @@ func cpu(b *testing.B) time.Duration {
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
+// running runs a journal until the benchmark ends, which must not have lost anything by then.
+func running(b *testing.B, j *decisionlog.Journal) {
+	b.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- j.Run(ctx) }()
+	b.Cleanup(func() {
+		cancel()
+		if err := <-ended; err != nil {
+			b.Error(err)
+		}
+		if s := j.Stats(); s.Dropped+s.Refused > 0 {
+			b.Errorf("%d dropped, %d refused", s.Dropped, s.Refused)
+		}
+	})
+}
+
 // BenchmarkWhatTheLogAdds is one decision, without the decision log and with it, on the same engine in the same run. An
 // allowance that is not sampled has no record; each denial has.
 func BenchmarkWhatTheLogAdds(b *testing.B) {
@@ -78,18 +95,7 @@ func BenchmarkWhatTheLogAdds(b *testing.B) {
 					if err != nil {
 						b.Fatal(err)
 					}
-					ctx, cancel := context.WithCancel(context.Background())
-					ended := make(chan error, 1)
-					go func() { ended <- j.Run(ctx) }()
-					b.Cleanup(func() {
-						cancel()
-						if err := <-ended; err != nil {
-							b.Error(err)
-						}
-						if s := j.Stats(); s.Dropped+s.Refused > 0 {
-							b.Errorf("%d dropped, %d refused", s.Dropped, s.Refused)
-						}
-					})
+					running(b, j)
 					asked = recording.In(j).Engine(e)
 				}
 				q := usualQuestion(c.resource)
