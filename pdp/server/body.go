@@ -1,6 +1,7 @@
 package server
 
 import (
+	"bytes"
 	"slices"
 	"strconv"
 	"strings"
@@ -11,13 +12,23 @@ import (
 	"github.com/gatehouse-auth/gatehouse/pdp/authzen"
 )
 
-// maxDepth bounds how deep objects and arrays may nest.
-const maxDepth = 32
+// Bounds of a body: how deep objects and arrays may nest, and the bytes of a type, an id or a name.
+const (
+	maxDepth = 32
+	maxWord  = 1024
+)
 
 // parse reads one access evaluation request. It takes one reading of a body only: two members of one name, names in another
 // case, anything after the object and invalid UTF-8 are refused, because the enforcement point may have meant the other
 // reading. Members that AuthZEN does not know are ignored, as it demands. No value is ever repeated in what it answers.
 func parse(body []byte) (authzen.Request, []web.FieldError, error) {
+	if r, ok := usual(body); ok {
+		return r, nil, nil
+	}
+	return parseAny(body)
+}
+
+func parseAny(body []byte) (authzen.Request, []web.FieldError, error) {
 	root, err := readObject(body)
 	if err != nil {
 		return authzen.Request{}, nil, err
@@ -66,8 +77,9 @@ func readDocument(body []byte) (any, error) {
 // 8.2); encoding/json would make all of them the same replacement character.
 func halfPair(body []byte) bool {
 	for i := 0; i+1 < len(body); i++ {
-		if body[i] != '\\' {
-			continue
+		next := bytes.IndexByte(body[i:], '\\')
+		if i += next; next < 0 || i+1 >= len(body) {
+			return false
 		}
 		i++ // what is escaped, which may be a backslash
 		if body[i] != 'u' {
@@ -184,7 +196,7 @@ func (f *form) text(o map[string]any, prefix, name string) string {
 	switch {
 	case !ok || s == "":
 		f.fail(prefix+name, "must be a string that is not empty")
-	case len(s) > 1024:
+	case len(s) > maxWord:
 		f.fail(prefix+name, "must be at most 1024 bytes")
 	}
 	return s

@@ -133,6 +133,31 @@ func TestUnknownMembersAreIgnored(t *testing.T) {
 }
 
 // FuzzParse holds what is taken against encoding/json: whoever reads the same bytes by the standard library gets the same request.
+func FuzzUsual(f *testing.F) {
+	f.Add([]byte(whole))
+	f.Add([]byte(`{"context":{"a":[{}]},"resource":{"id":"\u0031","type":"order","properties":{}},"action":{"name":"GET"},"subject":{"type":"user","id":"a"}} `))
+	for _, c := range badBodies() {
+		f.Add([]byte(c[0]))
+	}
+	f.Fuzz(func(t *testing.T, body []byte) {
+		got, ok := usual(body)
+		if !ok {
+			return
+		}
+		want, fields, err := parseAny(body)
+		if err != nil || len(fields) > 0 || !reflect.DeepEqual(got, want) {
+			t.Fatalf("%#v, want %#v, %v, %v", got, want, fields, err)
+		}
+	})
+}
+
+func TestWhatEnforcementPointsSendIsReadWithoutMapsBetween(t *testing.T) {
+	t.Parallel()
+	if _, ok := usual([]byte(whole)); !ok {
+		t.Error("a whole request takes the long way")
+	}
+}
+
 func FuzzParse(f *testing.F) {
 	f.Add([]byte(whole))
 	for _, c := range badBodies() {
