@@ -65,9 +65,9 @@ func BenchmarkHandler(b *testing.B) {
 				decisions = recording.In(journal)
 				running(b, journal)
 			}
-			h := decisions.Handler(server.New(server.Options{
+			h := server.New(server.Options{
 				Engine: decisions.Engine(e), DecisionLog: decisionlog.New(quiet), Log: quiet, Meter: metrics.New(e.Stats, time.Now),
-			}))
+			})
 			reader := bytes.NewReader(body)
 			b.ReportAllocs()
 			for b.Loop() {

@@ -109,7 +109,7 @@ func run(ctx context.Context, args []string, getenv func(string) string, stderr 
 		Engine: traced.Engine(tracer, decisions.Engine(operation.engine(e))), Search: decisions.Searcher(e), SearchCallers: c.searchers, DecisionLog: decisions.Lines, Checks: known.checks(decisions.Checks(), false), Log: log, Meter: meter, Callers: in.callers, BaseURL: c.baseURL, DataPaths: c.dataPaths,
 		OPAVersion: engine.OPAVersion(), MaxBody: c.maxBody, MaxBatch: c.maxBatch, MaxConcurrent: c.maxConcurrent,
 	})
-	handler := traced.Handler(tracer, decisions.Handler(doors))
+	handler := traced.Handler(tracer, doors)
 	proxy, err := doors.Envoy(c.envoy)
 	if err != nil {
 		return errors.Join(fmt.Errorf("envoy: %w", err), in.Close())
@@ -127,7 +127,7 @@ func run(ctx context.Context, args []string, getenv func(string) string, stderr 
 		writing, stop := context.WithCancel(context.WithoutCancel(ctx))
 		written := make(chan error, 1)
 		go func() { written <- decisions.Run(writing) }()
-		err := serveAll(ctx, in, handler, envoy, decisions.Handler(proxy), log)
+		err := serveAll(ctx, in, handler, envoy, proxy, log)
 		stop()
 		return errors.Join(err, <-written)
 	}))

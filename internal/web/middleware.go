@@ -3,6 +3,7 @@ package web
 import (
 	"errors"
 	"log/slog"
+	"maps"
 	"net/http"
 	"runtime/debug"
 	"time"
@@ -81,15 +82,19 @@ func LimitBody(n int64, next http.Handler) http.Handler {
 	})
 }
 
+// securityHeaders are shared by all answers: who sets one of them anew replaces it.
+var securityHeaders = http.Header{
+	"X-Content-Type-Options":    {"nosniff"},
+	"Content-Security-Policy":   {"default-src 'none'; frame-ancestors 'none'"},
+	"Referrer-Policy":           {"no-referrer"},
+	"Cache-Control":             {"no-store"},
+	"Strict-Transport-Security": {"max-age=31536000; includeSubDomains"},
+}
+
 // SecurityHeaders sets what suits an API that no page may frame, sniff or cache.
 func SecurityHeaders(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		h := w.Header()
-		h.Set("X-Content-Type-Options", "nosniff")
-		h.Set("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
-		h.Set("Referrer-Policy", "no-referrer")
-		h.Set("Cache-Control", "no-store")
-		h.Set("Strict-Transport-Security", "max-age=31536000; includeSubDomains")
+		maps.Copy(w.Header(), securityHeaders)
 		next.ServeHTTP(w, r)
 	})
 }

@@ -10,6 +10,12 @@ import (
 
 type traceKey struct{}
 
+// traced is what a context carries of a request: one value for all, since each costs a copy of the request.
+type traced struct {
+	id     string
+	remote string
+}
+
 // Trace gives each request a trace id: that of a valid traceparent header (W3C Trace Context, section 3.2), else a new one.
 func Trace(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -17,19 +23,29 @@ func Trace(next http.Handler) http.Handler {
 		if !ok {
 			id = NewTraceID()
 		}
-		next.ServeHTTP(w, r.WithContext(WithTraceID(r.Context(), id)))
+		next.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), traceKey{}, &traced{id, r.RemoteAddr})))
 	})
 }
 
 // WithTraceID returns a context that carries id.
 func WithTraceID(ctx context.Context, id string) context.Context {
-	return context.WithValue(ctx, traceKey{}, id)
+	return context.WithValue(ctx, traceKey{}, &traced{id, RemoteAddr(ctx)})
 }
 
 // TraceID answers the request's trace id, or "" outside a request.
 func TraceID(ctx context.Context) string {
-	id, _ := ctx.Value(traceKey{}).(string)
-	return id
+	if t, ok := ctx.Value(traceKey{}).(*traced); ok {
+		return t.id
+	}
+	return ""
+}
+
+// RemoteAddr answers the address that the request came from, or "" outside a request.
+func RemoteAddr(ctx context.Context) string {
+	if t, ok := ctx.Value(traceKey{}).(*traced); ok {
+		return t.remote
+	}
+	return ""
 }
 
 // NewTraceID makes 16 random bytes in hexadecimal.

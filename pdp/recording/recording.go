@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
-	"net/http"
 	"os"
 	"os/signal"
 	"runtime/debug"
@@ -147,18 +146,6 @@ func (d *Log) Checks() map[string]web.Check {
 	return map[string]web.Check{"decision_log": func(context.Context) error { return d.journal.Ready() }}
 }
 
-// Handler tells the journal who asks.
-func (d *Log) Handler(next http.Handler) http.Handler {
-	if d.journal == nil {
-		return next
-	}
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		next.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), addressKey{}, r.RemoteAddr)))
-	})
-}
-
-type addressKey struct{}
-
 // recorded is an engine whose decisions are answered once they are recorded.
 type recorded struct {
 	server.Engine
@@ -243,7 +230,6 @@ func (s *recordedSearch) Search(ctx context.Context, q authzen.Search) (authzen.
 }
 
 func (r *recorded) record(ctx context.Context, start time.Time, e *decisionlog.Event) error {
-	e.Time, e.Duration, e.TraceID, e.PEP = start, r.now().Sub(start), web.TraceID(ctx), server.CallerOf(ctx)
-	e.RequestedBy, _ = ctx.Value(addressKey{}).(string)
+	e.Time, e.Duration, e.TraceID, e.RequestedBy, e.PEP = start, r.now().Sub(start), web.TraceID(ctx), web.RemoteAddr(ctx), server.CallerOf(ctx)
 	return r.journal.Record(ctx, e)
 }

@@ -62,7 +62,7 @@ func (s *server) document(w http.ResponseWriter, r *http.Request) {
 		dataError(w, http.StatusMethodNotAllowed, dataapi.Error{Code: dataapi.CodeInvalidOperation, Message: "data is read-only here"})
 		return
 	}
-	q, err := s.question(r)
+	q, err := s.question(w, r)
 	if err != nil {
 		dataRefusal(w, r, err)
 		return
@@ -157,7 +157,7 @@ func Meaning(doc dataapi.Document, err error) string {
 }
 
 // question reads what is asked. What OPA would explain or instrument is refused: it shows the policy.
-func (s *server) question(r *http.Request) (q dataapi.Question, err error) {
+func (s *server) question(w http.ResponseWriter, r *http.Request) (q dataapi.Question, err error) {
 	params := r.URL.Query()
 	if e := params.Get("explain"); e != "" && e != "off" || flagged(params, "instrument") || flagged(params, "rule_labels") {
 		return q, badBody("explain, instrument and rule_labels are not answered here")
@@ -179,7 +179,7 @@ func (s *server) question(r *http.Request) (q dataapi.Question, err error) {
 	if mt, _, _ := mime.ParseMediaType(r.Header.Get("Content-Type")); strings.Contains(mt, "yaml") || r.Header.Get("Content-Encoding") != "" {
 		return q, fault.New(fault.Invalid, "the body must be JSON, not encoded").Named("unsupported_media_type")
 	}
-	body, err := s.readAll(r)
+	body, err := s.readAll(w, r)
 	if err != nil || len(bytes.TrimSpace(body)) == 0 {
 		return q, err
 	}

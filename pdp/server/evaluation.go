@@ -85,7 +85,16 @@ func (s *server) answerOne(w http.ResponseWriter, r *http.Request, req authzen.R
 		web.WriteProblem(w, p)
 		return
 	}
-	answer(w, r, res)
+	buf, _ := s.answers.Get().(*[]byte)
+	if buf == nil {
+		buf = new([]byte)
+	}
+	defer s.answers.Put(buf)
+	if *buf, err = res.AppendJSON((*buf)[:0]); err != nil { // an obligation of the policy that is no JSON
+		web.WriteProblem(w, web.Problem(r.Context(), err))
+		return
+	}
+	write(w, http.StatusOK, *buf)
 }
 
 func (s *server) decide(ctx context.Context, req authzen.Request) (authzen.Response, error) {
@@ -144,15 +153,22 @@ func (s *server) record(ctx context.Context, start time.Time, took time.Duration
 	s.DecisionLog.Record(e)
 }
 
+func isJSON(contentType string) bool {
+	if contentType == "application/json" {
+		return true
+	}
+	mt, params, err := mime.ParseMediaType(contentType)
+	charset, named := params["charset"]
+	return err == nil && mt == "application/json" && (!named || strings.EqualFold(charset, "utf-8"))
+}
+
 // readJSON reads a body that says it is JSON, or answers why it does not.
 func (s *server) readJSON(w http.ResponseWriter, r *http.Request) ([]byte, bool) {
-	mt, params, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
-	charset, named := params["charset"]
-	if err != nil || mt != "application/json" || named && !strings.EqualFold(charset, "utf-8") || r.Header.Get("Content-Encoding") != "" {
+	if !isJSON(r.Header.Get("Content-Type")) || r.Header.Get("Content-Encoding") != "" {
 		problem(w, r, fault.New(fault.Invalid, "The body must be application/json, not encoded.").Named("unsupported_media_type"))
 		return nil, false
 	}
-	body, err := s.readAll(r)
+	body, err := s.readAll(w, r)
 	if err != nil {
 		problem(w, r, err)
 		return nil, false

@@ -21,6 +21,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/gatehouse-auth/gatehouse/internal/fault"
@@ -93,6 +94,7 @@ type server struct {
 	gate      gate
 	searching gate
 	data      [][]string // DataPaths in segments
+	answers   sync.Pool  // of *[]byte, for what is written
 }
 
 // Server is the handler of AuthZEN and the Data API, and makes that of Envoy, which takes of the same room.
@@ -125,7 +127,7 @@ func New(opts Options) *Server {
 		s.serveData(mux)
 	}
 	s.serveHealth(mux)
-	h := limitBody(opts.MaxBody, web.Mux(mux))
+	h := s.shortcut(s.known(problem, s.evaluate), web.Mux(mux))
 	return &Server{echoRequestID(web.Trace(s.shed(web.Log(opts.Log, web.Recover(opts.Log, web.SecurityHeaders(h)))))), s}
 }
 
@@ -180,22 +182,35 @@ func CallerOf(ctx context.Context) string {
 	return name
 }
 
-// limitBody bounds what is read of a body; one that declares more is answered by the handler too, in its own shape.
-func limitBody(n int64, next http.Handler) http.Handler {
+// shortcut spares the mux for what is asked all the time.
+func (s *server) shortcut(evaluate, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		r.Body = http.MaxBytesReader(w, r.Body, n)
+		if r.Method == http.MethodPost && r.URL.Path == authzen.Path {
+			evaluate.ServeHTTP(w, r)
+			return
+		}
 		next.ServeHTTP(w, r)
 	})
 }
 
 var errTooLarge = fault.New(fault.Invalid, "The body is too large.").Named("body_too_large")
 
-// readAll reads a body within its limit.
-func (s *server) readAll(r *http.Request) ([]byte, error) {
+// atOnce is up to how many bytes memory is made for a body before it has come.
+const atOnce = 16 << 10
+
+// readAll reads a body within its limit. One that declares more is not read, and answered in the shape of its API.
+func (s *server) readAll(w http.ResponseWriter, r *http.Request) ([]byte, error) {
 	if r.ContentLength > s.MaxBody {
 		return nil, errTooLarge
 	}
-	body, err := io.ReadAll(r.Body)
+	var body []byte
+	var err error
+	if r.ContentLength >= 0 && r.ContentLength <= atOnce {
+		body = make([]byte, r.ContentLength)
+		_, err = io.ReadFull(r.Body, body)
+	} else {
+		body, err = io.ReadAll(http.MaxBytesReader(w, r.Body, s.MaxBody))
+	}
 	var large *http.MaxBytesError
 	switch {
 	case errors.As(err, &large):
@@ -254,9 +269,16 @@ func answer(w http.ResponseWriter, r *http.Request, v any) {
 	write(w, http.StatusOK, body)
 }
 
+var typeJSON = []string{"application/json"} // shared, as securityHeaders of package web are
+
+// lengthKnown is up to how many bytes net/http finds the length of an answer out by itself.
+const lengthKnown = 2048
+
 func write(w http.ResponseWriter, status int, body []byte) {
-	w.Header().Set("Content-Type", "application/json")
-	w.Header().Set("Content-Length", strconv.Itoa(len(body)))
+	w.Header()["Content-Type"] = typeJSON
+	if len(body) > lengthKnown {
+		w.Header().Set("Content-Length", strconv.Itoa(len(body)))
+	}
 	w.WriteHeader(status)
 	_, _ = w.Write(body) // the caller is gone; there is nobody to tell
 }
