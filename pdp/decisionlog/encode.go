@@ -79,31 +79,39 @@ func (enc *encoder) begin(name string) {
 
 func (enc *encoder) end() { enc.dst = append(enc.dst, '}') }
 
-// member writes a member of an object unless a mask hides it; at is the object's place among the masks.
+// member writes a member of an object unless a mask or its name hides it; at is the object's place among the masks.
 func (enc *encoder) member(name string, v any, at *maskNode) {
-	at = at.child(name)
-	enc.path = append(enc.path, step{name, -1})
-	switch {
-	case at != nil && at.hides && at.with == nil:
-		enc.erased = append(enc.erased, enc.pointer())
-	case at != nil && at.hides:
-		enc.masked = append(enc.masked, enc.pointer())
-		enc.key(name)
-		enc.dst = append(enc.dst, at.with...)
-	case v != nil && secretName(name):
-		enc.hide(name)
-	default:
-		enc.key(name)
-		enc.value(v, at)
+	if below, shown := enc.enter(name, at); shown {
+		if v != nil && secretName(name) {
+			enc.masked = append(enc.masked, enc.pointer())
+			enc.dst = append(enc.dst, secret...)
+		} else {
+			enc.value(v, below)
+		}
 	}
-	enc.path = enc.path[:len(enc.path)-1]
+	enc.leave()
 }
 
-func (enc *encoder) hide(name string) {
-	enc.masked = append(enc.masked, enc.pointer())
-	enc.key(name)
-	enc.dst = append(enc.dst, secret...)
+// enter begins a member and answers its place among the masks, and whether its value is to be written behind that: a mask may hide
+// it. leave ends it.
+func (enc *encoder) enter(name string, at *maskNode) (below *maskNode, shown bool) {
+	enc.path = append(enc.path, step{name, -1})
+	below = at.child(name)
+	switch {
+	case below == nil || !below.hides:
+		enc.key(name)
+		return below, true
+	case below.with == nil:
+		enc.erased = append(enc.erased, enc.pointer())
+	default:
+		enc.masked = append(enc.masked, enc.pointer())
+		enc.key(name)
+		enc.dst = append(enc.dst, below.with...)
+	}
+	return nil, false
 }
+
+func (enc *encoder) leave() { enc.path = enc.path[:len(enc.path)-1] }
 
 // value writes any value that JSON has.
 func (enc *encoder) value(v any, at *maskNode) {
@@ -135,12 +143,10 @@ func (enc *encoder) value(v any, at *maskNode) {
 		enc.array(len(v), func(i int) any { return v[i] }, at)
 	case []string:
 		enc.array(len(v), func(i int) any { return v[i] }, at)
-	case entity:
-		enc.entity(v, at)
 	case authzen.Request:
-		enc.request(v, at)
+		enc.request(&v, at)
 	case authzen.Response:
-		enc.response(v, at)
+		enc.response(&v, at)
 	default:
 		enc.other(v, at)
 	}
@@ -221,13 +227,13 @@ func (enc *encoder) array(n int, item func(int) any, at *maskNode) {
 }
 
 // request writes an evaluation request as AuthZEN has it.
-func (enc *encoder) request(r authzen.Request, at *maskNode) {
+func (enc *encoder) request(r *authzen.Request, at *maskNode) {
 	enc.dst = append(enc.dst, '{')
-	enc.member("subject", entity{"type", r.Subject.Type, r.Subject.ID, r.Subject.Properties}, at)
-	enc.member("action", entity{"name", r.Action.Name, "", r.Action.Properties}, at)
-	enc.member("resource", entity{"type", r.Resource.Type, r.Resource.ID, r.Resource.Properties}, at)
+	enc.entity("subject", entity{"type", r.Subject.Type, r.Subject.ID, r.Subject.Properties}, at)
+	enc.entity("action", entity{"name", r.Action.Name, "", r.Action.Properties}, at)
+	enc.entity("resource", entity{"type", r.Resource.Type, r.Resource.ID, r.Resource.Properties}, at)
 	if len(r.Context) > 0 {
-		enc.member("context", r.Context, at)
+		enc.objectMember("context", r.Context, at)
 	}
 	enc.dst = append(enc.dst, '}')
 }
@@ -239,20 +245,39 @@ type entity struct {
 	properties   map[string]any
 }
 
-func (enc *encoder) entity(v entity, at *maskNode) {
-	enc.dst = append(enc.dst, '{')
-	enc.member(v.first, v.value, at)
-	if v.id != "" {
-		enc.member("id", v.id, at)
+func (enc *encoder) entity(name string, v entity, at *maskNode) {
+	if below, shown := enc.enter(name, at); shown {
+		enc.dst = append(enc.dst, '{')
+		enc.textMember(v.first, v.value, below)
+		if v.id != "" {
+			enc.textMember("id", v.id, below)
+		}
+		if len(v.properties) > 0 {
+			enc.objectMember("properties", v.properties, below)
+		}
+		enc.dst = append(enc.dst, '}')
 	}
-	if len(v.properties) > 0 {
-		enc.member("properties", v.properties, at)
+	enc.leave()
+}
+
+// textMember writes a member that has not the name of a secret.
+func (enc *encoder) textMember(name, value string, at *maskNode) {
+	if _, shown := enc.enter(name, at); shown {
+		enc.string(value)
 	}
-	enc.dst = append(enc.dst, '}')
+	enc.leave()
+}
+
+// objectMember writes a member that has not the name of a secret.
+func (enc *encoder) objectMember(name string, value map[string]any, at *maskNode) {
+	if below, shown := enc.enter(name, at); shown {
+		enc.object(value, below)
+	}
+	enc.leave()
 }
 
 // response writes a decision as the policy has it.
-func (enc *encoder) response(r authzen.Response, at *maskNode) {
+func (enc *encoder) response(r *authzen.Response, at *maskNode) {
 	enc.dst = append(enc.dst, '{')
 	enc.member("allow", r.Decision, at)
 	if c := r.Context; c != nil {

@@ -180,31 +180,14 @@ func (j *Journal) Record(ctx context.Context, e *Event) error {
 	if j.opts.MaskBy != nil {
 		j.maskBy(ctx, enc, e, rate)
 	}
-	if j.opts.WhenFull == Block && j.opts.Wait > 0 {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, j.opts.Wait)
-		defer cancel()
-	}
 	err := spool.Seal(enc.dst, 0, j.opts.Now())
-	var mine *batch
 	if err == nil {
-		mine, err = j.enqueue(ctx, enc.dst)
-	}
-	if mine != nil && j.opts.Sync != 0 { // to flush takes long
-		j.lead()
+		err = j.append(ctx, enc.dst)
 	}
 	if cap(enc.dst) > 2*maxRecord {
 		enc.dst = nil // one large record should not be kept for ever
 	}
 	j.scratch.Put(enc)
-	if err == nil && mine != nil {
-		select {
-		case <-mine.done:
-			err = mine.err
-		case <-ctx.Done():
-			err = ctx.Err()
-		}
-	}
 	j.counts.of(e.Outcome).Add(1)
 	switch {
 	case err == nil:
@@ -243,43 +226,80 @@ var (
 	errEnded      = errors.New("the decision log has ended")
 )
 
-// enqueue puts a frame into the batch that is written next, and answers that batch if there is something to wait for.
-func (j *Journal) enqueue(ctx context.Context, frame []byte) (*batch, error) {
-	waits := j.opts.WhenFull != Drop
-	for {
-		j.mu.Lock()
-		b := j.batch
-		switch {
-		case j.ended:
-			j.mu.Unlock()
-			return nil, errEnded
-		case len(b.frames) == 0 || len(b.frames)+len(frame) <= j.opts.Buffer:
-			b.frames = append(b.frames, frame...)
-			b.count++
-			led := waits && j.opts.Sync != 0 && len(j.stuck) == 0
-			j.mu.Unlock()
-			if !led {
-				j.awake()
-			}
-			if !waits {
-				return nil, nil
-			}
-			return b, nil
+// append puts a frame into the batch that is written next and, unless records may be dropped, returns when that is written.
+func (j *Journal) append(ctx context.Context, frame []byte) error {
+	mine, room, err := j.enqueue(frame)
+	if err != nil || mine == nil && room == nil {
+		return err
+	}
+	if mine != nil && mine.isDone() { // as most are, and to measure their time costs more
+		return mine.err
+	}
+	if j.opts.WhenFull == Block && j.opts.Wait > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, j.opts.Wait)
+		defer cancel()
+	}
+	for mine == nil {
+		select {
+		case <-room:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		if mine, room, err = j.enqueue(frame); err != nil {
+			return err
+		}
+	}
+	select {
+	case <-mine.done:
+		return mine.err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (b *batch) isDone() bool {
+	select {
+	case <-b.done:
+		return true
+	default:
+		return false
+	}
+}
+
+// enqueue puts a frame into the batch that is written next, and sees to it that it is. It answers the batch if there is something
+// to wait for or, where there was no room, what tells that there may be.
+func (j *Journal) enqueue(frame []byte) (mine *batch, room <-chan struct{}, err error) {
+	j.mu.Lock()
+	b := j.batch
+	switch {
+	case j.ended:
+		j.mu.Unlock()
+		return nil, nil, errEnded
+	case len(b.frames) > 0 && len(b.frames)+len(frame) > j.opts.Buffer:
+		defer j.mu.Unlock()
+		if j.opts.WhenFull != Block {
+			return nil, nil, errBufferFull
 		}
 		if j.room == nil {
 			j.room = make(chan struct{})
 		}
-		room := j.room
-		j.mu.Unlock()
-		if j.opts.WhenFull != Block {
-			return nil, errBufferFull
-		}
-		select {
-		case <-room:
-		case <-ctx.Done():
-			return nil, ctx.Err()
-		}
+		return nil, j.room, nil
 	}
+	b.frames = append(b.frames, frame...)
+	b.count++
+	stuck := len(j.stuck) > 0
+	j.mu.Unlock()
+	if j.opts.WhenFull == Drop {
+		j.awake()
+		return nil, nil, nil
+	}
+	if stuck || j.opts.Sync == 0 { // to flush takes long
+		j.awake()
+	} else {
+		j.lead()
+	}
+	return b, nil, nil
 }
 
 // awake has the writer look for something to write.

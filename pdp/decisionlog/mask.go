@@ -127,6 +127,9 @@ const secret = `"[secret]"`
 
 // secretName reports whether a member's name says that its value is a secret.
 func secretName(name string) bool {
+	if strings.IndexByte("delnpsty", lastLetter(name)) < 0 { // what the names below end with
+		return false
+	}
 	var plain [64]byte
 	b := plain[:0]
 	if len(name) > len(plain) {
@@ -152,6 +155,19 @@ func secretName(name string) bool {
 		}
 	}
 	return false
+}
+
+// lastLetter answers the last letter or digit, as a small one, or 0.
+func lastLetter(name string) byte {
+	for i := len(name) - 1; i >= 0; i-- {
+		switch c := name[i]; {
+		case 'a' <= c && c <= 'z', '0' <= c && c <= '9':
+			return c
+		case 'A' <= c && c <= 'Z':
+			return c | 0x20
+		}
+	}
+	return 0
 }
 
 // looksSecret reports whether a text is, or holds, a secret of a known shape.

@@ -5,6 +5,7 @@ package metrics
 import (
 	"log/slog"
 	"net/http"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -25,6 +26,7 @@ type Registry struct {
 	took      *prometheus.HistogramVec
 	shed      *prometheus.CounterVec
 	strangers prometheus.Counter
+	known     sync.Map // series → *decided
 }
 
 // New makes a registry. engine is asked at each scrape.
@@ -52,8 +54,23 @@ func New(stats func() engine.Stats, now func() time.Time) *Registry {
 
 // Decided implements server.Meter.
 func (r *Registry) Decided(api, outcome string, took time.Duration) {
-	r.decisions.WithLabelValues(api, outcome).Inc()
-	r.took.WithLabelValues(api).Observe(took.Seconds())
+	of := series{api, outcome}
+	s, ok := r.known.Load(of)
+	if !ok {
+		s, _ = r.known.LoadOrStore(of, &decided{r.decisions.WithLabelValues(api, outcome), r.took.WithLabelValues(api)})
+	}
+	d, _ := s.(*decided)
+	d.count.Inc()
+	d.took.Observe(took.Seconds())
+}
+
+// series are the labels of what is counted of decisions; there are few.
+type series struct{ api, outcome string }
+
+// decided is what they name, since to find it by its labels takes longer than to count.
+type decided struct {
+	count prometheus.Counter
+	took  prometheus.Observer
 }
 
 // Shed implements server.Meter.

@@ -68,7 +68,7 @@ func (r *reader) value(depth int) (any, error) {
 }
 
 func (r *reader) array(depth int) (any, error) {
-	list := []any{}
+	list := make([]any, 0, 4) // most are short
 	for first := true; ; first = false {
 		r.space()
 		if first && r.peek() == ']' {
