@@ -49,6 +49,9 @@ func New(out *slog.Logger) *Log {
 
 // Record takes e without ever waiting.
 func (l *Log) Record(e Entry) {
+	if e.Err == nil && !l.out.Enabled(context.Background(), slog.LevelInfo) {
+		return
+	}
 	select {
 	case l.entries <- e:
 	default:
