@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/open-policy-agent/opa/v1/ast"
 	"github.com/open-policy-agent/opa/v1/rego"
@@ -45,7 +46,7 @@ type documents struct {
 // policies' revision also when there is an error.
 func (e *Engine) Document(ctx context.Context, q dataapi.Question) (doc dataapi.Document, err error) {
 	snap := e.current.Load()
-	doc = dataapi.Document{DecisionID: e.opts.NewID()}
+	doc = dataapi.Document{DecisionID: e.newID(time.Now())}
 	if snap == nil {
 		return doc, errNotLoaded
 	}

@@ -67,7 +67,7 @@ type Options struct {
 	Tests       time.Duration       // for all tests of the policies when they load; default 10 s
 	Poll        time.Duration       // how often Run looks for changed files; default 250 ms
 	Now         func() time.Time    // default time.Now
-	NewID       func() string       // decision ids; default UUIDv7
+	NewID       func() string       // decision ids; default UUIDv7 of Now
 	Log         *slog.Logger        // default slog.Default
 
 	NoPartial bool // never decide by what partial evaluation leaves of the rules
@@ -140,9 +140,6 @@ func Open(ctx context.Context, opts Options) (*Engine, error) {
 	if opts.Now == nil {
 		opts.Now = time.Now
 	}
-	if opts.NewID == nil {
-		opts.NewID = newID
-	}
 	if opts.Log == nil {
 		opts.Log = slog.Default()
 	}
@@ -182,10 +179,13 @@ func Open(ctx context.Context, opts Options) (*Engine, error) {
 
 // newID makes a UUIDv7 (RFC 9562 section 5.7). It need not be secret, and asking the kernel for each costs more than some
 // decisions do.
-func newID() string {
+func (e *Engine) newID(now time.Time) string {
+	if e.opts.NewID != nil {
+		return e.opts.NewID()
+	}
 	var id uuid.UUID
-	binary.BigEndian.PutUint64(id[:8], uint64(time.Now().UnixMilli())<<16|rand.Uint64()&0xffff) //nolint:gosec // see above
-	binary.BigEndian.PutUint64(id[8:], rand.Uint64())                                           //nolint:gosec // see above
+	binary.BigEndian.PutUint64(id[:8], uint64(now.UnixMilli())<<16|rand.Uint64()&0xffff) //nolint:gosec // see above
+	binary.BigEndian.PutUint64(id[8:], rand.Uint64())                                    //nolint:gosec // see above
 	id[6] = id[6]&0x0f | 0x70
 	id[8] = id[8]&0x3f | 0x80
 	return id.String()
@@ -232,7 +232,7 @@ func placeOf(err error) error {
 // the policies' revision also when there is an error.
 func (e *Engine) Evaluate(ctx context.Context, r authzen.Request) (res authzen.Response, err error) {
 	snap := e.current.Load()
-	both := &told{about: authzen.ResponseContext{DecisionID: e.opts.NewID()}}
+	both := &told{}
 	about := &both.about
 	if snap != nil {
 		about.Revision = snap.revision
@@ -241,12 +241,16 @@ func (e *Engine) Evaluate(ctx context.Context, r authzen.Request) (res authzen.R
 		if p := recover(); p != nil {
 			err = errFailed.Because(fmt.Errorf("panic: %v", p))
 		}
+		if about.DecisionID == "" {
+			about.DecisionID = e.newID(time.Now())
+		}
 		if err != nil {
 			*about = authzen.ResponseContext{Outcome: authzen.Indeterminate, Revision: about.Revision, DirectoryRevision: about.DirectoryRevision, DecisionID: about.DecisionID}
 			res = authzen.Response{Context: about}
 		}
 	}()
 	now := e.opts.Now()
+	about.DecisionID = e.newID(now)
 	if snap == nil {
 		return res, errNotLoaded
 	}
@@ -265,13 +269,14 @@ func (e *Engine) Evaluate(ctx context.Context, r authzen.Request) (res authzen.R
 	if seen.fed {
 		about.Subject = r.Subject.Properties
 	}
-	properties, err := e.properties(ctx, snap, r.Resource)
+	looksUp := snap.looksUp(r.Resource)
+	properties, err := e.properties(ctx, snap, r.Resource, looksUp)
 	if err != nil {
 		e.opts.Log.WarnContext(ctx, "look-up failed; denied", "decision_id", about.DecisionID, "resource_type", r.Resource.Type, "error", err)
 		about.Outcome, about.Reasons = authzen.Indeterminate, []string{"lookup_failed"}
 		return authzen.Response{Context: about}, nil
 	}
-	if snap.looksUp(r.Resource) {
+	if looksUp {
 		about.LookedUp = properties
 	}
 	within, end := e.span(ctx, "evaluate")
@@ -285,7 +290,7 @@ func (e *Engine) Evaluate(ctx context.Context, r authzen.Request) (res authzen.R
 	if said.allow && writes(r.Action.Name) && snap.lookups.Declared(r.Resource.Type) {
 		snap.lookups.Changing(r.Resource.Type, r.Resource.ID)
 	}
-	if snap.cacheable(&both.cache, r.Resource, now) && seen.bound(&both.cache, snap.looksAt) {
+	if snap.cacheable(&both.cache, looksUp, now) && seen.bound(&both.cache, snap.looksAt) {
 		about.Cache = &both.cache
 	}
 	about.EvaluatedBy = by
@@ -308,12 +313,12 @@ type told struct {
 }
 
 // properties are the object's; a look-up of them is a part of its own.
-func (e *Engine) properties(ctx context.Context, snap *snapshot, r authzen.Resource) (map[string]any, error) {
-	if !snap.looksUp(r) {
-		return snap.properties(ctx, r)
+func (e *Engine) properties(ctx context.Context, snap *snapshot, r authzen.Resource, looksUp bool) (map[string]any, error) {
+	if !looksUp {
+		return snap.properties(ctx, r, looksUp)
 	}
 	ctx, end := e.span(ctx, "lookup")
-	properties, err := snap.properties(ctx, r)
+	properties, err := snap.properties(ctx, r, looksUp)
 	end(err)
 	return properties, err
 }
@@ -429,9 +434,9 @@ func (e *Engine) Stats() Stats {
 
 // properties is what the policy may believe of the object: the answer of a declared look-up, or else what the enforcement
 // point sent, for which nil stands. Nothing is asked for that the policy does not look at.
-func (s *snapshot) properties(ctx context.Context, r authzen.Resource) (map[string]any, error) {
+func (s *snapshot) properties(ctx context.Context, r authzen.Resource, looksUp bool) (map[string]any, error) {
 	switch {
-	case s.looksUp(r):
+	case looksUp:
 		found, err := s.lookups.Find(ctx, r.Type, r.ID)
 		if found == nil {
 			found = map[string]any{}

@@ -109,70 +109,125 @@ func sizeOf(key []byte, v answer) int {
 // key appends all of the input that decisions can depend on, as inputOf would make it. It answers false for a value whose form
 // is not known. Each value begins with its kind, and what has a length with that, so that no two inputs have the same key.
 func (l looksAt) key(dst []byte, r *authzen.Request, looked map[string]any, now time.Time) (_ []byte, ok bool) {
-	for _, p := range l.paths {
-		if dst, ok = appendPart(dst, p, r, looked, now); !ok {
+	for i := range l.parts {
+		if dst, ok = l.parts[i].append(dst, r, looked, now); !ok {
 			return dst, false
 		}
 	}
 	return dst, true
 }
 
-// appendPart appends what stands in the input at p, or more. What inputOf leaves out there may be appended as well: then
-// requests are told apart that need not be.
-func appendPart(dst []byte, p []string, r *authzen.Request, looked map[string]any, now time.Time) ([]byte, bool) {
-	switch member := second(p); p[0] {
+// part is a path into the input, with its beginning understood.
+type part struct {
+	of   ofInput
+	path []string // what is left of it, below properties or the context
+}
+
+// ofInput is what stands in the input of its own, or holds the rest.
+type ofInput int
+
+const (
+	nothing ofInput = iota // there is no such member
+	subjectWhole
+	subjectType
+	subjectID
+	subjectProperties
+	actionWhole
+	actionName
+	actionProperties
+	resourceWhole
+	resourceType
+	resourceID
+	resourceProperties // what is known of it
+	resourceSaid       // what the request says of it
+	contextWhole
+	contextTime
+	contextMember
+)
+
+// partOf reads a path.
+func partOf(path []string) part {
+	below := path[min(len(path), 2):]
+	switch path[0] + "/" + second(path) {
+	case "subject/":
+		return part{of: subjectWhole}
+	case "subject/type":
+		return part{of: subjectType}
+	case "subject/id":
+		return part{of: subjectID}
+	case "subject/properties":
+		return part{subjectProperties, below}
+	case "action/":
+		return part{of: actionWhole}
+	case "action/name":
+		return part{of: actionName}
+	case "action/properties":
+		return part{actionProperties, below}
+	case "resource/":
+		return part{of: resourceWhole}
+	case "resource/type":
+		return part{of: resourceType}
+	case "resource/id":
+		return part{of: resourceID}
+	case "resource/properties":
+		return part{resourceProperties, below}
+	case "context/":
+		return part{of: contextWhole}
+	case "context/time":
+		return part{of: contextTime}
+	}
+	switch path[0] {
 	case "subject":
-		switch member {
-		case "":
-			return appendAny(appendText(appendText(dst, r.Subject.Type), r.Subject.ID), r.Subject.Properties)
-		case "id":
-			return appendText(dst, r.Subject.ID), true
-		case "type":
-			return appendText(dst, r.Subject.Type), true
-		case "properties":
-			return appendAt(dst, r.Subject.Properties, p[2:])
-		}
-		return appendAt(dst, r.Subject.Properties, p[1:])
-	case "action":
-		switch member {
-		case "":
-			return appendAny(appendText(dst, r.Action.Name), r.Action.Properties)
-		case "name":
-			return appendText(dst, r.Action.Name), true
-		case "properties":
-			return appendAt(dst, r.Action.Properties, p[2:])
-		}
-		return dst, true // there is no such member
+		return part{subjectProperties, path[1:]}
 	case "resource":
-		switch member {
-		case "":
-			dst, ok := appendAny(appendText(appendText(dst, r.Resource.Type), r.Resource.ID), r.Resource.Properties)
-			if !ok {
-				return dst, false
-			}
-			if looked == nil {
-				return dst, true
-			}
-			return appendAny(dst, looked)
-		case "id":
-			return appendText(dst, r.Resource.ID), true
-		case "type":
-			return appendText(dst, r.Resource.Type), true
-		case "properties":
-			if looked == nil {
-				looked = r.Resource.Properties
-			}
-			return appendAt(dst, looked, p[2:])
-		}
-		return appendAt(dst, r.Resource.Properties, p[1:])
+		return part{resourceSaid, path[1:]}
 	case "context":
-		switch member {
-		case "":
-			return appendAny(appendText(dst, clockOf(now)), r.Context)
-		case "time":
-			return appendText(dst, clockOf(now)), true
+		return part{contextMember, path[1:]}
+	}
+	return part{}
+}
+
+// append appends what stands in the input there, or more. What inputOf leaves out there may be appended as well: then requests are
+// told apart that need not be.
+func (p part) append(dst []byte, r *authzen.Request, looked map[string]any, now time.Time) ([]byte, bool) {
+	switch p.of {
+	case subjectWhole:
+		return appendAny(appendText(appendText(dst, r.Subject.Type), r.Subject.ID), r.Subject.Properties)
+	case subjectType:
+		return appendText(dst, r.Subject.Type), true
+	case subjectID:
+		return appendText(dst, r.Subject.ID), true
+	case subjectProperties:
+		return appendAt(dst, r.Subject.Properties, p.path)
+	case actionWhole:
+		return appendAny(appendText(dst, r.Action.Name), r.Action.Properties)
+	case actionName:
+		return appendText(dst, r.Action.Name), true
+	case actionProperties:
+		return appendAt(dst, r.Action.Properties, p.path)
+	case resourceWhole:
+		dst, ok := appendAny(appendText(appendText(dst, r.Resource.Type), r.Resource.ID), r.Resource.Properties)
+		if !ok || looked == nil {
+			return dst, ok
 		}
-		return appendAt(dst, r.Context, p[1:])
+		return appendAny(dst, looked)
+	case resourceType:
+		return appendText(dst, r.Resource.Type), true
+	case resourceID:
+		return appendText(dst, r.Resource.ID), true
+	case resourceProperties:
+		if looked == nil {
+			looked = r.Resource.Properties
+		}
+		return appendAt(dst, looked, p.path)
+	case resourceSaid:
+		return appendAt(dst, r.Resource.Properties, p.path)
+	case contextWhole:
+		return appendAny(appendText(dst, clockOf(now)), r.Context)
+	case contextTime:
+		return appendText(dst, clockOf(now)), true
+	case contextMember:
+		return appendAt(dst, r.Context, p.path)
 	}
 	return dst, true
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/open-policy-agent/opa/v1/ast"
 
@@ -63,7 +64,7 @@ func (s *snapshot) searchable(kind authzen.Kind) bool {
 // lest a search drive out what requests need.
 func (e *Engine) Search(ctx context.Context, q authzen.Search) (found authzen.Found, err error) {
 	snap := e.current.Load()
-	found = authzen.Found{Results: []authzen.Entity{}, DecisionID: e.opts.NewID()}
+	found = authzen.Found{Results: []authzen.Entity{}, DecisionID: e.newID(time.Now())}
 	if snap == nil {
 		return found, errNotLoaded
 	}
@@ -127,7 +128,7 @@ func (e *Engine) permits(ctx context.Context, snap *snapshot, q authzen.Search, 
 	default:
 		r.Action = authzen.Action{Name: c.Name, Properties: c.properties}
 	}
-	properties, err := snap.properties(ctx, r.Resource)
+	properties, err := snap.properties(ctx, r.Resource, snap.looksUp(r.Resource))
 	if err != nil {
 		return false, err
 	}

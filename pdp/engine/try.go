@@ -31,7 +31,7 @@ func (e *Engine) Try(ctx context.Context, r authzen.Request, known map[string]an
 		}
 	}()
 	if known == nil {
-		if known, err = snap.properties(ctx, r.Resource); err != nil {
+		if known, err = snap.properties(ctx, r.Resource, snap.looksUp(r.Resource)); err != nil {
 			return false, about, err
 		}
 	}

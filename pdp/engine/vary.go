@@ -18,6 +18,7 @@ const maxAge = 2 * time.Second
 // one decision looked at, never less; so what it says is the same for every request.
 type looksAt struct {
 	paths      [][]string // parts of the input
+	parts      []part     // the same, understood
 	vary       []string   // the same as JSON Pointers into the evaluation request, the clock left out
 	time       bool       // the clock
 	properties bool       // what is known of the resource
@@ -41,9 +42,10 @@ func dependenciesOf(c *ast.Compiler) (looksAt, error) {
 		switch {
 		case len(path) == 0: // input as a whole
 			all := []string{"/action", "/context", "/resource", "/subject"}
+			wholes := [][]string{{"action"}, {"context"}, {"resource"}, {"subject"}}
 			return looksAt{
-				paths: [][]string{{"action"}, {"context"}, {"resource"}, {"subject"}},
-				vary:  all, time: true, properties: true, facts: true, varyFacts: varyFacts(all), directory: l.directory,
+				paths: wholes, parts: partsOf(wholes),
+				vary: all, time: true, properties: true, facts: true, varyFacts: varyFacts(all), directory: l.directory,
 			}, nil
 		case path[0] == "context":
 			l.time = l.time || len(path) == 1 || path[1] == "time"
@@ -60,7 +62,16 @@ func dependenciesOf(c *ast.Compiler) (looksAt, error) {
 	l.varyFacts = varyFacts(l.vary)
 	slices.SortFunc(l.paths, slices.Compare)
 	l.paths = slices.CompactFunc(l.paths, slices.Equal)
+	l.parts = partsOf(l.paths)
 	return l, nil
+}
+
+func partsOf(paths [][]string) []part {
+	all := make([]part, len(paths))
+	for i, path := range paths {
+		all[i] = partOf(path)
+	}
+	return all
 }
 
 // pathOf is the ground part of a reference into input: what comes after a variable can be any of its siblings.
@@ -95,8 +106,8 @@ func pointerOf(path []string) string {
 
 // cacheable says in c for which other requests an answer of this moment holds, and false if for none. The clock that policies see counts
 // whole seconds, so what depends on it holds until the second is over; what a look-up found is the look-up's to remember.
-func (s *snapshot) cacheable(c *authzen.Cache, r authzen.Resource, now time.Time) bool {
-	if s.looksUp(r) || len(s.looksAt.vary) == 0 {
+func (s *snapshot) cacheable(c *authzen.Cache, looksUp bool, now time.Time) bool {
+	if looksUp || len(s.looksAt.vary) == 0 {
 		return false
 	}
 	age := maxAge
