@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"runtime/debug"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 	"unicode"
@@ -89,7 +90,7 @@ func (s *server) document(w http.ResponseWriter, r *http.Request) {
 	if r.Method == http.MethodPost && !q.HasInput {
 		res.Warning = &dataapi.Warning{Code: dataapi.CodeUsage, Message: "'input' key missing from the request"}
 	}
-	params := r.URL.Query()
+	params := queryOf(r)
 	if flagged(params, "provenance") {
 		res.Provenance = s.provenance(doc.Revision)
 	}
@@ -100,7 +101,18 @@ func (s *server) document(w http.ResponseWriter, r *http.Request) {
 			"timer_server_handler_ns":   evaluated.Sub(start).Nanoseconds(),
 		}
 	}
+	if yes, plain := doc.Value.(bool); plain && len(params) == 0 && res.Warning == nil {
+		write(w, http.StatusOK, plainAnswer(res.DecisionID, yes))
+		return
+	}
 	answerData(w, res, flagged(params, "pretty"), doc)
+}
+
+// plainAnswer is what answerData writes of a document that is true or false, which most are.
+func plainAnswer(id string, result bool) []byte {
+	body := make([]byte, 0, 80)
+	body = append(append(append(body, `{"decision_id":"`...), id...), `","result":`...)
+	return append(strconv.AppendBool(body, result), '}', '\n')
 }
 
 // told reports whether a document is one of DataPaths, or below one.
@@ -158,7 +170,7 @@ func Meaning(doc dataapi.Document, err error) string {
 
 // question reads what is asked. What OPA would explain or instrument is refused: it shows the policy.
 func (s *server) question(w http.ResponseWriter, r *http.Request) (q dataapi.Question, err error) {
-	params := r.URL.Query()
+	params := queryOf(r)
 	if e := params.Get("explain"); e != "" && e != "off" || flagged(params, "instrument") || flagged(params, "rule_labels") {
 		return q, badBody("explain, instrument and rule_labels are not answered here")
 	}
@@ -215,6 +227,14 @@ func dataPath(escaped string) ([]string, error) {
 		return nil, badBody("the path has too many segments")
 	}
 	return path, nil
+}
+
+// queryOf spares the map where there is no query, as in most requests.
+func queryOf(r *http.Request) url.Values {
+	if r.URL.RawQuery == "" {
+		return nil
+	}
+	return r.URL.Query()
 }
 
 // flagged reads a parameter as OPA does: present without a value, or true.

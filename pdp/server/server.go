@@ -127,7 +127,7 @@ func New(opts Options) *Server {
 		s.serveData(mux)
 	}
 	s.serveHealth(mux)
-	h := s.shortcut(s.known(problem, s.evaluate), web.Mux(mux))
+	h := s.shortcut(web.Mux(mux))
 	return &Server{echoRequestID(web.Trace(s.shed(web.Log(opts.Log, web.Recover(opts.Log, web.SecurityHeaders(h)))))), s}
 }
 
@@ -183,13 +183,19 @@ func CallerOf(ctx context.Context) string {
 }
 
 // shortcut spares the mux for what is asked all the time.
-func (s *server) shortcut(evaluate, next http.Handler) http.Handler {
+func (s *server) shortcut(next http.Handler) http.Handler {
+	evaluate, document := s.known(problem, s.evaluate), s.known(dataRefusal, s.document)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.Method == http.MethodPost && r.URL.Path == authzen.Path {
+		switch p := r.URL.Path; {
+		case r.Method != http.MethodPost:
+			next.ServeHTTP(w, r)
+		case p == authzen.Path:
 			evaluate.ServeHTTP(w, r)
-			return
+		case len(s.data) > 0 && strings.HasPrefix(p, dataapi.Prefix+"/") && !strings.Contains(p, "//") && !strings.Contains(p, "/."):
+			document.ServeHTTP(w, r)
+		default:
+			next.ServeHTTP(w, r)
 		}
-		next.ServeHTTP(w, r)
 	})
 }
 
