@@ -35,7 +35,11 @@ func run(ctx context.Context) error {
 	bindings := flag.Int("bindings", 1_000_000, "role bindings of the large relation; 0 to leave it out")
 	each := flag.Duration("time", 1500*time.Millisecond, "of one measurement of a server")
 	only := flag.String("only", "servers,process,growth,publish", "which parts")
+	nothing := flag.String("serve-nothing", "", "serve one fixed answer at this Unix socket and do nothing else; the measurement of the servers starts it")
 	flag.Parse()
+	if *nothing != "" {
+		return serveNothing(ctx, *nothing)
+	}
 	b := &bench{users: *users}
 	var err error
 	if b.dir, err = os.MkdirTemp("", "bench-pdp"); err != nil {
@@ -55,7 +59,6 @@ func run(ctx context.Context) error {
 		run  func() error
 	}{
 		{"servers", func() error { return b.servers(ctx, all, *rounds, *each) }},
-		{"prof", func() error { return b.prof(ctx, all, *rounds, *each) }},
 		{"process", func() error { return b.inProcess(ctx, all, *rounds) }},
 		{"growth", func() error { return b.growth(ctx, *bindings, *rounds) }},
 		{"publish", func() error { return b.publish(ctx, *bindings, *rounds) }},
@@ -85,7 +88,7 @@ func (b *bench) build(ctx context.Context) error {
 	}
 	fmt.Println("OPA", version)
 	for _, c := range [][]string{
-		{"true"},
+		{"go", "install", "github.com/open-policy-agent/opa@" + version},
 		{"go", "build", "-o", b.pdp, "github.com/gatehouse-auth/gatehouse/pdp"},
 	} {
 		cmd := exec.CommandContext(ctx, c[0], c[1:]...) //nolint:gosec // the version is that of our own build

@@ -3,11 +3,15 @@ package main
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 )
 
 // servers compares both servers on every style that OPA can serve at all, and tells what remembered decisions are worth.
 func (b *bench) servers(ctx context.Context, all []question, rounds int, each time.Duration) error {
+	if err := b.ceiling(ctx, slices.Clone(all), rounds, each); err != nil {
+		return err
+	}
 	fmt.Printf("\nOver a Unix socket, every decision logged, none remembered (%d rounds, medians)\n", rounds)
 	fmt.Printf("%-28s %12s %12s %8s\n", "", "OPA", "gatehouse", "ratio")
 	for _, style := range []string{typical, indexed, ruled} {
