@@ -231,7 +231,7 @@ func TestABadPatchIsRefusedWhole(t *testing.T) {
 		"right-to-left override":     {`{"name":"CANARY\u202eX"}`, "unprocessable"},
 		"isolate":                    {`{"name":"CANARY\u2066X"}`, "unprocessable"},
 		"Arabic letter mark":         {`{"name":"CANARY\u061c"}`, "unprocessable"},
-		"half a surrogate pair":      {`{"name":"CANARY\ud800"}`, "unprocessable"},
+		"half a surrogate pair":      {`{"name":"CANARY\ud800"}`, "malformed_body"},
 		"picture over http":          {`{"avatar_url":"http://CANARY.example/a.png"}`, "unprocessable"},
 		"picture as script":          {`{"avatar_url":"javascript:alert('CANARY')"}`, "unprocessable"},
 		"picture as data":            {`{"avatar_url":"data:image/png;base64,CANARY"}`, "unprocessable"},

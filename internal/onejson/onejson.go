@@ -1,11 +1,13 @@
-// Package onejson refuses JSON that two programs could read differently: text that is not UTF-8, bytes after the value, a
-// name given twice in one object. It decodes nothing.
+// Package onejson refuses JSON that two programs could read differently: text that is not UTF-8, half of a surrogate pair, bytes
+// after the value, a name given twice in one object. It decodes nothing.
 package onejson
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"slices"
+	"strconv"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -24,7 +26,7 @@ var (
 // twice at any depth, not even in another case (RFC 8725 section 2.4; encoding/json matches names without case). An error
 // holds nothing of data.
 func Check(data []byte) error {
-	if !utf8.Valid(data) {
+	if !utf8.Valid(data) || HalfPair(data) {
 		return errForm
 	}
 	if err := shallow(data); err != nil {
@@ -34,6 +36,47 @@ func Check(data []byte) error {
 		return errForm
 	}
 	return unique(string(data))
+}
+
+// HalfPair reports whether an escape stands for half of a surrogate pair. What that is, parsers do not agree on (RFC 8259 section
+// 8.2); encoding/json would make all of them the same replacement character.
+func HalfPair(data []byte) bool {
+	for i := 0; i+1 < len(data); i++ {
+		next := bytes.IndexByte(data[i:], '\\')
+		if i += next; next < 0 || i+1 >= len(data) {
+			return false
+		}
+		i++ // what is escaped, which may be a backslash
+		if data[i] != 'u' {
+			continue
+		}
+		switch unit := hex4(data[i+1:]); {
+		case unit >= 0xdc00 && unit <= 0xdfff:
+			return true
+		case unit >= 0xd800 && unit <= 0xdbff:
+			rest := data[i+5:]
+			if len(rest) < 6 || rest[0] != '\\' || rest[1] != 'u' {
+				return true
+			}
+			if second := hex4(rest[2:]); second < 0xdc00 || second > 0xdfff {
+				return true
+			}
+			i += 10
+		}
+	}
+	return false
+}
+
+// hex4 reads four hexadecimal digits, or answers -1.
+func hex4(b []byte) int {
+	if len(b) < 4 {
+		return -1
+	}
+	n, err := strconv.ParseUint(string(b[:4]), 16, 16)
+	if err != nil {
+		return -1
+	}
+	return int(n) //nolint:gosec // 16 bits
 }
 
 // shallow keeps json.Unmarshal from work that a hostile nesting makes.

@@ -22,6 +22,7 @@ func TestOnlyOneReadingPasses(t *testing.T) {
 		``: false, ` `: false, `{`: false, `{}{}`: false, `{} x`: false, `'a'`: false, nested(17): false, nested(1 << 20): false, "\ufeff{}": false,
 		`{"a":1,"a":1}`: false, `{"a":1,"A":1}`: false, `{"a":1,"\u0061":1}`: false, `{"x":{"a":1,"b":2,"a":3}}`: false, `[[{"a":1,"a":2}]]`: false,
 		`{"kid":1,"` + "\u212a" + `id":2}`: false, `{"sub":1,"` + "\u017f" + `ub":2}`: false, "\"\xff\"": false, `{"\ud800":1,"\udfff":2}`: false,
+		`"\ud800"`: false, `"\udc00"`: false, `"\ud83d\ude00"`: true, `"\ud83dx"`: false, `"\ud83d\u0041"`: false, `"\\ud800"`: true, `{"\ud83d\ude00":1}`: true, `"\uD800\uDC00"`: true,
 	} {
 		err := onejson.Check([]byte(text))
 		if (err == nil) != good {
@@ -44,7 +45,7 @@ func FuzzCheck(f *testing.F) {
 }
 
 func plainly(data []byte) bool {
-	if !json.Valid(data) || !utf8.Valid(data) {
+	if !json.Valid(data) || !utf8.Valid(data) || onejson.HalfPair(data) {
 		return false
 	}
 	d := json.NewDecoder(bytes.NewReader(data))

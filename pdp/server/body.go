@@ -1,13 +1,12 @@
 package server
 
 import (
-	"bytes"
 	"slices"
-	"strconv"
 	"strings"
 	"unicode/utf8"
 
 	"github.com/gatehouse-auth/gatehouse/internal/fault"
+	"github.com/gatehouse-auth/gatehouse/internal/onejson"
 	"github.com/gatehouse-auth/gatehouse/internal/web"
 	"github.com/gatehouse-auth/gatehouse/pdp/authzen"
 )
@@ -59,7 +58,7 @@ func readDocument(body []byte) (any, error) {
 	if !utf8.Valid(body) {
 		return nil, badBody("The body is not UTF-8.")
 	}
-	if halfPair(body) {
+	if onejson.HalfPair(body) {
 		return nil, badBody("The body has half of a surrogate pair, which is no text.")
 	}
 	r := reader{text: string(body)}
@@ -71,47 +70,6 @@ func readDocument(body []byte) (any, error) {
 		return nil, badBody("There is something after the JSON object.")
 	}
 	return v, nil
-}
-
-// halfPair reports whether an escape stands for half of a surrogate pair. What that is, parsers do not agree on (RFC 8259 section
-// 8.2); encoding/json would make all of them the same replacement character.
-func halfPair(body []byte) bool {
-	for i := 0; i+1 < len(body); i++ {
-		next := bytes.IndexByte(body[i:], '\\')
-		if i += next; next < 0 || i+1 >= len(body) {
-			return false
-		}
-		i++ // what is escaped, which may be a backslash
-		if body[i] != 'u' {
-			continue
-		}
-		switch unit := hex4(body[i+1:]); {
-		case unit >= 0xdc00 && unit <= 0xdfff:
-			return true
-		case unit >= 0xd800 && unit <= 0xdbff:
-			rest := body[i+5:]
-			if len(rest) < 6 || rest[0] != '\\' || rest[1] != 'u' {
-				return true
-			}
-			if second := hex4(rest[2:]); second < 0xdc00 || second > 0xdfff {
-				return true
-			}
-			i += 10
-		}
-	}
-	return false
-}
-
-// hex4 reads four hexadecimal digits, or answers -1.
-func hex4(b []byte) int {
-	if len(b) < 4 {
-		return -1
-	}
-	n, err := strconv.ParseUint(string(b[:4]), 16, 16)
-	if err != nil {
-		return -1
-	}
-	return int(n) //nolint:gosec // 16 bits
 }
 
 func badBody(detail string) *fault.Error {

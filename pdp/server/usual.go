@@ -3,6 +3,7 @@ package server
 import (
 	"unicode/utf8"
 
+	"github.com/gatehouse-auth/gatehouse/internal/onejson"
 	"github.com/gatehouse-auth/gatehouse/pdp/authzen"
 )
 
@@ -10,7 +11,7 @@ import (
 // enforcement points send. It spares the maps that parse makes of them. For anything else it answers false, and parse says what
 // is wrong with it, if anything is; FuzzUsual holds it to that.
 func usual(body []byte) (req authzen.Request, ok bool) {
-	if !utf8.Valid(body) || halfPair(body) {
+	if !utf8.Valid(body) || onejson.HalfPair(body) {
 		return req, false
 	}
 	r := reader{text: string(body)}
