@@ -225,6 +225,7 @@ func (e *Engine) activate(ctx context.Context, ps parts, newest Part) error {
 		}
 		e.telling.Lock()
 		e.current.Store(snap)
+		e.lanes.anew()
 		e.since = e.opts.Now()
 		e.loads++
 		e.telling.Unlock()

@@ -76,8 +76,10 @@ func (e *Engine) Ready() error {
 		return fault.New(fault.Unavailable, strings.TrimSpace(fmt.Sprintf("The policies of revision %s are too old and %s: nothing heard from %s. %s",
 			e.Revision(), then, strings.Join(names, ", "), why))).Named("stale")
 	}
-	suspicion := e.current.Load().suspicion()
+	suspicion, shut := e.current.Load().suspicion(), e.lanes.shut()
 	switch {
+	case why == "" && shut > 0:
+		return fault.New(fault.Unavailable, fmt.Sprintf("The policies decide, but %d kinds of questions take them longer than %v and are refused; the log says which. %s", shut, e.opts.Deadline, suspicion)).Named("degraded")
 	case why == "" && suspicion != "":
 		return fault.New(fault.Unavailable, "The policies decide, by topdown. "+suspicion).Named("degraded")
 	case why == "":
