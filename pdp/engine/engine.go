@@ -119,6 +119,7 @@ type state struct {
 	failure error // why its newest does not decide; nil when it does
 	refused bool  // the failure is of something that was never offered
 	away    error // why it could not be asked
+	unkept  error // why what decides will not be there after a restart without the source
 
 	failures map[string]uint64 // by step
 }
@@ -400,6 +401,7 @@ type SourceStats struct {
 	Confirmed time.Time         // when what decides was last known to be its newest; zero if it has sent nothing that decides
 	Newest    bool              // whether its newest decides
 	Away      bool              // whether it cannot be asked
+	Unkept    bool              // whether what decides could not be kept for the next start
 	Failures  map[string]uint64 // policies that did not come into force, by the step that refused them
 }
 
@@ -419,7 +421,7 @@ func (e *Engine) Stats() Stats {
 	}
 	for _, name := range slices.Sorted(maps.Keys(e.sources)) {
 		source := e.sources[name]
-		of := SourceStats{Name: name, Newest: source.confirmed.Load() != nil && source.failure == nil, Away: source.away != nil, Failures: maps.Clone(source.failures)}
+		of := SourceStats{Name: name, Newest: source.confirmed.Load() != nil && source.failure == nil, Away: source.away != nil, Unkept: source.unkept != nil, Failures: maps.Clone(source.failures)}
 		if name == Folder {
 			of.Name = "folder"
 		}

@@ -309,6 +309,15 @@ func (e *Engine) Away(ctx context.Context, source string, err error) {
 	}
 }
 
+// Stored records whether what decides is kept for a start without its source.
+func (e *Engine) Stored(source string, err error) {
+	e.telling.Lock()
+	defer e.telling.Unlock()
+	if s := e.sources[source]; s != nil {
+		s.unkept = err
+	}
+}
+
 // Confirm records that a source has nothing newer than what it offered last. If that decides, its age starts anew.
 func (e *Engine) Confirm(source string, at time.Time) {
 	e.telling.Lock()

@@ -88,6 +88,7 @@ var (
 	confirmed = prometheus.NewDesc("gatehouse_pdp_source_confirmed_age_seconds", "How long ago a source of policies last said that what decides is its newest.", []string{"source"}, nil)
 	latest    = prometheus.NewDesc("gatehouse_pdp_source_newest", "Whether the newest policies of a source decide (1).", []string{"source"}, nil)
 	away      = prometheus.NewDesc("gatehouse_pdp_source_away", "Whether a source of policies cannot be asked (1).", []string{"source"}, nil)
+	unkept    = prometheus.NewDesc("gatehouse_pdp_source_unkept", "Whether what decides of a source could not be kept for the next start (1).", []string{"source"}, nil)
 	refused   = prometheus.NewDesc("gatehouse_pdp_source_failures_total", "Policies of a source that did not come into force, by the step that refused them: read, signature, roots, parse, lookups, compile, schema, tests, prepare, golden, budget or probe.",
 		[]string{"source", "step"}, nil)
 
@@ -104,7 +105,7 @@ var (
 
 // Describe implements prometheus.Collector.
 func (c collector) Describe(to chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{info, age, newest, loads, confirmed, latest, away, refused, asked, evaluated, left, wrong, late, barred, shut, recalled} {
+	for _, d := range []*prometheus.Desc{info, age, newest, loads, confirmed, latest, away, unkept, refused, asked, evaluated, left, wrong, late, barred, shut, recalled} {
 		to <- d
 	}
 }
@@ -128,6 +129,7 @@ func (c collector) Collect(to chan<- prometheus.Metric) {
 		}
 		gauge(latest, number(of.Newest), of.Name)
 		gauge(away, number(of.Away), of.Name)
+		gauge(unkept, number(of.Unkept), of.Name)
 		for step, n := range of.Failures {
 			counter(refused, n, of.Name, step)
 		}
