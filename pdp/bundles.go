@@ -31,7 +31,7 @@ func feeds(file string, opts *engine.Options) ([]bundle.Options, error) {
 func fetchers(sources []bundle.Options, e *engine.Engine, log *slog.Logger) ([]lifecycle.Service, error) {
 	var out []lifecycle.Service
 	for _, o := range sources {
-		o.Sink, o.Log = intake{e}, log
+		o.Sink, o.Log, o.Now = intake{e}, log, now
 		s, err := bundle.NewSource(o)
 		if err != nil {
 			return nil, err

@@ -83,7 +83,7 @@ func openDirectory(o directory.Options, log *slog.Logger) (subjects, error) {
 	if o.URL == "" {
 		return subjects{}, nil
 	}
-	o.Log = log
+	o.Log, o.Now = log, now
 	d, err := directory.New(o)
 	return subjects{d}, err
 }
@@ -97,7 +97,7 @@ func (s subjects) services() []lifecycle.Service {
 
 func (s subjects) measure(meter *metrics.Registry) {
 	if s.Directory != nil {
-		meter.Register(metrics.Directory(s.Stats, time.Now))
+		meter.Register(metrics.Directory(s.Stats, now))
 	}
 }
 

@@ -13,7 +13,6 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
-	"time"
 
 	"github.com/gatehouse-auth/gatehouse/internal/lifecycle"
 	"github.com/gatehouse-auth/gatehouse/internal/memory"
@@ -62,7 +61,7 @@ func run(ctx context.Context, args []string, getenv func(string) string, stderr 
 		return err
 	}
 	defer tracer.Close()
-	opts := engine.Options{Dir: c.policies, Services: c.services, Tokens: c.tokenFiles, Skip: c.skip, OtherInputs: len(c.dataPaths) > 0, Log: log, NoNative: !c.native, NoPartial: !c.partial, Span: traced.Parts(tracer)}
+	opts := engine.Options{Dir: c.policies, Services: c.services, Tokens: c.tokenFiles, Skip: c.skip, OtherInputs: len(c.dataPaths) > 0, Log: log, NoNative: !c.native, NoPartial: !c.partial, Span: traced.Parts(tracer), Now: now}
 	sources, err := feeds(c.bundles, &opts)
 	if err != nil {
 		return err
@@ -98,7 +97,7 @@ func run(ctx context.Context, args []string, getenv func(string) string, stderr 
 	if err != nil {
 		return err
 	}
-	meter := metrics.New(e.Stats, time.Now)
+	meter := metrics.New(e.Stats, now)
 	decisions.Measure(meter)
 	operation.measure(meter)
 	known.measure(meter)
@@ -106,7 +105,7 @@ func run(ctx context.Context, args []string, getenv func(string) string, stderr 
 		meter.Register(tracer)
 	}
 	doors := server.New(server.Options{
-		Engine: traced.Engine(tracer, decisions.Engine(operation.engine(e))), Search: decisions.Searcher(e), SearchCallers: c.searchers, DecisionLog: decisions.Lines, Checks: known.checks(decisions.Checks(), false), Log: log, Meter: meter, Callers: in.callers, BaseURL: c.baseURL, DataPaths: c.dataPaths,
+		Now: now, Engine: traced.Engine(tracer, decisions.Engine(operation.engine(e))), Search: decisions.Searcher(e), SearchCallers: c.searchers, DecisionLog: decisions.Lines, Checks: known.checks(decisions.Checks(), false), Log: log, Meter: meter, Callers: in.callers, BaseURL: c.baseURL, DataPaths: c.dataPaths,
 		OPAVersion: engine.OPAVersion(), MaxBody: c.maxBody, MaxBatch: c.maxBatch, MaxConcurrent: c.maxConcurrent,
 	})
 	handler := traced.Handler(tracer, doors)

@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"os"
 	"strings"
-	"time"
 
 	"github.com/gatehouse-auth/gatehouse/internal/lifecycle"
 	"github.com/gatehouse-auth/gatehouse/internal/web"
@@ -42,7 +41,7 @@ func operate(c config, opts *engine.Options, log *slog.Logger) (*operation, erro
 		folder = os.DirFS(opts.Dir)
 	}
 	var err error
-	if o.revisions, err = revision.Open(c.revisions, folder, time.Now, log); err != nil {
+	if o.revisions, err = revision.Open(c.revisions, folder, now, log); err != nil {
 		return nil, err
 	}
 	opts.Policies, opts.Dir = o.revisions, ""
@@ -62,7 +61,7 @@ func operate(c config, opts *engine.Options, log *slog.Logger) (*operation, erro
 func (o *operation) start(ctx context.Context, c config, e *engine.Engine, known *directory.Directory, masks *decisionlog.Masks, log *slog.Logger) (err error) {
 	if c.shadow != "" {
 		o.shadow, err = shadow.New(shadow.Options{
-			Dir: c.shadow, Share: c.shadowShare, Active: e, Engine: engine.Options{Services: c.services, Tokens: c.tokenFiles, Skip: c.skip, OtherInputs: len(c.dataPaths) > 0, Directory: known}, Masks: masks, Log: log,
+			Dir: c.shadow, Share: c.shadowShare, Active: e, Engine: engine.Options{Services: c.services, Tokens: c.tokenFiles, Skip: c.skip, OtherInputs: len(c.dataPaths) > 0, Directory: known, Now: now}, Masks: masks, Log: log, Now: now,
 		})
 		if err != nil {
 			return err

@@ -37,21 +37,35 @@ func (s *Source) archiveFile(digest string) string {
 
 // keep saves a bundle that has begun to decide. That it could not be kept is no reason not to decide by it.
 func (s *Source) keep(ctx context.Context, o *offer) {
-	if s.Dir == "" || s.kept.Digest == o.bundle.Digest {
+	if s.Dir == "" {
 		return
 	}
-	if err := os.MkdirAll(s.Dir, 0o700); err != nil {
-		s.notKept(ctx, err)
+	if s.kept.Digest == o.bundle.Digest {
+		s.unkept = nil
+		s.Sink.Stored(s.Name, nil)
 		return
 	}
-	if err := ReplaceFile(s.archiveFile(o.bundle.Digest), o.archive, 0o600); err != nil {
-		s.notKept(ctx, err)
+	again := s.unkept == o
+	s.unkept = o
+	err := os.MkdirAll(s.Dir, 0o700)
+	if err == nil {
+		err = ReplaceFile(s.archiveFile(o.bundle.Digest), o.archive, 0o600)
+	}
+	if err != nil {
+		s.Sink.Stored(s.Name, err)
+		if !again { // once is enough
+			s.notKept(ctx, err)
+		}
 		return
 	}
+	before := s.kept
 	s.kept = saved{Digest: o.bundle.Digest, ETag: o.etag, From: s.from(), Confirmed: o.confirmed}
-	if s.note(ctx) {
-		s.sweep()
+	if !s.note(ctx) {
+		s.kept = before
+		return
 	}
+	s.unkept = nil
+	s.sweep()
 }
 
 // note writes what is known of the kept bundle.
@@ -61,7 +75,10 @@ func (s *Source) note(ctx context.Context) bool {
 		err = ReplaceFile(s.noteFile(), text, 0o600)
 	}
 	if err != nil {
+		s.Sink.Stored(s.Name, err)
 		s.notKept(ctx, err)
+	} else {
+		s.Sink.Stored(s.Name, nil)
 	}
 	return err == nil
 }

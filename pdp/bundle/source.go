@@ -20,6 +20,8 @@ type Sink interface {
 	Refuse(ctx context.Context, source string, err error)
 	// Away says that the source cannot be asked.
 	Away(ctx context.Context, source string, err error)
+	// Stored says whether what decides is kept for the next start, where it has to be.
+	Stored(source string, err error)
 }
 
 // Options is what a Source is made of. The zeros of durations and limits are their defaults.
@@ -76,6 +78,7 @@ type Source struct {
 	failures int
 	decided  chan *offer // what has begun to decide and is to be kept
 	kept     saved       // what is on disk
+	unkept   *offer      // what decides, and could not be kept
 }
 
 // offer is a bundle on its way.
@@ -229,6 +232,9 @@ func (s *Source) confirmed(ctx context.Context, at time.Time) {
 		s.put(ctx, s.pending)
 	}
 	s.Sink.Confirm(s.Name, at)
+	if s.unkept != nil {
+		s.keep(ctx, s.unkept)
+	}
 	if s.Dir != "" && s.digest != "" && s.kept.Digest == s.digest && at.Sub(s.kept.Confirmed) >= min(time.Minute, s.MaxAge/10) {
 		s.kept.Confirmed, s.kept.ETag = at, s.etag
 		s.note(ctx)

@@ -69,6 +69,8 @@ func (s *sink) Refuse(_ context.Context, source string, err error) {
 	s.note("refuse %s: %v", source, err)
 }
 
+func (s *sink) Stored(string, error) {}
+
 func (s *sink) Away(_ context.Context, source string, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -19,6 +19,7 @@ import (
 type input interface {
 	native.Input
 	term() (ast.Value, error) // nil if there is no input
+	kind(rule string) kind
 }
 
 // document is the input of a question of OPA's Data API.
@@ -43,6 +44,12 @@ func (d document) term() (ast.Value, error) {
 
 func (q *question) term() (ast.Value, error) { return inputOf(q.request, q.known(), clockOf(q.now)) }
 
+func (document) kind(rule string) kind { return kind{rule: rule} }
+
+func (q *question) kind(rule string) kind {
+	return kind{rule, q.request.Resource.Type, q.request.Action.Name}
+}
+
 // counts are of all evaluations since the start.
 type counts struct {
 	native, partial, topdown atomic.Uint64
@@ -52,12 +59,12 @@ type counts struct {
 
 // ask answers by the fastest form that has an answer.
 func (e *Engine) ask(ctx context.Context, f *forms, in input, now time.Time) (said, string, error) {
-	fast := !f.dropped.Load()
+	fast, of := !f.dropped.Load(), in.kind(f.rule)
 	if fast && f.native != nil {
-		v, defined, err := f.native.Eval(ctx, in, e.opts.Deadline)
+		v, defined, err := e.askNative(ctx, f.native, of, in)
 		switch got := (said{value: v, defined: defined}); {
 		case err == nil && e.doubted():
-			return e.askTwice(ctx, f, got, in, now)
+			return e.askTwice(ctx, f, of, got, in, now)
 		case err == nil:
 			e.counts.native.Add(1)
 			return got, byNative, nil
@@ -73,14 +80,14 @@ func (e *Engine) ask(ctx context.Context, f *forms, in input, now time.Time) (sa
 	start := time.Now()
 	if partial {
 		// Partial evaluation changes the order of things, so that a builtin may fail where topdown does not come to it.
-		got, err := e.askOPA(ctx, f.partial, in, now)
+		got, err := e.askOPA(ctx, f.partial, of, in, now)
 		took(time.Since(start))
-		if err == nil || ctx.Err() != nil {
+		if err == nil || ctx.Err() != nil || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, errLate) {
 			e.counts.partial.Add(1)
 			return got, byPartial, err
 		}
 	}
-	got, err := e.askOPA(ctx, &f.plain, in, now)
+	got, err := e.askOPA(ctx, &f.plain, of, in, now)
 	if !partial {
 		took(time.Since(start))
 	}
@@ -88,11 +95,32 @@ func (e *Engine) ask(ctx context.Context, f *forms, in input, now time.Time) (sa
 	return got, byTopdown, err
 }
 
+// askNative evaluates by Go code. It takes no place unless questions of its kind were slow.
+func (e *Engine) askNative(ctx context.Context, p *native.Program, of kind, in input) (v any, defined bool, err error) {
+	if own, err := e.lanes.suspects(of); err != nil || own != nil {
+		place, err := e.lanes.enterOwn(ctx, of, own, err)
+		if err != nil {
+			return nil, false, err
+		}
+		stopped := true
+		defer func() { e.lanes.leave(place, stopped) }()
+		v, defined, err = p.Eval(ctx, in, e.opts.Deadline)
+		stopped = errors.As(err, new(*native.Stopped))
+		return v, defined, err
+	}
+	v, defined, err = p.Eval(ctx, in, e.opts.Deadline)
+	var stopped *native.Stopped
+	if err != nil && errors.As(err, &stopped) {
+		e.lanes.ended(of, stopped.After, true)
+	}
+	return v, defined, err
+}
+
 // askTwice has topdown confirm what a fast form said. If it does not, its own word holds, and the fast forms are not asked again.
-func (e *Engine) askTwice(ctx context.Context, f *forms, got said, in input, now time.Time) (said, string, error) {
-	by, err := e.askOPA(ctx, &f.plain, in, now)
+func (e *Engine) askTwice(ctx context.Context, f *forms, of kind, got said, in input, now time.Time) (said, string, error) {
+	by, err := e.askOPA(ctx, &f.plain, of, in, now)
 	e.counts.topdown.Add(1)
-	if err != nil && (ctx.Err() != nil || errors.Is(err, context.DeadlineExceeded)) { // topdown had no time to say
+	if err != nil && (ctx.Err() != nil || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, errLate)) { // topdown had no time to say
 		return got, byNative, nil //nolint:nilerr // see above
 	}
 	if err == nil && by.like(got) {
@@ -106,20 +134,23 @@ func (e *Engine) askTwice(ctx context.Context, f *forms, got said, in input, now
 
 // askOPA evaluates when there is a processor for it. To have more evaluations under way than processors would make each of them
 // later; and those that wait here can be counted and bounded, where those in the scheduler's own queue cannot.
-func (e *Engine) askOPA(ctx context.Context, q *rego.PreparedEvalQuery, in input, now time.Time) (said, error) {
+func (e *Engine) askOPA(ctx context.Context, q *rego.PreparedEvalQuery, of kind, in input, now time.Time) (said, error) {
 	v, err := in.term()
 	if err != nil {
 		return said{}, fault.New(fault.Invalid, "The request holds a value that is not JSON.").Because(err)
 	}
 	ctx, cancel := context.WithTimeout(ctx, e.opts.Deadline)
 	defer cancel()
-	select {
-	case e.slots <- struct{}{}:
-	case <-ctx.Done():
-		return said{}, errFailed.Because(fmt.Errorf("waiting for a processor: %w", ctx.Err()))
+	place, err := e.lanes.enter(ctx, of)
+	if err != nil {
+		return said{}, errFailed.Because(err)
 	}
-	defer func() { <-e.slots }()
+	stopped := true
+	defer func() { e.lanes.leave(place, stopped) }()
 	results, err := q.Eval(ctx, rego.EvalParsedInput(v), rego.EvalTime(now), rego.EvalMetrics(metrics.NoOp()))
+	if stopped = err != nil && ctx.Err() != nil; stopped {
+		return said{}, errFailed.Because(fmt.Errorf("%w: %w", placeOf(err), ctx.Err()))
+	}
 	if err != nil {
 		return said{}, errFailed.Because(placeOf(err))
 	}

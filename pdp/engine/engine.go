@@ -85,8 +85,8 @@ type Engine struct {
 	current atomic.Pointer[snapshot]
 	lookups lookup.Counts
 	attempt atomic.Pointer[attempt]
-	alone   bool          // nothing is known of other parts, so that what is beyond its roots may be theirs
-	slots   chan struct{} // held while a policy is evaluated; look-ups wait without one
+	alone   bool   // nothing is known of other parts, so that what is beyond its roots may be theirs
+	lanes   *lanes // of whoever evaluates a policy; look-ups wait without a place
 
 	keys         sync.Pool
 	hits, misses atomic.Uint64
@@ -119,6 +119,7 @@ type state struct {
 	failure error // why its newest does not decide; nil when it does
 	refused bool  // the failure is of something that was never offered
 	away    error // why it could not be asked
+	unkept  error // why what decides will not be there after a restart without the source
 
 	failures map[string]uint64 // by step
 }
@@ -151,7 +152,7 @@ func Open(ctx context.Context, opts Options) (*Engine, error) {
 			return nil, fmt.Errorf("engine: step %q cannot be left out", step)
 		}
 	}
-	e := &Engine{opts: opts, again: oneIn, files: opts.Policies, http: lookup.NewClient(), sources: map[string]*state{}, offered: parts{}, active: parts{}, slots: make(chan struct{}, runtime.GOMAXPROCS(0))}
+	e := &Engine{opts: opts, again: oneIn, files: opts.Policies, http: lookup.NewClient(), sources: map[string]*state{}, offered: parts{}, active: parts{}, lanes: newLanes(runtime.GOMAXPROCS(0), opts.Log)}
 	if e.files == nil && opts.Dir != "" {
 		e.files = os.DirFS(opts.Dir)
 	}
@@ -392,6 +393,10 @@ type Stats struct {
 
 	Hits, Misses uint64 // decisions that were remembered, or had to be made
 
+	Late    uint64 // evaluations that took too long
+	Refused uint64 // questions that were not evaluated, since those of their kind took too long
+	Shut    int    // kinds of questions that are refused now
+
 	Sources []SourceStats // the folder, if there is one, and each Feed
 }
 
@@ -401,6 +406,7 @@ type SourceStats struct {
 	Confirmed time.Time         // when what decides was last known to be its newest; zero if it has sent nothing that decides
 	Newest    bool              // whether its newest decides
 	Away      bool              // whether it cannot be asked
+	Unkept    bool              // whether what decides could not be kept for the next start
 	Failures  map[string]uint64 // policies that did not come into force, by the step that refused them
 }
 
@@ -413,13 +419,14 @@ func (e *Engine) Stats() Stats {
 		Hits: e.hits.Load(), Misses: e.misses.Load(),
 		Evaluations: map[string]uint64{byNative: e.counts.native.Load(), byPartial: e.counts.partial.Load(), byTopdown: e.counts.topdown.Load()},
 		Left:        e.counts.left.Load(), Wrong: e.counts.wrong.Load(),
+		Late: e.lanes.late.Load(), Refused: e.lanes.refused.Load(), Shut: e.lanes.shut(),
 	}
 	if snap := e.current.Load(); snap != nil {
 		s.EvaluatedBy = snap.forms.name()
 	}
 	for _, name := range slices.Sorted(maps.Keys(e.sources)) {
 		source := e.sources[name]
-		of := SourceStats{Name: name, Newest: source.confirmed.Load() != nil && source.failure == nil, Away: source.away != nil, Failures: maps.Clone(source.failures)}
+		of := SourceStats{Name: name, Newest: source.confirmed.Load() != nil && source.failure == nil, Away: source.away != nil, Unkept: source.unkept != nil, Failures: maps.Clone(source.failures)}
 		if name == Folder {
 			of.Name = "folder"
 		}

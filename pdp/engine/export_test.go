@@ -27,15 +27,19 @@ func (e *Engine) Prepared() int {
 
 // Occupy takes every processor that policies are evaluated on, until the answered function is called.
 func (e *Engine) Occupy() (leave func()) {
-	for range cap(e.slots) {
-		e.slots <- struct{}{}
+	var all []int
+	for range e.lanes.held {
+		all = append(all, <-e.lanes.free)
 	}
 	return func() {
-		for range cap(e.slots) {
-			<-e.slots
+		for _, i := range all {
+			e.lanes.free <- i
 		}
 	}
 }
+
+// Crowded reports whether every place is taken, or was taken away.
+func (e *Engine) Crowded() bool { return len(e.lanes.free) == 0 || e.lanes.some.Load() > 0 }
 
 // TakeNative makes an engine answer by another's native code.
 func (e *Engine) TakeNative(other *Engine) {

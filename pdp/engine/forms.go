@@ -67,6 +67,7 @@ type forms struct {
 	notNative  string // why there is no native program
 	notPartial string
 	wrong      string // what a fast form answered otherwise
+	late       error  // why topdown will not answer in time
 }
 
 // name tells which form is asked first.
@@ -98,10 +99,15 @@ func (e *Engine) quicken(ctx context.Context, d *documents, modules map[string]*
 		}
 	}
 	var probes []any
-	if f.native != nil || !e.opts.NoPartial {
+	if f.native != nil || !e.opts.NoPartial || modules != nil {
 		probes = d.probes()
 	}
 	expected := askAll(ctx, &f.plain, probes, within)
+	if modules != nil && len(expected) < len(probes) {
+		if f.late = e.neverInTime(ctx, &f.plain, probes[len(expected)]); f.late != nil {
+			return f
+		}
+	}
 	probes = probes[:len(expected)]
 	if f.native != nil {
 		f.checkNative(ctx, probes, expected)

@@ -176,6 +176,9 @@ func (e *Engine) steps(ctx context.Context, ps parts, step *string) (*snapshot, 
 		return nil, err
 	}
 	s.forms = e.quicken(ctx, &s.documents, src.modules, ast.MustParseRef(Entrypoint), query)
+	if *step = StepBudget; s.forms.late != nil {
+		return nil, s.forms.late
+	}
 	e.tell(ctx, s.forms)
 	return s, nil
 }

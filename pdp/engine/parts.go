@@ -225,6 +225,7 @@ func (e *Engine) activate(ctx context.Context, ps parts, newest Part) error {
 		}
 		e.telling.Lock()
 		e.current.Store(snap)
+		e.lanes.anew()
 		e.since = e.opts.Now()
 		e.loads++
 		e.telling.Unlock()
@@ -305,6 +306,15 @@ func (e *Engine) Away(ctx context.Context, source string, err error) {
 			e.opts.Log.WarnContext(ctx, "source of policies is away", "source", called(source), "error", err)
 		}
 		s.away = err
+	}
+}
+
+// Stored records whether what decides is kept for a start without its source.
+func (e *Engine) Stored(source string, err error) {
+	e.telling.Lock()
+	defer e.telling.Unlock()
+	if s := e.sources[source]; s != nil {
+		s.unkept = err
 	}
 }
 

@@ -44,7 +44,7 @@ func (e *Engine) stale(now time.Time) (names []string, deny bool) {
 func (e *Engine) Ready() error {
 	e.telling.Lock()
 	defer e.telling.Unlock()
-	var troubles []string
+	var troubles, unkept []string
 	for _, name := range slices.Sorted(maps.Keys(e.sources)) {
 		s := e.sources[name]
 		prefix := ""
@@ -56,6 +56,9 @@ func (e *Engine) Ready() error {
 		}
 		if s.away != nil {
 			troubles = append(troubles, prefix+"away: "+oneLine(s.away))
+		}
+		if s.unkept != nil {
+			unkept = append(unkept, prefix+"not kept for the next start: "+oneLine(s.unkept))
 		}
 	}
 	why := strings.Join(troubles, " ")
@@ -76,8 +79,12 @@ func (e *Engine) Ready() error {
 		return fault.New(fault.Unavailable, strings.TrimSpace(fmt.Sprintf("The policies of revision %s are too old and %s: nothing heard from %s. %s",
 			e.Revision(), then, strings.Join(names, ", "), why))).Named("stale")
 	}
-	suspicion := e.current.Load().suspicion()
+	suspicion, shut := e.current.Load().suspicion(), e.lanes.shut()
 	switch {
+	case why == "" && len(unkept) > 0:
+		return fault.New(fault.Unavailable, "The newest policies decide. "+strings.Join(unkept, " ")).Named("degraded")
+	case why == "" && shut > 0:
+		return fault.New(fault.Unavailable, fmt.Sprintf("The policies decide, but %d kinds of questions take them longer than %v and are refused; the log says which. %s", shut, e.opts.Deadline, suspicion)).Named("degraded")
 	case why == "" && suspicion != "":
 		return fault.New(fault.Unavailable, "The policies decide, by topdown. "+suspicion).Named("degraded")
 	case why == "":

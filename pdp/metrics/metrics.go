@@ -105,6 +105,7 @@ var (
 	confirmed = prometheus.NewDesc("gatehouse_pdp_source_confirmed_age_seconds", "How long ago a source of policies last said that what decides is its newest.", []string{"source"}, nil)
 	latest    = prometheus.NewDesc("gatehouse_pdp_source_newest", "Whether the newest policies of a source decide (1).", []string{"source"}, nil)
 	away      = prometheus.NewDesc("gatehouse_pdp_source_away", "Whether a source of policies cannot be asked (1).", []string{"source"}, nil)
+	unkept    = prometheus.NewDesc("gatehouse_pdp_source_unkept", "Whether what decides of a source could not be kept for the next start (1).", []string{"source"}, nil)
 	refused   = prometheus.NewDesc("gatehouse_pdp_source_failures_total", "Policies of a source that did not come into force, by the step that refused them: read, signature, roots, parse, lookups, compile, schema, tests, prepare, golden, budget or probe.",
 		[]string{"source", "step"}, nil)
 
@@ -113,12 +114,15 @@ var (
 	evaluated = prometheus.NewDesc("gatehouse_pdp_evaluations_total", "Decisions and documents that were not remembered, by what answered: native, partial or topdown.", []string{"by"}, nil)
 	left      = prometheus.NewDesc("gatehouse_pdp_native_left_total", "Questions that native code left to OPA.", nil, nil)
 	wrong     = prometheus.NewDesc("gatehouse_pdp_forms_dropped_total", "Times that a fast form of the policies answered otherwise than OPA would have, and was dropped.", nil, nil)
+	late      = prometheus.NewDesc("gatehouse_pdp_late_evaluations_total", "Evaluations that were ended because they took too long.", nil, nil)
+	barred    = prometheus.NewDesc("gatehouse_pdp_refused_questions_total", "Questions that were not evaluated because those of their kind (resource type and action) took too long, one after the other.", nil, nil)
+	shut      = prometheus.NewDesc("gatehouse_pdp_refused_kinds", "Kinds of questions that are refused now because they take too long.", nil, nil)
 	recalled  = prometheus.NewDesc("gatehouse_pdp_cache_lookups_total", "Decisions by whether they were remembered (hit) or had to be made (miss).", []string{"result"}, nil)
 )
 
 // Describe implements prometheus.Collector.
 func (c collector) Describe(to chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{info, age, newest, loads, confirmed, latest, away, refused, asked, evaluated, left, wrong, recalled} {
+	for _, d := range []*prometheus.Desc{info, age, newest, loads, confirmed, latest, away, unkept, refused, asked, evaluated, left, wrong, late, barred, shut, recalled} {
 		to <- d
 	}
 }
@@ -142,6 +146,7 @@ func (c collector) Collect(to chan<- prometheus.Metric) {
 		}
 		gauge(latest, number(of.Newest), of.Name)
 		gauge(away, number(of.Away), of.Name)
+		gauge(unkept, number(of.Unkept), of.Name)
 		for step, n := range of.Failures {
 			counter(refused, n, of.Name, step)
 		}
@@ -156,6 +161,9 @@ func (c collector) Collect(to chan<- prometheus.Metric) {
 	}
 	counter(left, s.Left)
 	counter(wrong, s.Wrong)
+	counter(late, s.Late)
+	counter(barred, s.Refused)
+	gauge(shut, float64(s.Shut))
 	for of, n := range s.Lookups {
 		counter(asked, n, of.Kind, string(of.Result))
 	}

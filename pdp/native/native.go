@@ -93,7 +93,7 @@ func Compile(c *ast.Compiler, data map[string]any, ref ast.Ref) (*Program, error
 const maxSlots = 1 << 16
 
 // Eval answers the value for an input, as encoding/json would decode it, sets as sorted arrays; it may share parts with data and
-// input. The error is ErrAskTopdown, or that of the context once it has ended; context.DeadlineExceeded after limit.
+// input. The error is ErrAskTopdown, or a *Stopped of that of the context once it has ended; of context.DeadlineExceeded after limit.
 func (p *Program) Eval(ctx context.Context, in Input, limit time.Duration) (v any, defined bool, err error) {
 	f, _ := p.frames.Get().(*frame)
 	if f == nil {
@@ -141,8 +141,18 @@ type frame struct {
 	until time.Time // zero before the first look at the clock
 }
 
+// Stopped is the error of an evaluation that its context or its limit has ended. After is how long it had been in loops.
+type Stopped struct {
+	Err   error
+	After time.Duration
+}
+
+func (s *Stopped) Error() string { return s.Err.Error() }
+
+func (s *Stopped) Unwrap() error { return s.Err }
+
 // late is panicked with when the context has ended.
-type late struct{ err error }
+type late struct{ err *Stopped }
 
 // step counts a turn of a loop; what has no loops needs no clock.
 func (f *frame) step() {
@@ -154,12 +164,14 @@ func (f *frame) step() {
 func (f *frame) look() {
 	now := time.Now()
 	switch err := f.ctx.Err(); {
+	case err != nil && f.until.IsZero():
+		panic(late{&Stopped{Err: err}})
 	case err != nil:
-		panic(late{err})
+		panic(late{&Stopped{err, now.Sub(f.until) + f.limit}})
 	case f.until.IsZero():
 		f.until = now.Add(f.limit)
 	case now.After(f.until):
-		panic(late{context.DeadlineExceeded})
+		panic(late{&Stopped{context.DeadlineExceeded, now.Sub(f.until) + f.limit}})
 	}
 }
 
