@@ -93,6 +93,9 @@ func (f *forwardAuth) handler(a *app.App, lookup func(string) (string, bool), lo
 	if len(routes.Unheard) > 0 {
 		log.Warn("failed log-ins of routes cannot be seen here and are not counted", "routes", routes.Unheard)
 	}
+	if len(routes.Unshown) > 0 {
+		log.Warn("requests of routes that name objects in their body are refused, for the proxy does not show it", "routes", routes.Unshown)
+	}
 	if len(routes.Unguarded) > 0 {
 		log.Warn("routes without the plugin are refused", "routes", routes.Unguarded)
 	}

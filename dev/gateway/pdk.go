@@ -25,6 +25,7 @@ type exchange struct {
 	upstreamURI string // path that the upstream will get
 	address     string // of the client
 	route       *route
+	body        *requestBody
 
 	upstream http.Header // what the upstream will get
 	response http.Header // added to the answer to the client
@@ -83,6 +84,8 @@ func (ex *exchange) call(method string, args []byte) ([]byte, error) {
 			return nil, err
 		}
 		return ex.header(name), nil
+	case "kong.request.get_raw_body":
+		return ex.body.raw()
 	case "kong.request.get_method":
 		return encodeString(ex.request.Method), nil
 	case "kong.request.get_path_with_query":

@@ -48,9 +48,10 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	dropUnderscores(r.Header)
 	id := requestID()
+	body := &requestBody{r: r}
 	begin := func() *exchange {
 		return &exchange{
-			id: id, request: r, target: target, upstreamURI: upstreamPath, address: address, route: rt,
+			id: id, request: r, target: target, upstreamURI: upstreamPath, address: address, route: rt, body: body,
 			upstream: r.Header.Clone(), response: http.Header{},
 		}
 	}
@@ -64,6 +65,10 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		ex = begin()
 	} else {
 		ex, err = g.client.run(r.Context(), "access", rt.plugin, begin)
+		if errors.Is(err, errBody) {
+			refuse(w, http.StatusBadRequest, "Bad request")
+			return
+		}
 		if err != nil {
 			g.log.ErrorContext(r.Context(), "plugin server error", "route", rt.spec.Name, "error", err)
 			refuse(w, http.StatusInternalServerError, "An unexpected error occurred")
@@ -226,8 +231,6 @@ func (silence) Timeout() bool   { return true }
 func (silence) Temporary() bool { return true }
 
 var errSilent error = silence{}
-
-var errBody = errors.New("the request's body ended early or is malformed")
 
 // kept is a request body that survives a failed connection: closing it is left to the server.
 type kept struct {

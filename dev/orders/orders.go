@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 )
@@ -79,6 +80,17 @@ func (s *Store) Get(id string) (Order, bool) {
 	return o, ok
 }
 
+// Some answers those of these ids that there are, in their order.
+func (s *Store) Some(ids []string) []Order {
+	list := []Order{}
+	for _, id := range ids {
+		if o, ok := s.Get(id); ok {
+			list = append(list, o)
+		}
+	}
+	return list
+}
+
 // Delete reports whether there was such an order.
 func (s *Store) Delete(id string) bool {
 	s.mu.Lock()
@@ -98,6 +110,10 @@ const maxBody = 64 << 10
 func Handler(s *Store, copyName string) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /orders", func(w http.ResponseWriter, r *http.Request) {
+		if ids := r.URL.Query()["ids"]; len(ids) > 0 {
+			answer(w, http.StatusOK, s.Some(strings.Split(strings.Join(ids, ","), ",")))
+			return
+		}
 		answer(w, http.StatusOK, s.List(r.Header.Get(caller)))
 	})
 	mux.HandleFunc("POST /orders", func(w http.ResponseWriter, r *http.Request) {
@@ -132,6 +148,22 @@ func Handler(s *Store, copyName string) http.Handler {
 			return
 		}
 		w.WriteHeader(http.StatusNoContent)
+	})
+	mux.HandleFunc("POST /orders/delete", func(w http.ResponseWriter, r *http.Request) {
+		var in struct {
+			IDs []string `json:"ids"`
+		}
+		if err := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxBody)).Decode(&in); err != nil {
+			failed(w, http.StatusBadRequest, "the body names no orders")
+			return
+		}
+		deleted := 0
+		for _, id := range in.IDs {
+			if s.Delete(id) {
+				deleted++
+			}
+		}
+		answer(w, http.StatusOK, map[string]int{"deleted": deleted})
 	})
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
 		answer(w, http.StatusOK, map[string]string{"status": "ok"})

@@ -17,7 +17,7 @@ import (
 // Path is the method Check.
 const Path = "/envoy.service.auth.v3.Authorization/Check"
 
-// MaxMessage bounds a CheckRequest, in bytes. Headers are all that it needs to hold.
+// MaxMessage bounds a CheckRequest, in bytes: headers, and a body where one is looked at.
 const MaxMessage = 1 << 20
 
 // Codes of gRPC.

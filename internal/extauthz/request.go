@@ -20,6 +20,9 @@ type Request struct {
 	// raw, else those of a name joined by commas.
 	Header map[string][]string
 
+	// Body is the request's, or the beginning of it, where Envoy is told to send it (with_request_body).
+	Body string
+
 	Extensions map[string]string // of the route, by Envoy's own configuration (context_extensions)
 
 	metadata map[string][]byte // encoded Structs (metadata_context)
@@ -96,6 +99,8 @@ func (c *check) http(field protowire.Number, value []byte) error {
 		}
 	case 10:
 		return once(&c.Protocol, value)
+	case 11, 12: // body, raw_body
+		return once(&c.Body, value)
 	case 13: // header_map: HeaderMap, with encode_raw_headers
 		return each(value, only(1, func(v []byte) error { return addHeader(c.raw, v) }))
 	}

@@ -57,7 +57,9 @@ func Problem(ctx context.Context, err error) *ProblemDocument {
 // statusOf prefers the status of a reason that HTTP has a number of its own for.
 func statusOf(f *fault.Error) int {
 	switch f.Reason {
-	case "body_too_large":
+	case "body_late":
+		return http.StatusRequestTimeout
+	case "body_too_large", "body_buffered":
 		return http.StatusRequestEntityTooLarge
 	case "unsupported_media_type":
 		return http.StatusUnsupportedMediaType

@@ -26,6 +26,8 @@ func TestEachFaultHasItsStatus(t *testing.T) {
 		{fault.New(fault.Invalid, "x"), 400, "invalid"},
 		{fault.New(fault.Invalid, "x").Named("body_too_large"), 413, "body_too_large"},
 		{fault.New(fault.Invalid, "x").Named("unsupported_media_type"), 415, "unsupported_media_type"},
+		{fault.New(fault.Invalid, "x").Named("body_buffered"), 413, "body_buffered"},
+		{fault.New(fault.Invalid, "x").Named("body_late"), 408, "body_late"},
 		{fault.New(fault.Invalid, "x").Named("unprocessable"), 422, "unprocessable"},
 		{fault.New(fault.Unauthenticated, "x"), 401, "unauthenticated"},
 		{fault.New(fault.Forbidden, "x").Named("email_not_verified"), 403, "email_not_verified"},

@@ -111,18 +111,34 @@ func kongRoutes(text []byte) (r Routes, err error) {
 				r.Nowhere = append(r.Nowhere, fmt.Sprintf("%s of %s, which has parameters and none is {id}", pattern, name))
 				continue
 			}
-			methods := g.Route.Methods
-			if len(methods) == 0 {
-				if methods = onCollections; o.object() {
-					methods = onObjects
+			ids, _ := resource["ids"].(map[string]any)
+			action, _ := resource["action"].(string)
+			if in := ids["in"]; in == "query" || in == "body" { // to the policy, one object at a time
+				r.add(Operation{Pattern: strings.TrimSuffix(pattern, "/") + "/{id}", Type: kind}, action, g.Route.Methods)
+				if ids["optional"] != true {
+					continue
 				}
 			}
-			for _, o.Method = range methods {
-				r.Operations = append(r.Operations, o)
-			}
+			r.add(o, action, g.Route.Methods)
 		}
 	}
 	return r, nil
+}
+
+// add adds o with the action that the policy sees, or else with each method.
+func (r *Routes) add(o Operation, action string, methods []string) {
+	switch {
+	case action != "":
+		methods = []string{action}
+	case len(methods) > 0:
+	case o.object():
+		methods = onObjects
+	default:
+		methods = onCollections
+	}
+	for _, o.Method = range methods {
+		r.Operations = append(r.Operations, o)
+	}
 }
 
 func openAPIRoutes(file string, text []byte) (r Routes, err error) {

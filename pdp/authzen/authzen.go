@@ -91,6 +91,25 @@ type Response struct {
 	Context  *ResponseContext `json:"context,omitempty"`
 }
 
+// BatchRequest is several access evaluations that have all but the resource in common.
+type BatchRequest struct {
+	Subject     Subject        `json:"subject"`
+	Action      Action         `json:"action"`
+	Context     map[string]any `json:"context,omitempty"`
+	Evaluations []On           `json:"evaluations"`
+	Options     Options        `json:"options"`
+}
+
+// On is one evaluation of a batch.
+type On struct {
+	Resource Resource `json:"resource"`
+}
+
+// Options of a batch.
+type Options struct {
+	Semantic Semantic `json:"evaluations_semantic,omitempty"`
+}
+
 // BatchResponse is the decisions of a batch, in the order of its evaluations. Where the semantic stopped early it is shorter.
 type BatchResponse struct {
 	Evaluations []Response `json:"evaluations"`

@@ -105,11 +105,20 @@ func (c *Client) Evaluate(ctx context.Context, r Request) (Response, error) {
 	if err != nil {
 		return Response{}, fmt.Errorf("encode evaluation: %w", err)
 	}
+	answer, err := c.ask(ctx, Path, r, body)
+	if err != nil {
+		return Response{}, err
+	}
+	return parse(answer)
+}
+
+// ask posts a body, and answers that of a 200. r is what it is about.
+func (c *Client) ask(ctx context.Context, path string, r Request, body []byte) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, c.timeout)
 	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, c.base+Path, bytes.NewReader(body))
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, c.base+path, bytes.NewReader(body))
 	if err != nil {
-		return Response{}, fmt.Errorf("ask decision point: %w", err)
+		return nil, fmt.Errorf("ask decision point: %w", err)
 	}
 	req.Header.Set("Content-Type", "application/json")
 	if c.bearer != "" {
@@ -125,10 +134,10 @@ func (c *Client) Evaluate(ctx context.Context, r Request) (Response, error) {
 	}
 	res, err := c.http.Do(req)
 	if err != nil {
-		return Response{}, fmt.Errorf("ask decision point: %w", err)
+		return nil, fmt.Errorf("ask decision point: %w", err)
 	}
 	defer res.Body.Close()
-	return decode(res)
+	return read(res)
 }
 
 // MetadataPath is where a decision point describes itself (AuthZEN section 9).
@@ -159,21 +168,21 @@ func (c *Client) Ready(ctx context.Context) error {
 // Close drops idle connections.
 func (c *Client) Close() { c.http.CloseIdleConnections() }
 
-func decode(res *http.Response) (Response, error) {
+func read(res *http.Response) ([]byte, error) {
 	answer, err := io.ReadAll(io.LimitReader(res.Body, maxAnswer+1))
 	if err != nil {
-		return Response{}, fmt.Errorf("read decision: %w", err)
+		return nil, fmt.Errorf("read decision: %w", err)
 	}
 	if len(answer) > maxAnswer {
-		return Response{}, errors.New("read decision: answer too large")
+		return nil, errors.New("read decision: answer too large")
 	}
 	if res.StatusCode != http.StatusOK {
-		return Response{}, fmt.Errorf("decision point answered status %d", res.StatusCode)
+		return nil, fmt.Errorf("decision point answered status %d", res.StatusCode)
 	}
 	if mt, _, err := mime.ParseMediaType(res.Header.Get("Content-Type")); err != nil || mt != "application/json" {
-		return Response{}, errors.New("decision point answered another media type than application/json")
+		return nil, errors.New("decision point answered another media type than application/json")
 	}
-	return parse(answer)
+	return answer, nil
 }
 
 // parse insists on a decision member by this very name, and on text with one reading: an empty object is no denial and two
@@ -182,6 +191,11 @@ func parse(answer []byte) (Response, error) {
 	if err := onejson.Check(answer); err != nil {
 		return Response{}, fmt.Errorf("decision point answered malformed JSON: %w", err)
 	}
+	return decode(answer)
+}
+
+// decode reads one decision out of text that has one reading.
+func decode(answer []byte) (Response, error) {
 	var members map[string]json.RawMessage
 	if err := json.Unmarshal(answer, &members); err != nil {
 		return Response{}, errors.New("decision point answered no object")

@@ -181,3 +181,58 @@ func TestATokenIsBroughtToTheDecisionPointAlone(t *testing.T) {
 		c.Close()
 	}
 }
+
+// S56: a batch that does not cover everything that was asked, or that failed in part, is an error.
+func TestABatchIsOneRequestAndEndsAtItsFirstDenial(t *testing.T) {
+	t.Parallel()
+	about := authzen.Request{Subject: authzen.Subject{Type: "user", ID: "u1"}, Action: authzen.Action{Name: "GET"}, Context: map[string]any{"ip": "192.0.2.1"}}
+	on := []authzen.Resource{{Type: "order", ID: "1"}, {Type: "order", ID: "2"}, {Type: "order", ID: "3"}}
+	const yes, no = `{"decision":true,"context":{"decision_id":"d1"}}`, `{"decision":false,"context":{"reasons":["not_owner"]}}`
+	for name, c := range map[string]struct {
+		body string
+		want []bool
+	}{
+		"all":                  {yes + "," + yes + "," + yes, []bool{true, true, true}},
+		"up to a denial":       {yes + "," + no, []bool{true, false}},
+		"beyond it":            {no + "," + yes + "," + yes, []bool{false}},
+		"none":                 {"", nil},
+		"too few":              {yes + "," + yes, nil},
+		"too many":             {yes + "," + yes + "," + yes + "," + yes, nil},
+		"one without":          {yes + ",{}," + yes, nil},
+		"one that failed":      {yes + `,{"decision":false,"context":{"error":{"status":503,"code":"policy_failed","message":"x"}}}`, nil},
+		"one twice":            {yes + `,{"decision":false,"decision":true},` + yes, nil},
+		"an allowed failure":   {yes + "," + yes + `,{"decision":true,"context":{"error":{"status":503}}}`, nil},
+		"one in another case":  {yes + "," + yes + `,{"DECISION":true}`, nil},
+		"something else there": {yes + "," + yes + `,true`, nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			client := serve(t, func(w http.ResponseWriter, r *http.Request) {
+				var asked authzen.BatchRequest
+				if err := json.NewDecoder(r.Body).Decode(&asked); err != nil || r.URL.Path != authzen.BatchPath || asked.Subject.ID != "u1" || asked.Action.Name != "GET" ||
+					asked.Context["ip"] != "192.0.2.1" || len(asked.Evaluations) != 3 || asked.Evaluations[1].Resource.ID != "2" || asked.Options.Semantic != authzen.DenyOnFirstDeny {
+					t.Errorf("path %s, error %v, asked %+v", r.URL.Path, err, asked)
+				}
+				answer(200, "application/json", `{"evaluations":[`+c.body+`]}`)(w, r)
+			})
+			got, err := client.EvaluateAll(t.Context(), about, on)
+			if (err == nil) != (c.want != nil) || len(got) != len(c.want) {
+				t.Fatalf("%+v, %v", got, err)
+			}
+			for i, r := range got {
+				if r.Decision != c.want[i] {
+					t.Errorf("decision %d: %v", i, r.Decision)
+				}
+			}
+		})
+	}
+	// S56
+	for _, body := range []string{`{"decision":true}`, `[]`, `{"Evaluations":[` + yes + `]}`, `{"evaluations":{}}`, `{"evaluations":[],"evaluations":[` + yes + `]}`, `{"evaluations":null}`} {
+		if got, err := serve(t, answer(200, "application/json", body)).EvaluateAll(t.Context(), about, on[:1]); err == nil {
+			t.Errorf("%s: %+v", body, got)
+		}
+	}
+	if got, err := serve(t, answer(200, "application/json", yes)).EvaluateAll(t.Context(), about, nil); err == nil {
+		t.Errorf("a batch of none: %+v", got)
+	}
+}

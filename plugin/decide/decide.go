@@ -72,22 +72,47 @@ func New(o Options) (*Client, error) {
 }
 
 // Decide answers the decision, or ErrUnavailable.
-func (c *Client) Decide(ctx context.Context, r authzen.Request) (authzen.Response, error) {
+func (c *Client) Decide(ctx context.Context, r authzen.Request) (res authzen.Response, err error) {
+	err = c.ask(ctx, func(ctx context.Context, p *authzen.Client) (err error) {
+		res, err = p.Evaluate(ctx, r)
+		return err
+	})
+	if err != nil {
+		return authzen.Response{}, err
+	}
+	return res, nil
+}
+
+// DecideAll answers the decisions on several resources, all else being as in about, up to the first denial; or ErrUnavailable. They
+// are one decision point's, in the time of one decision.
+func (c *Client) DecideAll(ctx context.Context, about authzen.Request, on []authzen.Resource) (all []authzen.Response, err error) {
+	err = c.ask(ctx, func(ctx context.Context, p *authzen.Client) (err error) {
+		all, err = p.EvaluateAll(ctx, about, on)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return all, nil
+}
+
+// ask puts a question to one decision point after the other, until one answers.
+func (c *Client) ask(ctx context.Context, question func(context.Context, *authzen.Client) error) error {
 	ctx, cancel := context.WithTimeout(ctx, c.timeout)
 	defer cancel()
 	var failed []error
 	row := c.row()
 	for i, p := range row {
-		res, err := c.attempt(ctx, p, r, i == len(row)-1)
+		err := c.attempt(ctx, p, question, i == len(row)-1)
 		if err == nil {
-			return res, nil
+			return nil
 		}
 		failed = append(failed, err)
 		if ctx.Err() != nil {
 			break
 		}
 	}
-	return authzen.Response{}, ErrUnavailable.Because(errors.Join(failed...))
+	return ErrUnavailable.Because(errors.Join(failed...))
 }
 
 // row is the decision points in the order in which they are asked: their own, but those that are not well come last.
@@ -108,29 +133,25 @@ func (c *Client) row() []*point {
 }
 
 // attempt asks p with half of the time that is left, so that there is some for the next, or with all of it if there is none.
-func (c *Client) attempt(ctx context.Context, p *point, r authzen.Request, last bool) (authzen.Response, error) {
+func (c *Client) attempt(ctx context.Context, p *point, question func(context.Context, *authzen.Client) error, last bool) error {
 	if end, ok := ctx.Deadline(); ok && !last {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, time.Until(end)/2)
 		defer cancel()
 	}
-	return c.ask(ctx, p, r)
-}
-
-func (c *Client) ask(ctx context.Context, p *point, r authzen.Request) (authzen.Response, error) {
-	res, err := p.pdp.Evaluate(ctx, r)
+	err := question(ctx, p.pdp)
 	switch {
 	case err == nil:
 		c.revive(p)
 	case errors.Is(ctx.Err(), context.Canceled): // the caller went away; that says nothing of the decision point
-		return authzen.Response{}, fmt.Errorf("%s: %w", p.url, err)
+		return fmt.Errorf("%s: %w", p.url, err)
 	default:
 		if p.fails.Add(1) == tolerate+1 && len(c.points) > 1 {
 			c.log.WarnContext(ctx, "a decision point is not well; others are asked first", "pdp", p.url, "error", err)
 		}
-		return authzen.Response{}, fmt.Errorf("%s: %w", p.url, err)
+		return fmt.Errorf("%s: %w", p.url, err)
 	}
-	return res, nil
+	return nil
 }
 
 func (c *Client) revive(p *point) {

@@ -2,6 +2,7 @@ package decide_test
 
 import (
 	"context"
+	"errors"
 	"io"
 	"log/slog"
 	"net/http"
@@ -151,5 +152,26 @@ func TestACallerWhoHangsUpMakesNobodyUnwell(t *testing.T) {
 	}
 	if err := c.Ready(); err != nil {
 		t.Errorf("Ready = %v", err)
+	}
+}
+
+// A batch is one decision point's, and another's where that one fails.
+func TestABatchIsAskedOfTheNextOne(t *testing.T) {
+	t.Parallel()
+	a, b := newPDP(t), newPDP(t)
+	a.do(fails)
+	b.do(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		_, _ = io.WriteString(w, `{"evaluations":[{"decision":true},{"decision":true}]}`)
+	})
+	client := several(t, time.Minute, a, b)
+	on := []authzen.Resource{{ID: "1"}, {ID: "2"}}
+	got, err := client.DecideAll(t.Context(), authzen.Request{}, on)
+	if err != nil || len(got) != 2 || !got[0].Decision || !got[1].Decision {
+		t.Errorf("%+v, %v", got, err)
+	}
+	b.do(fails)
+	if got, err = client.DecideAll(t.Context(), authzen.Request{}, on); !errors.Is(err, decide.ErrUnavailable) || got != nil {
+		t.Errorf("nobody answers: %+v, %v", got, err)
 	}
 }

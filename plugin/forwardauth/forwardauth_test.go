@@ -425,8 +425,8 @@ func TestAFileThatWeOrTheProxyCannotDoIsRefused(t *testing.T) {
 		t.Fatal(err)
 	}
 	url := func(string) (string, bool) { return "http://x.test/0123456789abcdef0123456789abcdef", true }
-	if routes, err = Load(own, NGINX, url, func(c guard.Config) (kong.Handler, error) { return &asked{}, c.Validate() }); err != nil || len(routes.Rewritten)+len(routes.Unguarded) > 0 {
-		t.Errorf("kong.yml: %v, rewritten %q, unguarded %q", err, routes.Rewritten, routes.Unguarded)
+	if routes, err = Load(own, NGINX, url, func(c guard.Config) (kong.Handler, error) { return &asked{}, c.Validate() }); err != nil || len(routes.Rewritten)+len(routes.Unguarded) > 0 || strings.Join(routes.Unshown, " ") != "orders" {
+		t.Errorf("kong.yml: %v, rewritten %q, unguarded %q, unshown %q", err, routes.Rewritten, routes.Unguarded, routes.Unshown)
 	}
 	if _, err := New(Options{Proxy: "apache"}); err == nil {
 		t.Error("an unknown proxy is served")

@@ -1,8 +1,11 @@
 package forwardauth
 
 import (
+	"context"
+	"errors"
 	"net/http"
 	"net/netip"
+	"slices"
 
 	"github.com/gatehouse-auth/gatehouse/internal/extauthz"
 	"github.com/gatehouse-auth/gatehouse/plugin/guard"
@@ -30,7 +33,26 @@ func readCheck(message []byte) (guard.Request, error) {
 		return out, unreadable("source.address is not an address")
 	}
 	out.Addr = out.Addr.Unmap()
+	if lengths := c.Header["content-length"]; c.Body != "" || len(lengths) == 1 && lengths[0] == "0" {
+		out.Body = sentBody{c.Body, slices.Contains(c.Header[partial], "true")}
+	}
 	return out, complete(&out, c.Path)
+}
+
+// partial is the header in which Envoy tells whether the body goes on behind what it has sent of it.
+const partial = "x-envoy-auth-partial-body"
+
+// sentBody is what Envoy has sent of a body (guard.Body).
+type sentBody struct {
+	text   string
+	goesOn bool
+}
+
+func (b sentBody) Body(context.Context) ([]byte, error) {
+	if b.goesOn {
+		return nil, guard.ErrBodyBuffered.Because(errors.New("max_request_bytes of with_request_body is smaller than it"))
+	}
+	return []byte(b.text), nil
 }
 
 // appendVerdict encodes a CheckResponse.

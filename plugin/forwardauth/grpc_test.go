@@ -2,6 +2,7 @@ package forwardauth
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"net/netip"
 	"slices"
@@ -184,6 +185,36 @@ func TestWhatEnvoyDoesNotSayIsRefused(t *testing.T) {
 	large := envoys(http(func(h *auth.AttributeContext_HttpRequest) { h.Body = strings.Repeat("x", extauthz.MaxMessage) }))
 	if res, err := envoy.Check(t.Context(), large); status.Code(err) != codes.InvalidArgument {
 		t.Errorf("too large: %v, %v", res, err)
+	}
+}
+
+// S56: a body of which Envoy has sent a part only, or nothing, is none.
+func TestABodyThatEnvoySendsIsShown(t *testing.T) {
+	t.Parallel()
+	envoy, g := call(t)
+	for name, c := range map[string]struct {
+		change func(*auth.AttributeContext_HttpRequest)
+		want   string
+		err    error
+	}{
+		"a text": {func(h *auth.AttributeContext_HttpRequest) { h.Body = "{}"; h.Headers[partial] = "false" }, "{}", nil},
+		"bytes":  {func(h *auth.AttributeContext_HttpRequest) { h.RawBody = []byte("{\xff}") }, "{\xff}", nil},
+		"a part": {func(h *auth.AttributeContext_HttpRequest) { h.Body = "{}"; h.Headers[partial] = "true" }, "", guard.ErrBodyBuffered},
+		"empty":  {func(h *auth.AttributeContext_HttpRequest) { h.Headers["content-length"] = "0" }, "", nil},
+	} {
+		if _, err := envoy.Check(t.Context(), envoys(func(a *auth.AttributeContext) { c.change(a.GetRequest().GetHttp()) })); err != nil || g.got.Body == nil {
+			t.Fatalf("%s: %v, body %v", name, err, g.got.Body)
+		}
+		if got, err := g.got.Body.Body(t.Context()); string(got) != c.want || !errors.Is(err, c.err) {
+			t.Errorf("%s: %q, %v", name, got, err)
+		}
+	}
+	if _, err := envoy.Check(t.Context(), envoys(nil)); err != nil || g.got.Body != nil {
+		t.Errorf("%v: a body that was not sent is shown", err)
+	}
+	both := envoys(func(a *auth.AttributeContext) { h := a.GetRequest().GetHttp(); h.Body, h.RawBody = "{}", []byte("[]") })
+	if res, err := envoy.Check(t.Context(), both); err != nil || res.GetStatus().GetCode() == 0 {
+		t.Errorf("two bodies: %v, %v", res, err)
 	}
 }
 

@@ -22,6 +22,8 @@ type Routes struct {
 	Rewritten, Unguarded []string
 	// Unheard lists the routes whose failed log-ins Kong would have told, and no proxy does.
 	Unheard []string
+	// Unshown lists the routes some of whose requests name their objects in a body. The proxy shows none, and they are refused.
+	Unshown []string
 }
 
 type route struct {
@@ -40,7 +42,7 @@ func Load(text []byte, proxy Proxy, vault kong.Vault, make kong.Factory) (*Route
 	if err != nil {
 		return nil, err
 	}
-	guards := map[*kongfile.Plugin]kong.Handler{}
+	guards, unshown := map[*kongfile.Plugin]kong.Handler{}, map[*kongfile.Plugin]bool{}
 	for _, p := range d.AllPlugins() {
 		if p.Name == kong.OutcomeName { // the proxy asks before the upstream answers, and tells nothing of the answer
 			continue
@@ -55,6 +57,7 @@ func Load(text []byte, proxy Proxy, vault kong.Vault, make kong.Factory) (*Route
 		if err := proxy.serves(cfg); err != nil {
 			return nil, fmt.Errorf("%s.%w", p.At, err)
 		}
+		unshown[p] = proxy != EnvoyGRPC && slices.ContainsFunc(cfg.Resources, func(r guard.Resource) bool { return r.IDs.In == guard.InBody })
 		if guards[p], err = make(cfg); err != nil {
 			return nil, fmt.Errorf("%s.%w", p.At, err)
 		}
@@ -70,6 +73,9 @@ func Load(text []byte, proxy Proxy, vault kong.Vault, make kong.Factory) (*Route
 		r.routes = append(r.routes, route{g.Route.Name, guards[g.Plugin]})
 		if g.Outcome != nil {
 			r.Unheard = append(r.Unheard, g.Route.Name)
+		}
+		if unshown[g.Plugin] {
+			r.Unshown = append(r.Unshown, g.Route.Name)
 		}
 		if g.Plugin == nil {
 			r.Unguarded = append(r.Unguarded, g.Route.Name)

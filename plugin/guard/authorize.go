@@ -14,10 +14,17 @@ import (
 // Decider asks the decision point. Any failure is a fault.
 type Decider interface {
 	Decide(ctx context.Context, r authzen.Request) (authzen.Response, error)
+	// DecideAll asks at once for the decisions on several resources, all else being as in about. They come in order; behind the first
+	// denial there may be none.
+	DecideAll(ctx context.Context, about authzen.Request, on []authzen.Resource) ([]authzen.Response, error)
 }
 
 // Resource names what a path stands for: {id} in a pattern is one segment.
-type Resource struct{ Pattern, Type string }
+type Resource struct {
+	Pattern, Type string
+	Action        string // that the policy sees; "" for the method
+	IDs           IDs    // where the objects are named, if not in the path
+}
 
 // PDP is where decisions are made.
 type PDP struct {
@@ -81,6 +88,7 @@ func (c Config) validateAuthorize(wrong reject) {
 			wrong(at, "an earlier pattern matches the same paths")
 		}
 		shapes[shape] = true
+		r.validateIDs(at, wrong)
 	}
 	for i, name := range c.Obligations.UpstreamHeaders {
 		if why := reserved(name, upstreamReserved); why != "" {
@@ -113,9 +121,25 @@ func (g *Guard) authorize(ctx context.Context, s *state) error {
 	if s.target, err = g.target(&s.Request); err != nil {
 		return err
 	}
+	if s.target.IDs.elsewhere() {
+		return g.authorizeNamed(ctx, s)
+	}
 	answer, err := g.decide(ctx, s)
 	if err != nil {
 		return err
+	}
+	return g.follow(s, answer)
+}
+
+// follow does what decisions say: to go on, all have to allow it. The first denial, else the first allowance, is what headers and
+// log tell of; the decision point logs them all.
+func (g *Guard) follow(s *state, answers ...authzen.Response) error {
+	answer := answers[0]
+	for _, a := range answers {
+		if !a.Decision {
+			answer = a
+			break
+		}
 	}
 	if c := answer.Context; c != nil {
 		s.decision.Reasons, s.need = c.Reasons, c.Need
@@ -125,7 +149,12 @@ func (g *Guard) authorize(ctx context.Context, s *state) error {
 	}
 	switch {
 	case answer.Decision:
-		return g.oblige(s, answer.Context)
+		for _, a := range answers {
+			if err := g.oblige(s, a.Context); err != nil {
+				return err
+			}
+		}
+		return nil
 	case s.need != nil:
 		return errStepUp
 	default:
@@ -138,7 +167,7 @@ func (g *Guard) decide(ctx context.Context, s *state) (authzen.Response, error) 
 	if g.Decisions == nil {
 		return g.Decider.Decide(ctx, s.evaluation())
 	}
-	q := &question{state: s}
+	q := &question{state: s, target: s.target}
 	if answer, known := g.Decisions.Recall(q); known {
 		return answer, nil
 	}
@@ -152,5 +181,17 @@ func (g *Guard) decide(ctx context.Context, s *state) (authzen.Response, error) 
 
 // evaluation is the question in the decision point's words.
 func (s *state) evaluation() authzen.Request {
-	return evaluation(s.Request, s.target.resource(s.Route), s.who, s.decision.TraceID)
+	return s.evaluationOf(s.target)
+}
+
+func (s *state) evaluationOf(t target) authzen.Request {
+	return evaluation(s.Request, s.action(), t.resource(s.Route), s.who, s.decision.TraceID)
+}
+
+// action is what the policy sees: the resource's own word, or the method.
+func (s *state) action() string {
+	if s.target.pattern != nil && s.target.Action != "" {
+		return s.target.Action
+	}
+	return s.Request.action()
 }

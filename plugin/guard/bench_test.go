@@ -124,6 +124,11 @@ func (a allowing) Decide(context.Context, authzen.Request) (authzen.Response, er
 	return authzen.Response{Decision: true, Context: about}, nil
 }
 
+func (a allowing) DecideAll(ctx context.Context, about authzen.Request, on []authzen.Resource) ([]authzen.Response, error) {
+	one, err := a.Decide(ctx, about)
+	return slices.Repeat([]authzen.Response{one}, len(on)), err
+}
+
 // ended knows many sessions that have ended, and not this one.
 type ended struct{}
 

@@ -38,6 +38,7 @@ type world struct {
 	spend   error
 	decide  func(authzen.Request) (authzen.Response, error)
 	asked   []authzen.Request
+	batches int
 	mu      sync.Mutex
 	log     bytes.Buffer
 }
@@ -66,6 +67,23 @@ func (w *world) Decide(_ context.Context, r authzen.Request) (authzen.Response, 
 	defer w.mu.Unlock()
 	w.asked = append(w.asked, r)
 	return w.decide(r)
+}
+
+// DecideAll decides as the decision point does: one after the other, up to the first denial.
+func (w *world) DecideAll(ctx context.Context, about authzen.Request, on []authzen.Resource) (all []authzen.Response, err error) {
+	w.mu.Lock()
+	w.batches++
+	w.mu.Unlock()
+	for _, about.Resource = range on {
+		one, err := w.Decide(ctx, about)
+		if err != nil {
+			return nil, err
+		}
+		if all = append(all, one); !one.Decision {
+			break
+		}
+	}
+	return all, nil
 }
 
 func calm() *world {

@@ -40,7 +40,8 @@ func reserved(name string, not []string) string {
 	return ""
 }
 
-// oblige does what an allowance asks for. What it cannot do refuses the request: the policy allowed it on that condition.
+// oblige does what an allowance asks for. What it cannot do refuses the request: the policy allowed it on that condition. So does
+// what an earlier allowance, of another object, wants otherwise.
 func (g *Guard) oblige(s *state, about *authzen.ResponseContext) error {
 	if about == nil {
 		return nil
@@ -53,9 +54,9 @@ func (g *Guard) oblige(s *state, about *authzen.ResponseContext) error {
 		var err error
 		switch name {
 		case authzen.UpstreamHeaders:
-			err = obliged(headers, g.upstreamHeaders, s.toUpstream)
+			err = obliged(headers, g.upstreamHeaders, s.upstream, s.toUpstream)
 		case authzen.ResponseHeaders:
-			err = obliged(headers, g.responseHeaders, s.respond)
+			err = obliged(headers, g.responseHeaders, s.response, s.respond)
 		default:
 			err = fmt.Errorf("%q is not known", name)
 		}
@@ -66,7 +67,7 @@ func (g *Guard) oblige(s *state, about *authzen.ResponseContext) error {
 	return nil
 }
 
-func obliged(headers map[string]any, allowed []string, set func(name, value string)) error {
+func obliged(headers map[string]any, allowed []string, already map[string]string, set func(name, value string)) error {
 	for name, v := range headers {
 		canonical := http.CanonicalHeaderKey(name)
 		if !slices.Contains(allowed, canonical) {
@@ -75,6 +76,9 @@ func obliged(headers map[string]any, allowed []string, set func(name, value stri
 		value, ok := v.(string)
 		if !ok || !portable(value) || len(value) > maxObliged {
 			return fmt.Errorf("header %q: the value is no text that a header can carry", name)
+		}
+		if other, given := already[canonical]; given && other != value {
+			return fmt.Errorf("header %q: two decisions want two values", name)
 		}
 		set(canonical, value)
 	}

@@ -13,14 +13,15 @@ import (
 // most without building the evaluation request; evaluation says what it has to agree with.
 type question struct {
 	*state
-	built bool
-	whole authzen.Request // once it is built
+	target target // what is asked about: the request's own, or one of the objects that it names
+	built  bool
+	whole  authzen.Request // once it is built
 }
 
 // evaluation builds the request once, for whoever looks into it and for the decision point.
 func (q *question) evaluation() authzen.Request {
 	if !q.built {
-		q.built, q.whole = true, q.state.evaluation()
+		q.built, q.whole = true, q.evaluationOf(q.target)
 	}
 	return q.whole
 }

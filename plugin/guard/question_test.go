@@ -25,8 +25,12 @@ var pointers = []string{
 // S58: what the cache takes for the same input is the same input of the evaluation request, and what it takes for another is another.
 func TestTheCacheSeesTheInputsThatThePolicySees(t *testing.T) {
 	t.Parallel()
-	rules := patterns([]Resource{{"/orders/{id}", "order"}, {"/orders", "order"}, {"/shops/{id}/items/{other}", "item"}})
+	rules := patterns([]Resource{
+		{Pattern: "/orders/{id}", Type: "order"}, {Pattern: "/orders", Type: "order"}, {Pattern: "/shops/{id}/items/{other}", Type: "item"},
+		{Pattern: "/orders/delete", Type: "order", Action: "DELETE"},
+	})
 	g := &Guard{patterns: rules}
+	objects := map[string][]string{"/orders/o1": {""}, "/orders": {""}, "/shops/s/items/a%20b": {""}, "/orders/delete": {"o1", "o2"}} // that are named elsewhere
 	var all []*question
 	for _, who := range []principal.Principal{
 		{},
@@ -41,12 +45,15 @@ func TestTheCacheSeesTheInputsThatThePolicySees(t *testing.T) {
 			{Method: "GET", Path: "/orders/o1", Route: "r", Addr: netip.MustParseAddr("192.0.2.1")},
 			{Method: "HEAD", Path: "/orders", Route: "r2", Addr: netip.MustParseAddr("::ffff:192.0.2.1"), Header: map[string][]string{"user-agent": {"x"}}},
 			{Method: "POST", Path: "/shops/s/items/a%20b", Addr: netip.MustParseAddr("2001:db8::1")},
+			{Method: "POST", Path: "/orders/delete", Route: "r", Addr: netip.MustParseAddr("192.0.2.1")},
 		} {
 			target, err := g.target(&r)
 			if err != nil {
 				t.Fatal(err)
 			}
-			all = append(all, &question{state: &state{Request: r, who: who, target: target, decision: Decision{TraceID: r.Route}}})
+			for _, target.object = range objects[r.Path] {
+				all = append(all, &question{state: &state{Request: r, who: who, target: target, decision: Decision{TraceID: r.Route}}, target: target})
+			}
 		}
 	}
 	for _, pointer := range pointers {

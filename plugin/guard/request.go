@@ -21,6 +21,7 @@ type Request struct {
 	Header           map[string][]string // names in lower case, every value
 	HeadersTruncated bool                // there were more than the gateway tells of
 	Addr             netip.Addr          // the client's, by the gateway's own trust in its hops
+	Body             Body                // nil where the gateway shows none
 	Malformed        string              // why the gateway's words could not be read; answered with 400
 }
 

@@ -81,6 +81,7 @@ type target struct {
 	*pattern
 	path     string // decoded
 	segments []string
+	object   string // one that the request names outside its path, or ""
 }
 
 // target finds the pattern that covers the path. A path that none covers is refused (S53).
@@ -99,8 +100,11 @@ func (g *Guard) target(r *Request) (target, error) {
 	return target{}, errResource
 }
 
-// id is the segment at {id}, or the pattern itself.
+// id is the object's that the request names outside its path, the segment at {id}, or the pattern itself.
 func (t target) id() string {
+	if t.object != "" {
+		return t.object
+	}
 	if id, ok := t.param("id"); ok {
 		return id
 	}
@@ -129,7 +133,7 @@ func (t target) resource(route string) authzen.Resource {
 }
 
 // evaluation is the question that the decision point is asked.
-func evaluation(r Request, res authzen.Resource, p principal.Principal, traceID string) authzen.Request {
+func evaluation(r Request, action string, res authzen.Resource, p principal.Principal, traceID string) authzen.Request {
 	who := authzen.Subject{Type: "user", ID: p.Subject, Properties: map[string]any{
 		"roles": list(p.Roles), "groups": list(p.Groups), "tenant": p.Tenant, "attributes": object(p.Attributes), "session": p.SessionID,
 		"claims": map[string]any{"iss": p.Issuer, "client_id": p.ClientID, "scope": list(p.Scope), "acr": p.ACR, "amr": list(p.AMR)},
@@ -142,7 +146,7 @@ func evaluation(r Request, res authzen.Resource, p principal.Principal, traceID 
 	if !p.AuthTime.IsZero() {
 		context["auth_time"] = p.AuthTime.Unix()
 	}
-	return authzen.Request{Subject: who, Action: authzen.Action{Name: r.action()}, Resource: res, Context: context}
+	return authzen.Request{Subject: who, Action: authzen.Action{Name: action}, Resource: res, Context: context}
 }
 
 // list keeps an empty list from becoming null, which a policy would have to expect.

@@ -31,6 +31,7 @@ type event struct {
 	in   *bufio.Reader
 	out  []byte // the last frames written
 	buf  []byte // the last frame read
+	owed bool   // Kong's answer to a question that was not waited for
 }
 
 // maxKept bounds the buffers that are kept for the next connection, in bytes.
@@ -43,7 +44,7 @@ func (e *event) open(conn net.Conn) {
 
 // close reports whether e is small enough to be used again.
 func (e *event) close() bool {
-	e.conn = nil
+	e.conn, e.owed = nil, false
 	e.in.Reset(nil)
 	return cap(e.out) <= maxKept && cap(e.buf) <= maxKept
 }

@@ -92,6 +92,8 @@ type request struct {
 	uri     string
 	joined  string          // "" where Kong has no such variable
 	route   *protocol.Route // nil: orders
+	body    []byte          // what kong.request.get_raw_body answers
+	hold    <-chan struct{} // before it does; nil: at once
 }
 
 // outcome is what the plugin did in one event.
@@ -143,6 +145,13 @@ func (p *peer) event(id int32, r request) outcome {
 				r.route = &protocol.Route{Id: "r1", Name: "orders"}
 			}
 			p.send(r.route)
+		case "kong.request.get_raw_body":
+			if r.hold != nil {
+				<-r.hold
+			}
+			if _, o.broken = p.conn.Write(append(binary.LittleEndian.AppendUint32(nil, uint32(len(r.body))), r.body...)); o.broken != nil {
+				return o // nobody waits for it any more
+			}
 		case "kong.service.request.set_headers":
 			o.set = &structpb.Struct{}
 			if err := proto.Unmarshal(args, o.set); err != nil {

@@ -13,6 +13,15 @@ func authorizeFields() []object {
 		field("resources", array(record(
 			field("pattern", object{"type": "string", "required": true, "match": "^/"}, "a path; {id} is one segment"),
 			field("type", object{"type": "string", "required": true}, "the resource type that the policy sees"),
+			field("action", object{"type": "string", "match": "^[%w._-]+$"}, "the action that the policy sees; without one, the method. For paths such as /orders/delete, whose method says less than they do"),
+			field("ids", record(
+				field("in", oneOf("path", "path", "query", "body"), "where they stand: at {id} in the path, in a parameter of the query, or in the body. Elsewhere than in the path there may be several; the request passes if all may pass"),
+				field("parameter", object{"type": "string", "default": "ids", "match": "^[%w_-]+$"}, "of the query: ids with commas between them, in one parameter or in several of this name"),
+				field("optional", object{"type": "boolean", "default": false}, "in the query: without the parameter the request is for the collection, and the policy is asked about that"),
+				field("pointer", object{"type": "string", "default": "/ids"}, "in a JSON body: a JSON Pointer (RFC 6901) at an id or an array of ids. A token * is every element of an array: /items/*/id"),
+				field("max_bytes", integer(16384, 1, 1048576), "the largest body; larger than nginx_http_client_body_buffer_size Kong cannot show one"),
+				field("most", integer(100, 1, 1000), "ids in one request; the decision point's PDP_MAX_BATCH has to allow for them"),
+			), "where a request names its objects"),
 		)), "what paths stand for; a path that none covers is denied"),
 		field("pdp", record(
 			field("url", object{"type": "string", "referenceable": true}, "http://host:port or unix:///path"),
@@ -50,7 +59,16 @@ func readAuthorize(v value, c *guard.Config) error {
 		UpstreamHeaders: obligations.at("upstream_headers").texts(), ResponseHeaders: obligations.at("response_headers").texts(),
 	}
 	for _, r := range v.at("resources").list() {
-		c.Resources = append(c.Resources, guard.Resource{Pattern: r.at("pattern").text(), Type: r.at("type").text()})
+		c.Resources = append(c.Resources, guard.Resource{
+			Pattern: r.at("pattern").text(), Type: r.at("type").text(), Action: r.at("action").text(), IDs: readIDs(r.at("ids")),
+		})
 	}
 	return nil
+}
+
+func readIDs(v value) guard.IDs {
+	return guard.IDs{
+		In: guard.Place(v.at("in").text()), Pointer: v.at("pointer").text(), Parameter: v.at("parameter").text(), Optional: v.at("optional").flag(),
+		Most: int(v.at("most").number()), MaxBytes: int(v.at("max_bytes").number()),
+	}
 }

@@ -304,6 +304,7 @@ func (s *Server) handle(ctx context.Context, e *event, c *protocol.CmdHandleEven
 	}
 	now := s.now()
 	h.used.Store(now.Unix())
+	events := ctx
 	ctx, cancel := context.WithTimeout(ctx, deadline)
 	defer cancel()
 	if h.listener != nil {
@@ -313,11 +314,18 @@ func (s *Server) handle(ctx context.Context, e *event, c *protocol.CmdHandleEven
 	if err != nil {
 		return err
 	}
+	r.Body = e
 	v, err := check(ctx, h, c.GetEventName(), r)
 	if err != nil {
 		v = failure(ctx, s.log, err)
 	}
+	if e.owed && v.Forward { // there is an answer that belongs to no question any more
+		return errors.New("an answer of Kong's did not come in time")
+	}
 	pending, err := e.answer(v, sequence)
+	if e.owed {
+		e.await(events)
+	}
 	for ; err == nil && pending > 0; pending-- {
 		err = e.read()
 	}

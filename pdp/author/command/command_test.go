@@ -286,7 +286,7 @@ func TestInit(t *testing.T) {
 	t.Parallel()
 	dir := filepath.Join(t.TempDir(), "new")
 	code, out, errs := on(t, "", "init", "../../../kong.yml", dir)
-	if code != command.OK || !strings.Contains(out, "schema.json") || !strings.Contains(out, "6 operations") || !strings.Contains(out, "no policy is asked about route auth-login") {
+	if code != command.OK || !strings.Contains(out, "schema.json") || !strings.Contains(out, "7 operations") || !strings.Contains(out, "no policy is asked about route auth-login") {
 		t.Errorf("%d, %s%s", code, out, errs)
 	}
 	if code, out, errs = on(t, "", "test", dir); code != command.OK {
