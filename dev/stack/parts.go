@@ -111,9 +111,9 @@ func (s *Stack) decide(decisionLog string) error {
 		}
 		s.services = append(s.services, lifecycle.Func(recorded.Run))
 	}
-	s.serve(PDP, traced.Handler(s.spans, recorded.Handler(pdpserver.New(pdpserver.Options{
+	s.serve(PDP, traced.Handler(s.spans, pdpserver.New(pdpserver.Options{
 		Engine: traced.Engine(s.spans, recorded.Engine(s.engine)), DecisionLog: lines, Log: s.log, Checks: recorded.Checks(),
-	}))))
+	})))
 	return nil
 }
 
