@@ -114,7 +114,9 @@ func TestPOSTToTheRootIsForTheDefaultDocument(t *testing.T) {
 			}
 		}
 	}
-	named := func(e *fixed) *service { return serveWith(e, server.Options{DataPaths: []string{"system/main"}, MaxBody: 100}) }
+	named := func(e *fixed) *service {
+		return serveWith(e, server.Options{DataPaths: []string{"system/main"}, MaxBody: 100})
+	}
 	undefined := wantDataError(t, named(&fixed{document: dataapi.Document{DecisionID: "d-9"}}).do(t, "POST", "/", strings.NewReader(`{"a":"canary-value"}`)), 404, "undefined_document")
 	if undefined.DecisionID != "d-9" {
 		t.Errorf("undefined: %+v", undefined)
