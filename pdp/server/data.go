@@ -2,6 +2,7 @@ package server
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"fmt"
 	"mime"
@@ -126,8 +127,11 @@ func (s *server) told(path []string) bool {
 }
 
 // ask asks the engine, and sees to it that the answer is counted and, unless it is a plain yes, logged.
-func (s *server) ask(r *http.Request, q dataapi.Question, start time.Time) (doc dataapi.Document, err error) {
-	ctx := r.Context()
+func (s *server) ask(r *http.Request, q dataapi.Question, start time.Time) (dataapi.Document, error) {
+	return s.askDocument(r.Context(), apiData, q, start)
+}
+
+func (s *server) askDocument(ctx context.Context, api string, q dataapi.Question, start time.Time) (doc dataapi.Document, err error) {
 	func() {
 		defer func() {
 			if p := recover(); p != nil {
@@ -139,7 +143,7 @@ func (s *server) ask(r *http.Request, q dataapi.Question, start time.Time) (doc 
 	}()
 	took := s.Now().Sub(start)
 	outcome := Meaning(doc, err)
-	s.Meter.Decided(apiData, outcome, took)
+	s.Meter.Decided(api, outcome, took)
 	if outcome != string(authzen.Permit) {
 		s.DecisionLog.Record(decisionlog.Entry{
 			Time: start, TraceID: web.TraceID(ctx), Caller: CallerOf(ctx), Outcome: outcome, Path: "/" + strings.Join(q.Path, "/"),
@@ -150,11 +154,13 @@ func (s *server) ask(r *http.Request, q dataapi.Question, start time.Time) (doc 
 }
 
 // Meaning reads a document as Kong's, APISIX's and Envoy's plugins do: true and false, alone or as the member allow of an
-// object. Undefined is no rule's word.
+// object, which Envoy's calls allowed. Undefined is no rule's word.
 func Meaning(doc dataapi.Document, err error) string {
 	v := doc.Value
 	if o, ok := v.(map[string]any); ok {
-		v = o["allow"]
+		if v = o["allow"]; v == nil {
+			v = o["allowed"]
+		}
 	}
 	allow, plain := v.(bool)
 	switch {

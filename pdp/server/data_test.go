@@ -233,6 +233,8 @@ func TestTheLogTellsWhatTheDataAPITold(t *testing.T) {
 	}{
 		"true":                  {dataapi.Document{Value: true, Defined: true}, "", ""},
 		"an object that allows": {dataapi.Document{Value: map[string]any{"allow": true, "headers": nil}, Defined: true}, "", ""},
+		"one that is allowed":   {dataapi.Document{Value: map[string]any{"allowed": true}, Defined: true}, "", ""},
+		"one that is not":       {dataapi.Document{Value: map[string]any{"allowed": false}, Defined: true}, "deny", "denied"},
 		"false":                 {dataapi.Document{Value: false, Defined: true}, "deny", "denied"},
 		"an object that denies": {dataapi.Document{Value: map[string]any{"allow": false}, Defined: true}, "deny", "denied"},
 		"undefined":             {dataapi.Document{}, "not_applicable", "denied"},
