@@ -166,3 +166,53 @@ func echoed(t *testing.T, res *auth.CheckResponse) (input map[string]any) {
 	}
 	return input
 }
+
+// S67: what a document is asked by Envoy is recorded as other decisions are, and no secret of the request is in the record.
+func TestWhatEnvoyAsksADocumentIsRecordedWithoutItsSecrets(t *testing.T) {
+	t.Parallel()
+	file, dir := logFile(t, "spool: {dir: $DIR/spool}\nsample: {default: 1}\nsinks: [{file: $DIR/log}]\n")
+	p := start(t, "-policies", filepath.Join(envoyFolder, "policies"), "-envoy-listen", "127.0.0.1:0", "-envoy-path", "envoy/authz/allow", "-decision-log", file)
+	address, _ := p.find("deciding")["envoy"].(string)
+	client := authorization(t, address)
+	var ids []string
+	for _, c := range []struct{ result, outcome string }{{"allowed", "permit"}, {"denied", "deny"}, {"number", "document"}, {"undefined", "not_applicable"}} {
+		res, err := client.Check(t.Context(), &auth.CheckRequest{Attributes: &auth.AttributeContext{
+			ContextExtensions: map[string]string{"case": c.result},
+			Request: &auth.AttributeContext_Request{Http: &auth.AttributeContext_HttpRequest{
+				Method: "POST", Path: "/a?access_token=" + canary, Body: `{"password":"` + canary + `"}`,
+				Headers: map[string]string{"authorization": "Bearer " + canary, "cookie": "sid=" + canary, "content-type": "application/json", "traceparent": "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"},
+			}},
+		}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if passes := c.result == "allowed"; passes != (res.GetStatus().GetCode() == 0) {
+			t.Errorf("%s: answered %v", c.result, res)
+		}
+		ids = append(ids, res.GetDynamicMetadata().GetFields()["decision_id"].GetStringValue())
+	}
+	_, metrics := p.metrics(t)
+	p.stop(t)
+	records := recordsIn(t, filepath.Join(dir, "log"))
+	if len(records) != 4 {
+		t.Fatalf("recorded %v", records)
+	}
+	for i, outcome := range []string{"permit", "deny", "document", "not_applicable"} {
+		r := records[i]
+		if at(t, r, "gatehouse", "outcome") != outcome || at(t, r, "path") != "envoy/authz/allow" || at(t, r, "trace_id") != "4bf92f3577b34da6a3ce929d0e0e4736" || ids[i] != "" && at(t, r, "decision_id") != ids[i] {
+			t.Errorf("%s: recorded %v", outcome, r)
+		}
+		if !strings.Contains(metrics, `gatehouse_pdp_decisions_total{api="envoy",outcome="`+outcome+`"} 1`) {
+			t.Errorf("%s is not counted:\n%s", outcome, metrics)
+		}
+	}
+	if text := string(read(t, filepath.Join(dir, "log"))); strings.Contains(text, canary) {
+		t.Errorf("recorded %s", text)
+	}
+}
+
+// metrics is what the private address tells Prometheus.
+func (p *program) metrics(t *testing.T) (int, string) {
+	t.Helper()
+	return (&program{client: p.client, url: p.status}).get(t, "/metrics")
+}

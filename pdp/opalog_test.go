@@ -85,8 +85,9 @@ decision_logs: {service: logs, reporting: {min_delay_seconds: 1, max_delay_secon
 		}
 		if m, ok := (*opas.Input).(map[string]any); ok && m["client_ip"] != nil { // masked as configured, and as secrets always are
 			delete(m, "client_ip")
-			m["request"].(map[string]any)["http"].(map[string]any)["headers"].(map[string]any)["cookie"] = "[secret]"
-			if !slices.Equal(ours.Erased, []string{"/input/client_ip"}) || !slices.Equal(ours.Masked, []string{"/input/request/http/headers/cookie"}) {
+			request := m["request"].(map[string]any)["http"].(map[string]any)
+			request["headers"].(map[string]any)["cookie"], request["body"] = "[secret]", "[secret]"
+			if !slices.Equal(ours.Erased, []string{"/input/client_ip"}) || !slices.Equal(ours.Masked, []string{"/input/request/http/body", "/input/request/http/headers/cookie"}) {
 				t.Errorf("erased %v, masked %v", ours.Erased, ours.Masked)
 			}
 		}
