@@ -58,6 +58,9 @@ type config struct {
 	native, partial bool
 }
 
+// otherInputs reports whether documents are asked for, by inputs that are not access evaluations.
+func (c *config) otherInputs() bool { return len(c.dataPaths) > 0 || c.envoy.Document != "" }
+
 // readConfig reads flags, and the environment for those that are not given.
 func readConfig(args []string, getenv func(string) string, stderr io.Writer) (config, error) {
 	var c config
@@ -92,6 +95,7 @@ func readConfig(args []string, getenv func(string) string, stderr io.Writer) (co
 	envoyResources := text("envoy-resources", "PDP_ENVOY_RESOURCES", "", "what Envoy's paths stand for, as /orders=order,/orders/{id}=order; without any, themselves")
 	envoyClaims := text("envoy-claims", "PDP_ENVOY_CLAIMS", "", "filter/key of the verified claims among Envoy's metadata, as envoy.filters.http.jwt_authn/payload")
 	envoyHeaders := text("envoy-headers", "PDP_ENVOY_HEADERS", "", "headers that obligations may set at Envoy, as X-Plan,X-Quota")
+	envoyPath := text("envoy-path", "PDP_ENVOY_PATH", "", "document that answers Envoy as one of opa-envoy-plugin, as envoy/authz/allow; without one, access evaluations do")
 	maxBody := text("max-body", "PDP_MAX_BODY", strconv.Itoa(server.DefaultMaxBody), "bytes of a body")
 	maxBatch := text("max-batch", "PDP_MAX_BATCH", strconv.Itoa(server.DefaultMaxBatch), "evaluations in one request")
 	maxConcurrent := text("max-concurrent", "PDP_MAX_CONCURRENT", strconv.Itoa(server.DefaultMaxConcurrent), "requests decided on at the same moment; more get 503")
@@ -133,6 +137,14 @@ func readConfig(args []string, getenv func(string) string, stderr io.Writer) (co
 	c.envoy = server.EnvoyOptions{Claims: *envoyClaims, Headers: parseList(*envoyHeaders)}
 	c.envoy.Resources, err = parseResources(*envoyResources)
 	fail("envoy-resources", err)
+	if *envoyPath != "" {
+		one, err := parsePaths(*envoyPath)
+		if err == nil && (len(one) != 1 || one[0] == "/") {
+			err = errors.New("must be one path such as envoy/authz/allow")
+		}
+		fail("envoy-path", err)
+		c.envoy.Document = strings.Trim(*envoyPath, "/ ")
+	}
 	c.searchers, err = parseCallers(*searchers)
 	fail("search-callers", err)
 	c.native, err = onOff(*native)

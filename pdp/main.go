@@ -61,7 +61,7 @@ func run(ctx context.Context, args []string, getenv func(string) string, stderr 
 		return err
 	}
 	defer tracer.Close()
-	opts := engine.Options{Dir: c.policies, Services: c.services, Tokens: c.tokenFiles, Skip: c.skip, OtherInputs: len(c.dataPaths) > 0, Log: log, NoNative: !c.native, NoPartial: !c.partial, Span: traced.Parts(tracer), Now: now}
+	opts := engine.Options{Dir: c.policies, Services: c.services, Tokens: c.tokenFiles, Skip: c.skip, OtherInputs: c.otherInputs(), Log: log, NoNative: !c.native, NoPartial: !c.partial, Span: traced.Parts(tracer), Now: now}
 	sources, err := feeds(c.bundles, &opts)
 	if err != nil {
 		return err

@@ -61,7 +61,7 @@ func operate(c config, opts *engine.Options, log *slog.Logger) (*operation, erro
 func (o *operation) start(ctx context.Context, c config, e *engine.Engine, known *directory.Directory, masks *decisionlog.Masks, log *slog.Logger) (err error) {
 	if c.shadow != "" {
 		o.shadow, err = shadow.New(shadow.Options{
-			Dir: c.shadow, Share: c.shadowShare, Active: e, Engine: engine.Options{Services: c.services, Tokens: c.tokenFiles, Skip: c.skip, OtherInputs: len(c.dataPaths) > 0, Directory: known, Now: now}, Masks: masks, Log: log, Now: now,
+			Dir: c.shadow, Share: c.shadowShare, Active: e, Engine: engine.Options{Services: c.services, Tokens: c.tokenFiles, Skip: c.skip, OtherInputs: c.otherInputs(), Directory: known, Now: now}, Masks: masks, Log: log, Now: now,
 		})
 		if err != nil {
 			return err

@@ -20,6 +20,9 @@ const Path = "/envoy.service.auth.v3.Authorization/Check"
 // MaxMessage bounds a CheckRequest, in bytes: headers, and a body where one is looked at.
 const MaxMessage = 1 << 20
 
+// MaxWithBody bounds one where requests come with their bodies, as opa-envoy-plugin does.
+const MaxWithBody = 4 << 20
+
 // Codes of gRPC.
 const (
 	codeOK              = 0
@@ -39,12 +42,17 @@ var errNoCall = errors.New("not a gRPC call")
 // Receive reads the message of a call, or ends the call and answers why. A call that fails has a status other than OK and no
 // message: Envoy takes an empty message for a pass.
 func Receive(w http.ResponseWriter, r *http.Request) ([]byte, error) {
+	return ReceiveUpTo(w, r, MaxMessage)
+}
+
+// ReceiveUpTo is Receive for messages of at most so many bytes.
+func ReceiveUpTo(w http.ResponseWriter, r *http.Request, most uint32) ([]byte, error) {
 	w.Header().Set("Content-Type", contentType)
 	if r.Method != http.MethodPost || !strings.HasPrefix(r.Header.Get("Content-Type"), contentType) || r.ProtoMajor < 2 {
 		end(w, codeUnimplemented, errNoCall.Error())
 		return nil, errNoCall
 	}
-	message, err := readMessage(r.Body)
+	message, err := readMessage(r.Body, most)
 	if err != nil {
 		end(w, codeInvalidArgument, err.Error())
 	}
@@ -71,13 +79,13 @@ func end(w http.ResponseWriter, code int, message string) {
 }
 
 // readMessage reads the only message of a call, which is not compressed.
-func readMessage(body io.Reader) ([]byte, error) {
+func readMessage(body io.Reader, most uint32) ([]byte, error) {
 	var head [5]byte
 	if _, err := io.ReadFull(body, head[:]); err != nil || head[0] != 0 {
 		return nil, ErrMessage
 	}
 	size := binary.BigEndian.Uint32(head[1:])
-	if size > MaxMessage {
+	if size > most {
 		return nil, ErrMessage
 	}
 	message := make([]byte, size)

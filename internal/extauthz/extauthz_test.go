@@ -76,7 +76,7 @@ func TestACheckIsReadAsEnvoyMeansIt(t *testing.T) {
 func TestOnlyOneWholeMessageIsACall(t *testing.T) {
 	t.Parallel()
 	for _, body := range []string{"", "\x00\x00", "\x01\x00\x00\x00\x00", "\x00\x00\x00\x00\x02x", "\x00\x00\x00\x00\x01xy", "\x00\xff\xff\xff\xff"} { // empty, cut, compressed, cut, two, too large
-		if m, err := readMessage(strings.NewReader(body)); err == nil {
+		if m, err := readMessage(strings.NewReader(body), MaxMessage); err == nil {
 			t.Errorf("%q was read as %q", body, m)
 		}
 	}

@@ -32,18 +32,32 @@ func FindRabbitMQ() string {
 }
 
 // Rabbit is a RabbitMQ of a test's own.
-type Rabbit struct{ Address, User, Password string }
+type Rabbit struct {
+	Address, User, Password string
+	TLSAddress              string // the same by TLS
+}
 
-// RabbitMQ starts a RabbitMQ without plugins, which takes some three seconds of a processor, and ends it with the test. It is for
-// those tests alone that need it, so the runner does not start one.
-func RabbitMQ(t testing.TB) Rabbit {
+// RabbitTLS are files by which a RabbitMQ shows who it is, and the authority of clients that do so too. A client whose certificate
+// has the user's name needs no password (SASL EXTERNAL).
+type RabbitTLS struct{ CAFile, CertFile, KeyFile string }
+
+// conf is what RabbitMQ is told of it.
+func (f RabbitTLS) conf(address string) string {
+	return fmt.Sprintf("listeners.ssl.1 = %s\nssl_options.cacertfile = %s\nssl_options.certfile = %s\nssl_options.keyfile = %s\n", address, f.CAFile, f.CertFile, f.KeyFile) +
+		"ssl_options.verify = verify_peer\nssl_options.fail_if_no_peer_cert = false\nssl_options.versions.1 = tlsv1.3\nssl_options.versions.2 = tlsv1.2\n" +
+		"ssl_cert_login_from = common_name\nauth_mechanisms.1 = PLAIN\nauth_mechanisms.2 = EXTERNAL\n"
+}
+
+// RabbitMQ starts a RabbitMQ, which takes some three seconds of a processor, and ends it with the test. It is for those tests alone
+// that need it, so the runner does not start one.
+func RabbitMQ(t testing.TB, secured RabbitTLS) Rabbit {
 	t.Helper()
 	program := FindRabbitMQ()
 	if program == "" {
 		t.Fatalf("no RabbitMQ was found: install Debian's package rabbitmq-server, or run the tests by 'make test'")
 	}
 	for range 5 {
-		if r, ok := startRabbitMQ(t, program); ok {
+		if r, ok := startRabbitMQ(t, program, secured); ok {
 			return r
 		}
 	}
@@ -52,11 +66,11 @@ func RabbitMQ(t testing.TB) Rabbit {
 }
 
 // startRabbitMQ answers false where the program ends: other tests may have taken one of its ports before it could.
-func startRabbitMQ(t testing.TB, program string) (Rabbit, bool) {
+func startRabbitMQ(t testing.TB, program string, secured RabbitTLS) (Rabbit, bool) {
 	t.Helper()
 	dir := t.TempDir()
 	r := Rabbit{User: "gatehouse", Password: uuid.NewString()}
-	var ports [3]string // RabbitMQ's, Erlang's between nodes, and epmd's
+	var ports [4]string // RabbitMQ's, Erlang's between nodes, epmd's, and RabbitMQ's by TLS
 	for i := range ports {
 		ln, err := net.Listen("tcp", "127.0.0.1:0")
 		if err != nil {
@@ -65,9 +79,9 @@ func startRabbitMQ(t testing.TB, program string) (Rabbit, bool) {
 		ports[i] = strconv.Itoa(ln.Addr().(*net.TCPAddr).Port)
 		_ = ln.Close() // only its number was wanted
 	}
-	r.Address = "127.0.0.1:" + ports[0]
-	conf := fmt.Sprintf("listeners.tcp.1 = %s\ndefault_user = %s\ndefault_pass = %s\nlog.console = true\nlog.console.level = error\n", r.Address, r.User, r.Password)
-	for name, text := range map[string]string{"rabbitmq.conf": conf, "plugins": ""} {
+	r.Address, r.TLSAddress = "127.0.0.1:"+ports[0], "127.0.0.1:"+ports[3]
+	conf := fmt.Sprintf("listeners.tcp.1 = %s\ndefault_user = %s\ndefault_pass = %s\nlog.console = true\nlog.console.level = error\n", r.Address, r.User, r.Password) + secured.conf(r.TLSAddress)
+	for name, text := range map[string]string{"rabbitmq.conf": conf, "plugins": "[rabbitmq_auth_mechanism_ssl]."} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
@@ -87,6 +101,9 @@ func startRabbitMQ(t testing.TB, program string) (Rabbit, bool) {
 	for {
 		err := greet(r.Address)
 		if err == nil {
+			err = reach(r.TLSAddress)
+		}
+		if err == nil {
 			return r, true
 		}
 		select {
@@ -98,6 +115,15 @@ func startRabbitMQ(t testing.TB, program string) (Rabbit, bool) {
 			t.Fatalf("RabbitMQ does not answer: %v", err)
 		}
 	}
+}
+
+// reach looks whether somebody listens.
+func reach(address string) error {
+	c, err := net.DialTimeout("tcp", address, time.Second)
+	if err != nil {
+		return err
+	}
+	return c.Close()
 }
 
 // greet asks for version 0-9-1, and wants a frame.

@@ -34,7 +34,8 @@ func run(ctx context.Context) error {
 	seed := flag.Uint64("seed", 1, "of the questions")
 	bindings := flag.Int("bindings", 1_000_000, "role bindings of the large relation; 0 to leave it out")
 	each := flag.Duration("time", 1500*time.Millisecond, "of one measurement of a server")
-	only := flag.String("only", "servers,process,growth,publish", "which parts")
+	full := flag.Duration("log-time", time.Minute, "at full load, of which every record is looked for")
+	only := flag.String("only", "servers,process,growth,publish,log", "which parts")
 	nothing := flag.String("serve-nothing", "", "serve one fixed answer at this Unix socket and do nothing else; the measurement of the servers starts it")
 	flag.Parse()
 	if *nothing != "" {
@@ -62,6 +63,7 @@ func run(ctx context.Context) error {
 		{"process", func() error { return b.inProcess(ctx, all, *rounds) }},
 		{"growth", func() error { return b.growth(ctx, *bindings, *rounds) }},
 		{"publish", func() error { return b.publish(ctx, *bindings, *rounds) }},
+		{"log", func() error { return b.records(ctx, all, *rounds, *full) }},
 	} {
 		if slices.Contains(strings.Split(*only, ","), part.name) {
 			if err := part.run(); err != nil {

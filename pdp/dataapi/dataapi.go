@@ -59,6 +59,7 @@ const (
 	CodeInvalidOperation = "invalid_operation"
 	CodeNotFound         = "resource_not_found"
 	CodeUnauthorized     = "unauthorized"
+	CodeUndefined        = "undefined_document"
 	CodeUsage            = "api_usage_warning"
 )
 

@@ -82,7 +82,7 @@ func (enc *encoder) end() { enc.dst = append(enc.dst, '}') }
 // member writes a member of an object unless a mask or its name hides it; at is the object's place among the masks.
 func (enc *encoder) member(name string, v any, at *maskNode) {
 	if below, shown := enc.enter(name, at); shown {
-		if v != nil && secretName(name) {
+		if v != nil && (secretName(name) || opaque(name, v) && enc.path[0].name == "input") {
 			enc.masked = append(enc.masked, enc.pointer())
 			enc.dst = append(enc.dst, secret...)
 		} else {

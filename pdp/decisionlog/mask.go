@@ -19,7 +19,8 @@ type Mask struct {
 }
 
 // Masks are compiled masks. Besides them, in every record, whatever has the name of a secret (authorization, cookie, token,
-// password and the like, at any depth) or looks like one (a JWT, the value of an Authorization header, a private key) is replaced.
+// password and the like, at any depth) or looks like one (a JWT, the value of an Authorization header, a private key) is replaced, and
+// within /input a body that is a text.
 type Masks struct {
 	list []Mask
 	root *maskNode
@@ -153,6 +154,19 @@ func secretName(name string) bool {
 		if len(b) >= len(end) && string(b[len(b)-len(end):]) == end {
 			return true
 		}
+	}
+	return false
+}
+
+// opaque reports whether a member is a request's body, or a header, as it came: nothing in it has a name by which to know a secret.
+// Envoy's and Kong's plugins of OPA tell both besides what they have read of them.
+func opaque(name string, v any) bool {
+	if text, ok := v.(string); !ok || text == "" {
+		return false
+	}
+	switch name {
+	case "body", "rawBody", "raw_body", "rawValue", "raw_value":
+		return true
 	}
 	return false
 }

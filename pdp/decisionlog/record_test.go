@@ -119,7 +119,7 @@ func TestWhatLooksLikeASecretIsNeverWritten(t *testing.T) {
 		}},
 		Context: map[string]any{
 			"headers": map[string]any{"Authorization": canary, "cookie": "sid=" + canary, "X-API-Key": canary, "Proxy-Authorization": []any{canary}},
-			"basic":   "basic " + canary, "password": canary,
+			"basic":   "basic " + canary, "password": canary, "body": canary, "rawBody": canary, "headerMap": []any{map[string]any{"key": "a", "rawValue": canary}},
 		},
 	}
 	e.Result = authzen.Response{Context: &authzen.ResponseContext{Reasons: []string{"for " + jwt}, Obligations: map[string]any{"upstream_headers": map[string]any{"Authorization": canary}}}}
@@ -129,7 +129,7 @@ func TestWhatLooksLikeASecretIsNeverWritten(t *testing.T) {
 		t.Errorf("a secret is written: %s", record)
 	}
 	got := decode(t, []byte(record))
-	if masked, ok := got["masked"].([]any); !ok || len(masked) != 20 || !slices.Contains(masked, any("/gatehouse/looked_up/api_key")) {
+	if masked, ok := got["masked"].([]any); !ok || len(masked) != 23 || !slices.Contains(masked, any("/gatehouse/looked_up/api_key")) {
 		t.Errorf("masked %v (%d)", got["masked"], len(masked))
 	}
 }
@@ -138,12 +138,13 @@ func TestWhatIsNoSecretIsWritten(t *testing.T) {
 	t.Parallel()
 	plain := map[string]any{
 		"keyboard": "a", "author": "b", "token_type": "Bearer", "tokenizer": "c", "secretary": "ann", "basic": "basic", "eyJ": "eyJ. said Bob", "sum": "a=b",
-		"password": nil, "path": "/api/orders/17?page=2",
+		"password": nil, "path": "/api/orders/17?page=2", "body": map[string]any{"a": "b", "rawBody": ""}, "bodies": "d",
 	}
 	e := denial("d-1")
 	e.Input = plain
+	e.Result = map[string]any{"allowed": false, "body": "what is answered"}
 	got := decode(t, decisionlog.Encode(e, masks(t), 1))
-	if diff := cmp.Diff(any(plain), got["input"]); diff != "" || got["masked"] != nil {
+	if diff := cmp.Diff(any(plain), got["input"]); diff != "" || got["masked"] != nil || cmp.Diff(e.Result, got["result"]) != "" {
 		t.Errorf("%s, masked %v", diff, got["masked"])
 	}
 }

@@ -155,10 +155,12 @@ func TestWhatThereIsNoRoomForIsRefusedAtOnce(t *testing.T) {
 	}
 	w := s.post(t, authzen.BatchPath)
 	wantProblem(t, w, http.StatusServiceUnavailable, "overloaded")
-	w = s.do(t, "POST", "/v1/data/a", strings.NewReader("{}"))
-	wantDataError(t, w, http.StatusServiceUnavailable, "overloaded")
-	if w.Header().Get("Retry-After") != "1" {
-		t.Errorf("Retry-After %q", w.Header().Get("Retry-After"))
+	for _, path := range []string{"/v1/data/a", "/"} {
+		w = s.do(t, "POST", path, strings.NewReader("{}"))
+		wantDataError(t, w, http.StatusServiceUnavailable, "overloaded")
+		if w.Header().Get("Retry-After") != "1" {
+			t.Errorf("Retry-After %q", w.Header().Get("Retry-After"))
+		}
 	}
 	// Nothing of what is refused is read or logged: that would cost what there is none of.
 	if w := s.do(t, "POST", authzen.Path, unread{t}); w.Code != http.StatusServiceUnavailable || s.log.Len() != 0 {
@@ -177,7 +179,7 @@ func TestWhatThereIsNoRoomForIsRefusedAtOnce(t *testing.T) {
 		}
 		<-e.entered
 	}
-	if meter.shed["authzen"] != 5 || meter.shed["data"] != 1 || meter.decided["authzen permit"] != 6 || meter.decided["data permit"] != 1 {
+	if meter.shed["authzen"] != 5 || meter.shed["data"] != 2 || meter.decided["authzen permit"] != 6 || meter.decided["data permit"] != 1 {
 		t.Errorf("counted %v shed, %v decided", meter.shed, meter.decided)
 	}
 }

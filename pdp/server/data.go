@@ -2,6 +2,7 @@ package server
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"fmt"
 	"mime"
@@ -39,6 +40,9 @@ func (s *server) serveData(mux *http.ServeMux) {
 	document := s.known(dataRefusal, s.document)
 	mux.Handle(dataapi.Prefix, document)
 	mux.Handle(dataapi.Prefix+"/", document)
+	if s.told(defaultDocument()) {
+		mux.Handle("POST /{$}", s.known(dataRefusal, s.plainDocument))
+	}
 	mux.Handle("GET /health", http.HandlerFunc(s.health))
 	mux.Handle("/v1/", s.known(dataRefusal, func(w http.ResponseWriter, r *http.Request) {
 		for _, off := range []string{"query", "policies", "compile", "config", "status"} {
@@ -123,8 +127,11 @@ func (s *server) told(path []string) bool {
 }
 
 // ask asks the engine, and sees to it that the answer is counted and, unless it is a plain yes, logged.
-func (s *server) ask(r *http.Request, q dataapi.Question, start time.Time) (doc dataapi.Document, err error) {
-	ctx := r.Context()
+func (s *server) ask(r *http.Request, q dataapi.Question, start time.Time) (dataapi.Document, error) {
+	return s.askDocument(r.Context(), apiData, q, start)
+}
+
+func (s *server) askDocument(ctx context.Context, api string, q dataapi.Question, start time.Time) (doc dataapi.Document, err error) {
 	func() {
 		defer func() {
 			if p := recover(); p != nil {
@@ -136,7 +143,7 @@ func (s *server) ask(r *http.Request, q dataapi.Question, start time.Time) (doc 
 	}()
 	took := s.Now().Sub(start)
 	outcome := Meaning(doc, err)
-	s.Meter.Decided(apiData, outcome, took)
+	s.Meter.Decided(api, outcome, took)
 	if outcome != string(authzen.Permit) {
 		s.DecisionLog.Record(decisionlog.Entry{
 			Time: start, TraceID: web.TraceID(ctx), Caller: CallerOf(ctx), Outcome: outcome, Path: "/" + strings.Join(q.Path, "/"),
@@ -147,11 +154,13 @@ func (s *server) ask(r *http.Request, q dataapi.Question, start time.Time) (doc 
 }
 
 // Meaning reads a document as Kong's, APISIX's and Envoy's plugins do: true and false, alone or as the member allow of an
-// object. Undefined is no rule's word.
+// object, which Envoy's calls allowed. Undefined is no rule's word.
 func Meaning(doc dataapi.Document, err error) string {
 	v := doc.Value
 	if o, ok := v.(map[string]any); ok {
-		v = o["allow"]
+		if v = o["allow"]; v == nil {
+			v = o["allowed"]
+		}
 	}
 	allow, plain := v.(bool)
 	switch {
@@ -188,11 +197,8 @@ func (s *server) question(w http.ResponseWriter, r *http.Request) (q dataapi.Que
 		}
 		return q, nil
 	}
-	if mt, _, _ := mime.ParseMediaType(r.Header.Get("Content-Type")); strings.Contains(mt, "yaml") || r.Header.Get("Content-Encoding") != "" {
-		return q, fault.New(fault.Invalid, "the body must be JSON, not encoded").Named("unsupported_media_type")
-	}
-	body, err := s.readAll(w, r)
-	if err != nil || len(bytes.TrimSpace(body)) == 0 {
+	body, err := s.readData(w, r)
+	if err != nil || len(body) == 0 {
 		return q, err
 	}
 	root, err := readObject(body)
@@ -208,6 +214,47 @@ func (s *server) question(w http.ResponseWriter, r *http.Request) (q dataapi.Que
 		q.HasInput = false
 	}
 	return q, nil
+}
+
+// readData reads a body that may be empty. Its type is not asked for, as OPA does not.
+func (s *server) readData(w http.ResponseWriter, r *http.Request) ([]byte, error) {
+	if mt, _, _ := mime.ParseMediaType(r.Header.Get("Content-Type")); strings.Contains(mt, "yaml") || r.Header.Get("Content-Encoding") != "" {
+		return nil, fault.New(fault.Invalid, "the body must be JSON, not encoded").Named("unsupported_media_type")
+	}
+	body, err := s.readAll(w, r)
+	return bytes.TrimSpace(body), err
+}
+
+// defaultDocument is the one that OPA answers by default (its default_decision).
+func defaultDocument() []string { return []string{"system", "main"} }
+
+// plainDocument answers POST / as OPA's webhook API does: the body is the input as a whole, the answer is the value as a whole, and
+// one that is undefined is a 404.
+func (s *server) plainDocument(w http.ResponseWriter, r *http.Request) {
+	body, err := s.readData(w, r)
+	q := dataapi.Question{Path: defaultDocument()}
+	if err == nil && len(body) > 0 {
+		q.HasInput = true
+		q.Input, err = readDocument(body)
+	}
+	if err != nil {
+		dataRefusal(w, r, err)
+		return
+	}
+	parsed := s.Now()
+	if !s.admit(w, r, apiData, dataRefusal) {
+		return
+	}
+	defer s.gate.leave()
+	doc, err := s.ask(r, q, parsed)
+	switch {
+	case err != nil:
+		dataFailure(w, err, doc)
+	case !doc.Defined:
+		dataError(w, http.StatusNotFound, dataapi.Error{Code: dataapi.CodeUndefined, Message: "the default document is undefined", DecisionID: doc.DecisionID})
+	default:
+		answerData(w, doc.Value, flagged(queryOf(r), "pretty"), doc)
+	}
 }
 
 // dataPath reads the segments behind /v1/data, each unescaped by itself, so that one may hold a slash.
@@ -261,7 +308,7 @@ func (s *server) health(w http.ResponseWriter, r *http.Request) {
 	write(w, http.StatusOK, []byte("{}"))
 }
 
-func answerData(w http.ResponseWriter, res dataapi.Response, pretty bool, doc dataapi.Document) {
+func answerData(w http.ResponseWriter, res any, pretty bool, doc dataapi.Document) {
 	body, err := json.Marshal(res)
 	if pretty && err == nil {
 		body, err = json.MarshalIndent(res, "", "  ")

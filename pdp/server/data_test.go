@@ -97,6 +97,45 @@ func TestAQuestionIsReadAsOPAReadsIt(t *testing.T) {
 	}
 }
 
+// OPA's webhook API: the body is the input, the answer is the value, and there is nothing at / unless system/main is named.
+func TestPOSTToTheRootIsForTheDefaultDocument(t *testing.T) {
+	t.Parallel()
+	for _, paths := range [][]string{{"system/main"}, {"/system"}, {"/"}} {
+		for body, want := range map[string]dataapi.Question{
+			`{"input":{"n":1.50}}`: {Path: []string{"system", "main"}, Input: map[string]any{"input": map[string]any{"n": json.Number("1.50")}}, HasInput: true},
+			" [1] ":                {Path: []string{"system", "main"}, Input: []any{json.Number("1")}, HasInput: true},
+			"null":                 {Path: []string{"system", "main"}, HasInput: true},
+			" ":                    {Path: []string{"system", "main"}},
+		} {
+			s := serveWith(&fixed{document: dataapi.Document{Value: map[string]any{"allowed": true}, Defined: true, DecisionID: "d-1"}}, server.Options{DataPaths: paths})
+			w := s.do(t, "POST", "/", strings.NewReader(body))
+			if w.Code != 200 || w.Body.String() != `{"allowed":true}`+"\n" || len(s.engine.questions) != 1 || !reflect.DeepEqual(s.engine.questions[0], want) {
+				t.Errorf("%v %s: %d %s, asked %+v", paths, body, w.Code, w.Body, s.engine.questions)
+			}
+		}
+	}
+	named := func(e *fixed) *service {
+		return serveWith(e, server.Options{DataPaths: []string{"system/main"}, MaxBody: 100})
+	}
+	undefined := wantDataError(t, named(&fixed{document: dataapi.Document{DecisionID: "d-9"}}).do(t, "POST", "/", strings.NewReader(`{"a":"canary-value"}`)), 404, "undefined_document")
+	if undefined.DecisionID != "d-9" {
+		t.Errorf("undefined: %+v", undefined)
+	}
+	wantDataError(t, named(&fixed{err: errors.New(canary)}).do(t, "POST", "/", strings.NewReader(`{}`)), 500, "internal_error")
+	wantDataError(t, named(&fixed{panics: true}).do(t, "POST", "/", strings.NewReader(`{}`)), 500, "internal_error")
+	for body, status := range map[string]int{`{"a":1,"a":"canary-value"}`: 400, canary: 400, "\"\xff\"": 400, `"` + strings.Repeat("a", 100) + `"`: 413} {
+		s := named(&fixed{})
+		wantDataError(t, s.do(t, "POST", "/", strings.NewReader(body)), status, "invalid_parameter")
+		if len(s.engine.questions) != 0 {
+			t.Errorf("%s: the engine was asked %+v", body, s.engine.questions)
+		}
+	}
+	for _, s := range []*service{serve(allowing()), telling(true)} {
+		wantProblem(t, s.do(t, "POST", "/", strings.NewReader(`{}`)), 404, "not_found")
+	}
+	wantProblem(t, named(&fixed{}).do(t, "GET", "/", nil), 405, "method_not_allowed")
+}
+
 // S56: what has two readings, or none, reaches no policy.
 func TestABadQuestionIsAnErrorInOPAsShape(t *testing.T) {
 	t.Parallel()
@@ -194,6 +233,8 @@ func TestTheLogTellsWhatTheDataAPITold(t *testing.T) {
 	}{
 		"true":                  {dataapi.Document{Value: true, Defined: true}, "", ""},
 		"an object that allows": {dataapi.Document{Value: map[string]any{"allow": true, "headers": nil}, Defined: true}, "", ""},
+		"one that is allowed":   {dataapi.Document{Value: map[string]any{"allowed": true}, Defined: true}, "", ""},
+		"one that is not":       {dataapi.Document{Value: map[string]any{"allowed": false}, Defined: true}, "deny", "denied"},
 		"false":                 {dataapi.Document{Value: false, Defined: true}, "deny", "denied"},
 		"an object that denies": {dataapi.Document{Value: map[string]any{"allow": false}, Defined: true}, "deny", "denied"},
 		"undefined":             {dataapi.Document{}, "not_applicable", "denied"},
@@ -283,10 +324,11 @@ func FuzzQuestion(f *testing.F) {
 	f.Add("POST", "/v1/data/shop/%2e%2e/gatehouse", `{"input":1,"input":2}`, "text/yaml")
 	f.Add("PUT", "/v1/data/shop", `{}`, "")
 	f.Add("GET", "/v1/data/shop?explain=full&pretty", "", "")
-	s := telling(true)
+	f.Add("POST", "/", `{"a":1}`, "")
+	s := serveWith(&fixed{document: dataapi.Document{Value: true, Defined: true}}, server.Options{DataPaths: []string{"shop", "orders/allow", "system/main"}})
 	f.Fuzz(func(t *testing.T, method, target, body, contentType string) {
 		u, err := url.ParseRequestURI(target)
-		if err != nil || !strings.HasPrefix(target, "/v1/data") || strings.ContainsAny(target, " \r\n") {
+		if err != nil || !strings.HasPrefix(target, "/v1/data") && u.Path != "/" || strings.ContainsAny(target, " \r\n") {
 			return
 		}
 		r := &http.Request{Method: method, URL: u, Host: "pdp", Header: http.Header{"Content-Type": {contentType}}, Body: io.NopCloser(strings.NewReader(body)), ContentLength: int64(len(body))}
@@ -304,7 +346,7 @@ func FuzzQuestion(f *testing.F) {
 			t.Fatalf("%d %q", w.Code, w.Body)
 		}
 		for _, q := range s.engine.questions {
-			if q.Path[0] != "shop" && (q.Path[0] != "orders" || q.Path[1] != "allow") {
+			if q.Path[0] != "shop" && (q.Path[0] != "orders" || q.Path[1] != "allow") && (q.Path[0] != "system" || q.Path[1] != "main") {
 				t.Fatalf("%q was asked", q.Path)
 			}
 		}

@@ -24,6 +24,10 @@ type EnvoyOptions struct {
 	// Claims names the verified claims of the caller's token among what Envoy's filters know, as "filter/key"; "" for none.
 	Claims  string
 	Headers []string // that obligations may set on the request or the answer, each beginning with "X-"
+
+	// Document is a path such as "envoy/authz/allow", whose value decides in place of all this: it is asked with the input of
+	// opa-envoy-plugin, and answers as that plug-in's documents do.
+	Document string
 }
 
 // EnvoyResource names what a path stands for: {id} in a pattern is one segment.
@@ -50,6 +54,7 @@ type envoyDoor struct {
 	resources      []envoyPattern
 	filter, claims string
 	headers        map[string]bool // by canonical name
+	document       []string
 }
 
 // Envoy answers Envoy's ext_authz over gRPC by the same engine. Whatever goes wrong is a refusal in an answer of its own, not a failed
@@ -57,6 +62,14 @@ type envoyDoor struct {
 func (s *Server) Envoy(opts EnvoyOptions) (http.Handler, error) {
 	d := &envoyDoor{server: s.shared, headers: map[string]bool{}}
 	var err error
+	if opts.Document != "" {
+		if len(opts.Resources) > 0 || opts.Claims != "" || len(opts.Headers) > 0 {
+			return nil, errors.New("document: its input and its results are opa-envoy-plugin's, so that resources, claims and headers say nothing")
+		}
+		if d.document, err = dataPath(opts.Document); err != nil || len(d.document) == 0 {
+			return nil, errors.New("document: must be a path such as envoy/authz/allow")
+		}
+	}
 	if d.resources, err = envoyPatterns(opts.Resources); err != nil {
 		return nil, err
 	}
@@ -104,7 +117,11 @@ func (d *envoyDoor) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		extauthz.Reply(w, d.refusal(ctx, "", nil, errProxy.Because(err)))
 		return
 	}
-	message, err := extauthz.Receive(w, r)
+	most := uint32(extauthz.MaxMessage)
+	if d.document != nil {
+		most = extauthz.MaxWithBody
+	}
+	message, err := extauthz.ReceiveUpTo(w, r, most)
 	if err != nil {
 		d.Log.WarnContext(ctx, "call by Envoy failed", "error", err)
 		return
@@ -122,6 +139,9 @@ func (d *envoyDoor) check(ctx context.Context, message []byte) []byte {
 		return d.refusal(ctx, "", nil, errOverloaded)
 	}
 	defer d.gate.leave()
+	if d.document != nil {
+		return d.checkDocument(ctx, message)
+	}
 	c, err := extauthz.Read(message)
 	if err != nil {
 		return d.refusal(ctx, "", nil, errCheck.Because(err))

@@ -48,7 +48,8 @@ func (s *server) shed(next http.Handler) http.Handler {
 			s.refuse(w, r, apiAuthZEN, problem)
 		case s.offersSearch() && isSearch(p):
 			s.refuse(w, r, apiSearch, problem)
-		case len(s.data) > 0 && (p == dataapi.Prefix || strings.HasPrefix(p, dataapi.Prefix+"/")):
+		case len(s.data) > 0 && (p == dataapi.Prefix || strings.HasPrefix(p, dataapi.Prefix+"/")),
+			p == "/" && s.told(defaultDocument()):
 			s.refuse(w, r, apiData, dataRefusal)
 		default:
 			next.ServeHTTP(w, r)

@@ -6,6 +6,7 @@
 //	POST /access/v1/search/{kind}              which subjects, resources or actions, for callers that were named for it
 //	GET  /.well-known/authzen-configuration    where these are
 //	POST, GET /v1/data/{path}                  the value of a rule or of data, as OPA answers it
+//	POST /                                     that of system/main, if it is among them
 //	GET  /healthz, /readyz, /health            whether the program runs, and whether its newest policies decide
 //
 // In AuthZEN a 200 is a decision. Every other status means that none was made, and the enforcement point must deny.

@@ -81,7 +81,7 @@ func kafka(t *testing.T, partitions int32, more ...kfake.Opt) (*kfake.Cluster, *
 	d := &doors{}
 	c, err := kfake.NewCluster(append([]kfake.Opt{
 		kfake.NumBrokers(1), kfake.SeedTopics(partitions, kafkaTopic), kfake.ListenFn(d.listen), kfake.EnableSASL(),
-		kfake.Superuser("SCRAM-SHA-512", "gatehouse", kafkaPassword), kfake.Superuser("PLAIN", "plain", kafkaPassword),
+		kfake.Superuser("SCRAM-SHA-512", "gatehouse", kafkaPassword), kfake.Superuser("PLAIN", "plain", kafkaPassword), kfake.Superuser("SCRAM-SHA-256", "older", kafkaPassword),
 	}, more...)...)
 	if err != nil {
 		t.Fatal(err)
@@ -258,19 +258,35 @@ func TestKafkaIsReachedByTLS(t *testing.T) {
 	c, _ := kafka(t, 1, kfake.TLS(&tls.Config{Certificates: []tls.Certificate{pair}, ClientCAs: pki.Roots(ours), ClientAuth: tls.RequireAndVerifyClientCert, MinVersion: tls.VersionTLS12}))
 	o := kafkaOptions(t, c)
 	o.TLS = sink.BrokerTLS{CAFile: tokenFile(t, ours.PEM), CertFile: tokenFile(t, client.Cert), KeyFile: tokenFile(t, client.Key)}
-	if err := openKafka(t, o).Write(t.Context(), sinktest.Records(0, 3)); err != nil {
-		t.Errorf("by TLS: %v", err)
+	for mechanism, user := range map[string]string{"": "gatehouse", "scram-sha-512": "gatehouse", "scram-sha-256": "older", "plain": "plain"} {
+		o := o
+		o.Mechanism, o.User = mechanism, user
+		if err := openKafka(t, o).Write(t.Context(), sinktest.Records(0, 3)); err != nil {
+			t.Errorf("by TLS and %q: %v", mechanism, err)
+		}
 	}
-	o.Timeout = time.Second
-	for name, change := range map[string]func(*sink.BrokerTLS){
-		"another authority": func(f *sink.BrokerTLS) { f.CAFile = tokenFile(t, other.PEM) },
-		"no certificate":    func(f *sink.BrokerTLS) { f.CertFile, f.KeyFile = "", "" },
+	o.Timeout = 3 * time.Second
+	for name, change := range map[string]func(*sink.KafkaOptions){
+		"another authority":        func(o *sink.KafkaOptions) { o.TLS.CAFile = tokenFile(t, other.PEM) },
+		"the system's authorities": func(o *sink.KafkaOptions) { o.TLS.CAFile = "" },
+		"another name": func(o *sink.KafkaOptions) {
+			o.Brokers = []string{strings.Replace(o.Brokers[0], "127.0.0.1", "localhost", 1)}
+		},
+		"no certificate":   func(o *sink.KafkaOptions) { o.TLS.CertFile, o.TLS.KeyFile = "", "" },
+		"another password": func(o *sink.KafkaOptions) { o.PasswordFile = tokenFile(t, "wrong-"+kafkaPassword) },
+		"nobody":           func(o *sink.KafkaOptions) { o.User, o.PasswordFile = "", "" },
+		"another's mechanism": func(o *sink.KafkaOptions) {
+			o.Mechanism = "plain" // of a user who has none but scram-sha-512
+		},
 	} {
 		bad := o
-		change(&bad.TLS)
-		if err := openKafka(t, bad).Write(t.Context(), sinktest.Records(0, 1)); err == nil {
-			t.Errorf("%s: delivered", name)
-		}
+		change(&bad)
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			if err := openKafka(t, bad).Write(t.Context(), sinktest.Records(0, 1)); err == nil || strings.Contains(err.Error(), kafkaPassword) {
+				t.Errorf("answered %v", err)
+			}
+		})
 	}
 }
 

@@ -14,6 +14,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/gatehouse-auth/gatehouse/internal/egress"
+	"github.com/gatehouse-auth/gatehouse/internal/web"
 	"github.com/gatehouse-auth/gatehouse/pdp/decisionlog"
 )
 
@@ -48,12 +49,14 @@ func OpenNATS(o NATSOptions) (*NATS, error) {
 	case o.Subject == "" || strings.ContainsAny(o.Subject, "*> \t\r\n") || strings.HasPrefix(o.Subject, ".") || strings.HasSuffix(o.Subject, ".") || strings.Contains(o.Subject, ".."):
 		return nil, errors.New("nats: subject: words with dots between, and no wildcard")
 	}
-	for _, file := range []string{o.CredsFile, o.TokenFile} {
-		if file == "" {
-			continue
-		}
-		if _, err := os.Stat(file); err != nil {
+	if o.CredsFile != "" {
+		if _, err := os.Stat(o.CredsFile); err != nil {
 			return nil, fmt.Errorf("nats: %w", err)
+		}
+	}
+	if o.TokenFile != "" {
+		if _, err := web.ReadToken(o.TokenFile); err != nil {
+			return nil, fmt.Errorf("nats: token: %w", err)
 		}
 	}
 	return &NATS{o: o}, nil
@@ -66,11 +69,11 @@ func (n *NATS) connect() error {
 		options = append(options, nats.UserCredentials(n.o.CredsFile))
 	}
 	if n.o.TokenFile != "" {
-		text, err := os.ReadFile(n.o.TokenFile)
+		token, err := web.ReadToken(n.o.TokenFile)
 		if err != nil {
 			return fmt.Errorf("nats: token: %w", err)
 		}
-		options = append(options, nats.Token(strings.TrimSpace(string(text))))
+		options = append(options, nats.Token(token))
 	}
 	conn, err := nats.Connect(n.o.URL, options...)
 	if err != nil {

@@ -185,7 +185,8 @@ func TestANATSThatIsNotToBeUsedIsRefused(t *testing.T) {
 		"plain": func(o *sink.NATSOptions) { o.URL = "nats://nats.example:4222" }, "http": func(o *sink.NATSOptions) { o.URL = "http://127.0.0.1" },
 		"no URL": func(o *sink.NATSOptions) { o.URL = "" }, "user": func(o *sink.NATSOptions) { o.URL = "tls://user:secret-nats-token@nats.example" },
 		"no subject": func(o *sink.NATSOptions) { o.Subject = "" }, "wildcard": func(o *sink.NATSOptions) { o.Subject = "a.*" }, "dots": func(o *sink.NATSOptions) { o.Subject = "a..b" },
-		"no file": func(o *sink.NATSOptions) { o.TokenFile = "none" },
+		"no file": func(o *sink.NATSOptions) { o.TokenFile = "none" }, "no token": func(o *sink.NATSOptions) { o.TokenFile = creds },
+		"two tokens": func(o *sink.NATSOptions) { o.TokenFile = tokenFile(t, natsToken+"\n"+natsToken) },
 	} {
 		o := good
 		change(&o)

@@ -1,7 +1,9 @@
 package sink_test
 
 import (
+	"crypto/x509"
 	"errors"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -9,6 +11,7 @@ import (
 	amqp "github.com/rabbitmq/amqp091-go"
 
 	"github.com/gatehouse-auth/gatehouse/internal/testenv"
+	"github.com/gatehouse-auth/gatehouse/internal/testenv/pki"
 	"github.com/gatehouse-auth/gatehouse/pdp/decisionlog/sink"
 	"github.com/gatehouse-auth/gatehouse/pdp/decisionlog/sinktest"
 )
@@ -82,7 +85,9 @@ func openRabbitMQ(t *testing.T, o sink.RabbitMQOptions) *sink.RabbitMQ {
 
 func TestRabbitMQ(t *testing.T) {
 	t.Parallel()
-	r := &rabbit{Rabbit: testenv.RabbitMQ(t)}
+	ours := pki.New(t, "brokers")
+	server := ours.Server(t)
+	r := &rabbit{Rabbit: testenv.RabbitMQ(t, testenv.RabbitTLS{CAFile: tokenFile(t, ours.PEM), CertFile: tokenFile(t, server.Cert), KeyFile: tokenFile(t, server.Key)})}
 	r.passwordFile = tokenFile(t, r.Password+"\n")
 	conn, err := amqp.Dial("amqp://" + r.User + ":" + r.Password + "@" + r.Address + "/")
 	if err != nil {
@@ -94,6 +99,68 @@ func TestRabbitMQ(t *testing.T) {
 	t.Run("messages say what they are", r.marked)
 	t.Run("what is not prepared is said", r.unprepared)
 	t.Run("a queue that takes no more is an error", r.full)
+	t.Run("both sides show who they are by TLS", func(t *testing.T) { r.overTLS(t, ours) })
+}
+
+// S64: the broker is known by its certificate, we by a password or by ours, and files that change are taken up by the next connection.
+func (r *rabbit) overTLS(t *testing.T, ours *pki.Authority) {
+	queue := r.queue(t, nil)
+	ca, us, stranger, other := tokenFile(t, ours.PEM), ours.Client(t, r.User), ours.Client(t, "somebody"), pki.New(t, "another")
+	forged, late := other.Client(t, r.User), ours.Issue(t, r.User, x509.ExtKeyUsageClientAuth, time.Now().Add(-time.Minute))
+	base := func() sink.RabbitMQOptions {
+		o := r.options(r.TLSAddress, queue)
+		o.URL, o.TLS.CAFile = "amqps://"+r.TLSAddress+"/", ca
+		return o
+	}
+	by := func(p pki.Pair) sink.RabbitMQOptions {
+		o := base()
+		o.User, o.PasswordFile, o.TLS.CertFile, o.TLS.KeyFile = "", "", tokenFile(t, p.Cert), tokenFile(t, p.Key)
+		return o
+	}
+	for name, o := range map[string]sink.RabbitMQOptions{"a password": base(), "a certificate": by(us)} {
+		if err := openRabbitMQ(t, o).Write(t.Context(), sinktest.Records(0, 300)); err != nil {
+			t.Errorf("by %s: %v", name, err)
+		}
+		if got := r.records(t, queue); len(got) != 300 {
+			t.Errorf("by %s: %d records have arrived", name, len(got))
+		}
+	}
+	elsewhere, unknown, plain, password := base(), base(), base(), base()
+	elsewhere.URL = strings.Replace(elsewhere.URL, "127.0.0.1", "localhost", 1)
+	unknown.TLS.CAFile = tokenFile(t, other.PEM)
+	plain.URL = "amqps://" + r.Address + "/"
+	password.PasswordFile = tokenFile(t, "wrong-"+r.Password)
+	system := base()
+	system.TLS.CAFile = ""
+	changing := by(stranger)
+	t.Run("strangers", func(t *testing.T) { // RabbitMQ makes each wait for three seconds
+		for name, o := range map[string]sink.RabbitMQOptions{
+			"another name": elsewhere, "another authority": unknown, "the system's authorities": system, "a broker without TLS": plain, "another password": password,
+			"a certificate of another authority": by(forged), "one whose time is over": by(late), "somebody's certificate": changing,
+		} {
+			t.Run(name, func(t *testing.T) {
+				t.Parallel()
+				s := openRabbitMQ(t, o)
+				if err := s.Write(t.Context(), sinktest.Records(0, 1)); err == nil || strings.Contains(err.Error(), r.Password) {
+					t.Errorf("answered %v", err)
+				}
+				if o != changing {
+					return
+				}
+				for file, text := range map[string]string{o.TLS.CertFile: us.Cert, o.TLS.KeyFile: us.Key} {
+					if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+						t.Fatal(err)
+					}
+				}
+				if err := s.Write(t.Context(), sinktest.Records(7, 8)); err != nil {
+					t.Errorf("with a new certificate: %v", err)
+				}
+			})
+		}
+	})
+	if got := r.records(t, queue); len(got) != 1 || !strings.Contains(got[0], "d-000007") {
+		t.Errorf("of strangers have arrived %q", got)
+	}
 }
 
 func (r *rabbit) contract(t *testing.T) {

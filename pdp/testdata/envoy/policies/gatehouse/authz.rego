@@ -1,0 +1,3 @@
+package gatehouse.authz
+
+default decision := {"allow": false, "reasons": ["no_rule"]}
