@@ -34,7 +34,8 @@ const (
 
 // Options is what a Shadow is made of.
 type Options struct {
-	Dir    string // the candidate's folder, watched
+	Dir    string         // the candidate's folder, watched
+	Fed    *engine.Engine // the candidate in place of that, which somebody else gives its policies
 	Share  float64
 	Active *engine.Engine
 	Engine engine.Options     // of the candidate, without its folder
@@ -119,7 +120,11 @@ func New(opts Options) (*Shadow, error) {
 	if opts.Poll == 0 {
 		opts.Poll = 2 * time.Second
 	}
-	return &Shadow{opts: opts, items: make(chan item, queue), kinds: map[string]*Disagreement{}}, nil
+	s := &Shadow{opts: opts, items: make(chan item, queue), kinds: map[string]*Disagreement{}}
+	if opts.Fed != nil {
+		s.candidate.Store(opts.Fed)
+	}
+	return s, nil
 }
 
 // Wrap answers an engine that decides as e does, and shows what it decided.
@@ -135,7 +140,7 @@ func (w *watched) Evaluate(ctx context.Context, r authzen.Request) (authzen.Resp
 	s := w.shadow
 	at := s.opts.Now()
 	res, err := w.Engine.Evaluate(ctx, r)
-	if err != nil || res.Context == nil || res.Context.Outcome == authzen.Indeterminate || s.candidate.Load() == nil {
+	if err != nil || res.Context == nil || res.Context.Outcome == authzen.Indeterminate || !s.compares() {
 		return res, err
 	}
 	if s.opts.Share < 1 && rand.Float64() >= s.opts.Share { //nolint:gosec // a sample
@@ -150,6 +155,12 @@ func (w *watched) Evaluate(ctx context.Context, r authzen.Request) (authzen.Resp
 		s.dropped.Add(1)
 	}
 	return res, err
+}
+
+// compares reports whether there is a candidate that loads.
+func (s *Shadow) compares() bool {
+	e := s.candidate.Load()
+	return e != nil && e.Revision() != ""
 }
 
 // Run loads the candidate, and loads it again when it changes, and compares until ctx ends.
@@ -169,6 +180,10 @@ func (s *Shadow) Run(ctx context.Context) error {
 
 // load opens the candidate once it can be, and then lets it watch its folder.
 func (s *Shadow) load(ctx context.Context) {
+	if s.opts.Fed != nil {
+		_ = s.opts.Fed.Run(ctx) // it only ends with ctx
+		return
+	}
 	opts := s.opts.Engine
 	opts.Dir, opts.Policies, opts.Feeds, opts.Memory, opts.Log = s.opts.Dir, nil, nil, -1, s.opts.Log.With("policies", "candidate")
 	tick := time.NewTicker(s.opts.Poll)
