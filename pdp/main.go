@@ -82,15 +82,11 @@ func run(ctx context.Context, args []string, getenv func(string) string, stderr 
 	if err != nil {
 		return err
 	}
-	fetching, err := fetchers(sources, e, log)
-	if err != nil {
-		return err
-	}
 	decisions, err := recording.Open("gatehouse-pdp", c.decisionLog, log)
 	if err != nil {
 		return err
 	}
-	if err := operation.start(ctx, c, e, known.Directory, decisions.Masks(), log); err != nil {
+	if err := operation.start(ctx, c, sources, e, known.Directory, decisions.Masks(), log); err != nil {
 		return fmt.Errorf("operation: %w", err)
 	}
 	in, err := open(ctx, c, log)
@@ -105,7 +101,7 @@ func run(ctx context.Context, args []string, getenv func(string) string, stderr 
 		meter.Register(tracer)
 	}
 	doors := server.New(server.Options{
-		Now: now, Engine: traced.Engine(tracer, decisions.Engine(operation.engine(e))), Search: decisions.Searcher(e), SearchCallers: c.searchers, DecisionLog: decisions.Lines, Checks: known.checks(decisions.Checks(), false), Log: log, Meter: meter, Callers: in.callers, BaseURL: c.baseURL, DataPaths: c.dataPaths,
+		Now: now, Engine: traced.Engine(tracer, decisions.Engine(operation.engine(e))), Search: decisions.Searcher(e), SearchCallers: c.searchers, DecisionLog: decisions.Lines, Checks: operation.checks(known.checks(decisions.Checks(), false), false), Log: log, Meter: meter, Callers: in.callers, BaseURL: c.baseURL, DataPaths: c.dataPaths,
 		OPAVersion: engine.OPAVersion(), MaxBody: c.maxBody, MaxBatch: c.maxBatch, MaxConcurrent: c.maxConcurrent,
 	})
 	handler := traced.Handler(tracer, doors)
@@ -118,7 +114,6 @@ func run(ctx context.Context, args []string, getenv func(string) string, stderr 
 		return errors.Join(err, in.Close())
 	}
 	services := append(in.parts, memory.Pacer{})
-	services = append(services, fetching...)
 	services = append(services, operation.parts...)
 	services = append(services, known.services()...)
 	services = append(services, e, lifecycle.Func(func(ctx context.Context) error {
@@ -141,7 +136,7 @@ func run(ctx context.Context, args []string, getenv func(string) string, stderr 
 		}
 		told = append(told, slog.String("status", private.Addr().String()))
 		services = append(services, lifecycle.Func(func(ctx context.Context) error {
-			return web.Serve(ctx, private, server.Status(e, meter.Handler(log), known.checks(decisions.Checks(), true)), log)
+			return web.Serve(ctx, private, server.Status(e, meter.Handler(log), operation.checks(known.checks(decisions.Checks(), true), true)), log)
 		}))
 	}
 	log.InfoContext(ctx, "deciding", told...)

@@ -94,13 +94,6 @@ func TestACandidateIsComparedPromotedAndTakenBack(t *testing.T) {
 	}
 }
 
-func TestBundlesAreNotPromoted(t *testing.T) {
-	t.Parallel()
-	if _, err := operate(config{revisions: t.TempDir(), bundles: "x"}, nil, nil); err == nil || !strings.Contains(err.Error(), "bundles") {
-		t.Errorf("%v", err)
-	}
-}
-
 // read asks the private listener for the metrics.
 func (p *program) read(t *testing.T) (int, string) {
 	t.Helper()

@@ -34,12 +34,14 @@ type depot struct {
 	mu   sync.Mutex
 	have map[string]http.HandlerFunc
 	sent atomic.Int64 // bytes of what has no end
+	asks atomic.Int64 // requests
 }
 
 func newDepot(t *testing.T) *depot {
 	t.Helper()
 	d := &depot{have: map[string]http.HandlerFunc{}}
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		d.asks.Add(1)
 		d.mu.Lock()
 		serve := d.have[r.URL.Path]
 		d.mu.Unlock()
@@ -152,7 +154,12 @@ func newSigner(t *testing.T) signer {
 // pack makes a bundle of files that owns the roots.
 func pack(t *testing.T, roots string, files map[string]string) []byte {
 	t.Helper()
-	all := map[string][]byte{".manifest": fmt.Appendf(nil, `{"revision":"r","roots":[%q]}`, roots)}
+	return packAs(t, "r", roots, files)
+}
+
+func packAs(t *testing.T, revision, roots string, files map[string]string) []byte {
+	t.Helper()
+	all := map[string][]byte{".manifest": fmt.Appendf(nil, `{"revision":%q,"roots":[%q]}`, revision, roots)}
 	for name, text := range files {
 		all[name] = []byte(text)
 	}

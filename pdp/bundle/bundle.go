@@ -36,6 +36,7 @@ type Bundle struct {
 	Files    map[string][]byte // *.rego and data.*, by path
 	KeyID    string            // the key that signed it; "" if no signature was asked for
 	Digest   string            // SHA-256 of the archive, hexadecimal
+	Archive  []byte            // as it came
 }
 
 // Open reads an archive. Without a verifier its signature is not looked at.
@@ -50,7 +51,7 @@ func Open(archive []byte, limits Limits, v *Verifier) (b *Bundle, err error) {
 		return nil, err
 	}
 	digest := sha256.Sum256(archive)
-	b = &Bundle{Digest: hex.EncodeToString(digest[:])}
+	b = &Bundle{Digest: hex.EncodeToString(digest[:]), Archive: archive}
 	if v != nil {
 		if b.KeyID, err = v.verify(files); err != nil {
 			return nil, &SignatureError{err}

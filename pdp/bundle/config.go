@@ -19,7 +19,9 @@ import (
 // Config is what a file says of all sources.
 type Config struct {
 	Sources []Options // by name; Sink, Log and Now are left to the caller
-	Folder  []string  // the roots of the policy folder beside them; nil is everything
+	// Candidates are compared with what a source of the same name sends, and checked as that is.
+	Candidates []Options
+	Folder     []string // the roots of the policy folder beside them; nil is everything
 }
 
 // document is the file. Any other field is refused.
@@ -32,7 +34,15 @@ type document struct {
 		Dir    string        `yaml:"dir"`
 		MaxAge time.Duration `yaml:"max_age"`
 	} `yaml:"keep"`
-	Sources map[string]sourceSpec `yaml:"sources"`
+	Sources    map[string]sourceSpec    `yaml:"sources"`
+	Candidates map[string]candidateSpec `yaml:"candidates"`
+}
+
+// candidateSpec is what differs from the source that it is for.
+type candidateSpec struct {
+	URL       string        `yaml:"url"`
+	TokenFile string        `yaml:"token_file"`
+	Poll      time.Duration `yaml:"poll"`
 }
 
 type keySpec struct {
@@ -133,6 +143,28 @@ func (d document) config() (Config, error) {
 			errs = append(errs, fmt.Errorf("sources.%s: %w", name, err))
 		}
 		c.Sources = append(c.Sources, o)
+	}
+	for _, name := range slices.Sorted(maps.Keys(d.Candidates)) {
+		at := slices.IndexFunc(c.Sources, func(o Options) bool { return o.Name == name })
+		if at < 0 {
+			errs = append(errs, fmt.Errorf("candidates.%s: there is no such source", name))
+			continue
+		}
+		o, spec := c.Sources[at], d.Candidates[name]
+		o.URL, o.TokenFile, o.Dir, o.MaxAge, o.MaxStaleness, o.DenyWhenStale = spec.URL, spec.TokenFile, "", 0, 0, false
+		if spec.Poll != 0 {
+			o.Poll = spec.Poll
+		}
+		as := d.Sources[name] // signed as its source's, or near as that may be
+		as.URL = spec.URL
+		var err error
+		if o.Verifier, err = as.verifier(d.Keys, keys); err == nil {
+			_, err = NewSource(o)
+		}
+		if err != nil {
+			errs = append(errs, fmt.Errorf("candidates.%s: %w", name, err))
+		}
+		c.Candidates = append(c.Candidates, o)
 	}
 	return c, errors.Join(errs...)
 }

@@ -98,6 +98,10 @@ func TestAWrongConfigurationSaysWhatIsWrong(t *testing.T) {
 		"cannot unmarshal":          good + "sources: {a: {url: 'https://x', poll: soon}}",
 		`roots "a" and "a/b"`:       good + "folder: {roots: [a, a/b]}\nsources: {a: {url: 'https://x'}}",
 		"max_age needs dir":         good + "keep: {max_age: 1h}\nsources: {a: {url: 'https://x'}}",
+		"candidates.b: there is no": good + "sources: {a: {url: 'https://x'}}\ncandidates: {b: {url: 'https://x'}}",
+		"candidates.a: url must be": good + "sources: {a: {url: 'https://x'}}\ncandidates: {a: {poll: 1s}}",
+		"field keys not found":      good + "sources: {a: {url: 'https://x'}}\ncandidates: {a: {url: 'https://x', keys: [k]}}",
+		"candidates.a: needs keys":  "sources: {a: {url: 'http://localhost/a'}}\ncandidates: {a: {url: 'https://x'}}",
 		"sources.b: url must be ht": good + "sources: {a: {url: 'ftp://x'}, b: {}}",
 	} {
 		if _, err := bundle.ReadConfig(config(t, text)); err == nil || !strings.Contains(err.Error(), want) {

@@ -202,6 +202,9 @@ func (s *Source) exchange(ctx context.Context) (retryAfter time.Duration, err er
 	return 0, nil
 }
 
+// Open checks an archive as one that has come from the server.
+func (s *Source) Open(archive []byte) (*Bundle, error) { return s.open(archive) }
+
 // open reads an archive and checks that it keeps to what the source may define.
 func (s *Source) open(archive []byte) (*Bundle, error) {
 	b, err := Open(archive, s.Limits, s.Verifier)

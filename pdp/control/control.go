@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/gatehouse-auth/gatehouse/internal/web"
+	"github.com/gatehouse-auth/gatehouse/pdp/bundle"
 	"github.com/gatehouse-auth/gatehouse/pdp/engine"
 	"github.com/gatehouse-auth/gatehouse/pdp/revision"
 	"github.com/gatehouse-auth/gatehouse/pdp/shadow"
@@ -26,13 +27,16 @@ type Server struct {
 	Engine    *engine.Engine
 	Shadow    *shadow.Shadow
 	Revisions *revision.Store
+	Bundles   *revision.Bundles                // in place of Revisions, where policies come as bundles
+	Candidate func() map[string]*bundle.Bundle // what the shadow's candidate has of bundles
 	Log       *slog.Logger
 }
 
 // Status is how policies and candidate are.
 type Status struct {
 	Revision string           `json:"revision"`
-	Promoted bool             `json:"promoted"` // and not the policy folder's own
+	Promoted bool             `json:"promoted"`         // and not the policy folder's own
+	Pinned   string           `json:"pinned,omitempty"` // which sources of bundles are, for people
 	History  []revision.Entry `json:"history,omitempty"`
 	Shadow   *shadow.Status   `json:"shadow,omitempty"`
 }
@@ -69,6 +73,7 @@ func (s *Server) Handler() http.Handler {
 	}))
 	mux.HandleFunc("POST /promote", s.answer(s.promote))
 	mux.HandleFunc("POST /rollback", s.answer(s.rollback))
+	mux.HandleFunc("POST /release", s.answer(s.release))
 	return web.Recover(s.Log, http.MaxBytesHandler(mux, 64<<10))
 }
 
@@ -95,6 +100,10 @@ func (s *Server) status() Status {
 	if s.Revisions != nil {
 		st.History, st.Promoted = s.Revisions.History()
 	}
+	if s.Bundles != nil {
+		st.History, st.Promoted = s.Bundles.History()
+		st.Pinned = s.Bundles.Said()
+	}
 	if s.Shadow != nil {
 		of := s.Shadow.Status()
 		st.Shadow = &of
@@ -107,7 +116,7 @@ func (s *Server) promote(r *http.Request) (any, error) {
 	switch {
 	case s.Shadow == nil:
 		return nil, errNoShadow
-	case s.Revisions == nil:
+	case s.Revisions == nil && s.Bundles == nil:
 		return nil, errNoRevisions
 	}
 	var seen struct {
@@ -119,6 +128,9 @@ func (s *Server) promote(r *http.Request) (any, error) {
 	candidate := s.Shadow.Candidate()
 	if candidate == nil {
 		return nil, errors.New("there is no candidate that loads; see gatehouse-pdp shadow status")
+	}
+	if s.Bundles != nil {
+		return s.promoteBundles(r, candidate, seen.Revision)
 	}
 	part, err := engine.ReadFolder(os.DirFS(s.Shadow.Dir()))
 	if err != nil {
@@ -136,12 +148,46 @@ func (s *Server) promote(r *http.Request) (any, error) {
 	return Turned{s.Engine.Revision(), before}, err
 }
 
+func (s *Server) promoteBundles(r *http.Request, candidate *engine.Engine, seen string) (any, error) {
+	compared := candidate.Revision()
+	switch {
+	case s.Shadow.Dir() != "":
+		return nil, errors.New("policies that come as bundles are promoted from bundles: see candidates in the file of PDP_BUNDLES")
+	case compared == "":
+		return nil, errors.New("there is no candidate that loads; see gatehouse-pdp shadow status")
+	case seen != "" && seen != compared:
+		return nil, fmt.Errorf("the candidate is %s by now, and not %s", compared, seen)
+	}
+	before := s.Engine.Revision()
+	// What is asked for is done, whoever hangs up meanwhile.
+	err := s.Bundles.Promote(context.WithoutCancel(r.Context()), s.Candidate(), compared, r.RemoteAddr)
+	s.did(r, "policies promoted", "policies not promoted", before, compared, err)
+	return Turned{s.Engine.Revision(), before}, err
+}
+
+// release lets what the sources send decide again.
+func (s *Server) release(r *http.Request) (any, error) {
+	if s.Bundles == nil {
+		return nil, errors.New("there are no sources of bundles that could be pinned, or the decision point was started without PDP_REVISIONS")
+	}
+	before := s.Engine.Revision()
+	err := s.Bundles.Release(context.WithoutCancel(r.Context()), r.RemoteAddr)
+	s.did(r, "policies released", "policies not released", before, s.Engine.Revision(), err)
+	return Turned{s.Engine.Revision(), before}, err
+}
+
 func (s *Server) rollback(r *http.Request) (any, error) {
-	if s.Revisions == nil {
+	if s.Revisions == nil && s.Bundles == nil {
 		return nil, errNoRevisions
 	}
 	before := s.Engine.Revision()
-	to, err := s.Revisions.Back(r.Context(), s.Engine, r.RemoteAddr)
+	var to string
+	var err error
+	if s.Bundles != nil {
+		to, err = s.Bundles.Back(context.WithoutCancel(r.Context()), r.RemoteAddr)
+	} else {
+		to, err = s.Revisions.Back(r.Context(), s.Engine, r.RemoteAddr)
+	}
 	s.did(r, "policies rolled back", "policies not rolled back", before, to, err)
 	return Turned{s.Engine.Revision(), before}, err
 }

@@ -200,22 +200,47 @@ func (j *Journal) Record(ctx context.Context, e *Event) error {
 	return ErrUnrecorded.Because(err)
 }
 
-// maskBy writes the record in enc once more where MaskBy hides more of it.
-func (j *Journal) maskBy(ctx context.Context, enc *encoder, e *Event, rate float64) {
-	frame := len(spool.AppendFrame(nil))
-	masks := j.opts.Masks
-	more, err := j.opts.MaskBy(ctx, enc.dst[frame:])
-	if err == nil && len(more) == 0 {
-		return
+// MasksOf answers what is hidden of one decision: what the masks and MaskBy would hide of its record. It is for those who keep
+// something of a decision elsewhere.
+func (j *Journal) MasksOf(ctx context.Context, e Event) *Masks {
+	if j.opts.MaskBy == nil {
+		return j.opts.Masks
+	}
+	rate := 1.0
+	if e.Outcome == Permit {
+		rate, _ = j.opts.Rates.sampled(e.Route, e.DecisionID)
+	}
+	enc := &encoder{}
+	enc.reset(nil, j.opts.Masks)
+	enc.appendRecord(&e, j.labels, rate)
+	masks, _ := j.masksBy(ctx, enc.dst, &e)
+	return masks
+}
+
+// masksBy answers the masks, and whether MaskBy hides more of a record than they did when it was written.
+func (j *Journal) masksBy(ctx context.Context, record []byte, e *Event) (masks *Masks, more bool) {
+	list, err := j.opts.MaskBy(ctx, record)
+	if err == nil && len(list) == 0 {
+		return j.opts.Masks, false
 	}
 	if err == nil {
-		if masks, err = masks.and(more); err != nil {
+		if masks, err = j.opts.Masks.and(list); err != nil {
 			err = errors.New("a mask cannot be applied") // its pointer may have been made of input
 		}
 	}
 	if err != nil {
 		j.opts.Log.ErrorContext(ctx, "decision log: what to mask is not known; input and result are erased", "decision_id", e.DecisionID, "error", err)
 		masks = everything()
+	}
+	return masks, true
+}
+
+// maskBy writes the record in enc once more where MaskBy hides more of it.
+func (j *Journal) maskBy(ctx context.Context, enc *encoder, e *Event, rate float64) {
+	frame := len(spool.AppendFrame(nil))
+	masks, more := j.masksBy(ctx, enc.dst[frame:], e)
+	if !more {
+		return
 	}
 	enc.reset(enc.dst[:frame], masks)
 	enc.appendRecord(e, j.labels, rate)

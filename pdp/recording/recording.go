@@ -33,7 +33,6 @@ import (
 type Log struct {
 	Lines   *decisionlog.Log     // for server.Options
 	journal *decisionlog.Journal // nil without a file
-	masking *decisionlog.Masks
 	files   []*sink.File
 }
 
@@ -49,7 +48,7 @@ func Open(app, path string, log *slog.Logger) (*Log, error) {
 	}
 	opts.Log = log
 	opts.Labels = withLabels(app, opts.Labels)
-	d := &Log{Lines: decisionlog.New(slog.New(warnings{log.Handler()})), masking: opts.Masks}
+	d := &Log{Lines: decisionlog.New(slog.New(warnings{log.Handler()}))}
 	for _, s := range opts.Sinks {
 		if f, ok := s.(*sink.File); ok {
 			d.files = append(d.files, f)
@@ -68,8 +67,13 @@ func Open(app, path string, log *slog.Logger) (*Log, error) {
 // In records in a journal that somebody else opened, and runs.
 func In(journal *decisionlog.Journal) *Log { return &Log{journal: journal} }
 
-// Masks are those of the journal; nil for none.
-func (d *Log) Masks() *decisionlog.Masks { return d.masking }
+// Masks answers what the journal hides of a decision; nil where there is no journal.
+func (d *Log) Masks() func(context.Context, decisionlog.Event) *decisionlog.Masks {
+	if d.journal == nil {
+		return nil
+	}
+	return d.journal.MasksOf
+}
 
 // withLabels adds those that OPA has as well.
 func withLabels(app string, labels map[string]string) map[string]string {
@@ -166,17 +170,34 @@ func (r *recorded) Evaluate(ctx context.Context, req authzen.Request) (authzen.R
 	if !r.journal.Records(outcome, route, about.DecisionID) {
 		return res, err
 	}
-	if about.Subject != nil {
-		req.Subject.Properties = about.Subject // what decided, not what was said
-	}
-	e := decisionlog.Event{
-		DecisionID: about.DecisionID, Route: route, Outcome: outcome, Revision: about.Revision, Directory: about.DirectoryRevision,
-		EvaluatedBy: about.EvaluatedBy, Input: req, Result: res, LookedUp: about.LookedUp, Err: err,
-	}
+	e := EventOf(ctx, start, req, res, err)
 	if lost := r.record(ctx, start, &e); lost != nil {
 		return authzen.Response{Context: &authzen.ResponseContext{Outcome: authzen.Indeterminate, DecisionID: e.DecisionID, Revision: e.Revision, DirectoryRevision: e.Directory}}, lost
 	}
 	return res, err
+}
+
+// EventOf is what the record of an evaluation says, but for how long it took.
+func EventOf(ctx context.Context, start time.Time, req authzen.Request, res authzen.Response, err error) decisionlog.Event {
+	about := res.Context
+	if about == nil {
+		about = &authzen.ResponseContext{}
+	}
+	if about.Subject != nil {
+		req.Subject.Properties = about.Subject // what decided, not what was said
+	}
+	route, _ := req.Resource.Properties["route"].(string)
+	e := decisionlog.Event{
+		DecisionID: about.DecisionID, Route: route, Outcome: string(server.OutcomeOf(res, err)), Revision: about.Revision, Directory: about.DirectoryRevision,
+		EvaluatedBy: about.EvaluatedBy, Input: req, Result: res, LookedUp: about.LookedUp, Err: err,
+	}
+	told(ctx, start, &e)
+	return e
+}
+
+// told adds what the context says.
+func told(ctx context.Context, start time.Time, e *decisionlog.Event) {
+	e.Time, e.TraceID, e.RequestedBy, e.PEP = start, web.TraceID(ctx), web.RemoteAddr(ctx), server.CallerOf(ctx)
 }
 
 // Document implements server.Engine. A document's path stands for the route, where rates are chosen.
@@ -230,6 +251,7 @@ func (s *recordedSearch) Search(ctx context.Context, q authzen.Search) (authzen.
 }
 
 func (r *recorded) record(ctx context.Context, start time.Time, e *decisionlog.Event) error {
-	e.Time, e.Duration, e.TraceID, e.RequestedBy, e.PEP = start, r.now().Sub(start), web.TraceID(ctx), web.RemoteAddr(ctx), server.CallerOf(ctx)
+	told(ctx, start, e)
+	e.Duration = r.now().Sub(start)
 	return r.journal.Record(ctx, e)
 }

@@ -2,7 +2,8 @@
 // folder.
 //
 // What was promoted stands in for the policy folder as long as the folder holds what it held then, also after a restart. A folder that
-// comes to hold something else decides again: the newer delivery wins, and nobody is surprised by an old promotion.
+// comes to hold something else decides again: the newer delivery wins, and nobody is surprised by an old promotion. Bundles does the
+// same for what sources of bundles send.
 package revision
 
 import (
@@ -234,6 +235,15 @@ func (s *Store) Back(ctx context.Context, e *engine.Engine, by string) (string, 
 	s.mu.Lock()
 	history := slices.Clone(s.state.History)
 	s.mu.Unlock()
+	to, err := before(history, e.Revision())
+	if err != nil {
+		return "", err
+	}
+	return to, s.turn(ctx, e, to, rolledBack+by)
+}
+
+// before answers what decided before now does.
+func before(history []Entry, now string) (string, error) {
 	var way []string // what led to what decides; a way back that was taken is none
 	for _, entry := range history {
 		if strings.HasPrefix(entry.By, rolledBack) {
@@ -245,12 +255,12 @@ func (s *Store) Back(ctx context.Context, e *engine.Engine, by string) (string, 
 	}
 	n := len(way)
 	switch {
-	case n == 0 || way[n-1] != e.Revision():
-		return "", fmt.Errorf("revision %s decides, and what led to it is not known", e.Revision())
+	case n == 0 || way[n-1] != now:
+		return "", fmt.Errorf("revision %s decides, and what led to it is not known", now)
 	case n == 1:
 		return "", fmt.Errorf("nothing is known to have decided before revision %s", way[0])
 	}
-	return way[n-2], s.turn(ctx, e, way[n-2], rolledBack+by)
+	return way[n-2], nil
 }
 
 // rolledBack begins By of what a rollback put in force.

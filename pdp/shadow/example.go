@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/gatehouse-auth/gatehouse/pdp/authzen"
@@ -70,27 +71,77 @@ func alias(v any, id string) any {
 	return v
 }
 
-// masked is the example as the decision log's masks leave it, and what they hid.
-func (s *Shadow) masked(d Disagreement) (r authzen.Request, known map[string]any, hidden []string, err error) {
-	masks := s.opts.Masks
-	if masks == nil {
-		if masks, err = decisionlog.NewMasks(nil); err != nil {
-			return r, nil, nil, err
+// masks are those for a decision.
+func (s *Shadow) masks(ctx context.Context, e decisionlog.Event) *decisionlog.Masks {
+	if s.opts.Masks != nil {
+		if m := s.opts.Masks(ctx, e); m != nil {
+			return m
 		}
 	}
-	line := decisionlog.Encode(decisionlog.Event{Time: d.First, Outcome: decisionlog.Deny, Input: d.Example, LookedUp: d.Known}, masks, 1)
-	var out struct {
-		Input     authzen.Request `json:"input"`
-		Masked    []string        `json:"masked"`
-		Erased    []string        `json:"erased"`
-		Gatehouse struct {
-			LookedUp map[string]any `json:"looked_up"`
-		} `json:"gatehouse"`
+	m, err := decisionlog.NewMasks(nil)
+	if err != nil {
+		panic(err) // there is nothing that could be wrong with them
 	}
-	if err := json.Unmarshal(line, &out); err != nil {
-		return r, nil, nil, err
+	return m
+}
+
+// record is what is left of a decision behind masks.
+type record struct {
+	Input  authzen.Request `json:"input"`
+	Result struct {
+		Reasons any `json:"reasons"`
+	} `json:"result"`
+	Masked    []string `json:"masked"`
+	Erased    []string `json:"erased"`
+	Gatehouse struct {
+		LookedUp map[string]any `json:"looked_up"`
+	} `json:"gatehouse"`
+}
+
+// reasons are those that nothing hides.
+func (r record) reasons() (all []string) {
+	list, _ := r.Result.Reasons.([]any)
+	for _, one := range list {
+		if text, ok := one.(string); ok {
+			all = append(all, text)
+		}
 	}
-	return out.Input, out.Gatehouse.LookedUp, append(out.Masked, out.Erased...), nil
+	return all
+}
+
+// read writes the record of a decision as the decision log would, and reads it. Where a mask has left no request of a request, nothing
+// of it is kept.
+func read(e decisionlog.Event, masks *decisionlog.Masks) record {
+	var r record
+	if err := json.Unmarshal(decisionlog.Encode(e, masks, 1), &r); err != nil {
+		return record{Erased: []string{"/input"}}
+	}
+	return r
+}
+
+// hides reports whether something at a place, or within it, is hidden.
+func (r record) hides(place string) bool {
+	return slices.ContainsFunc(append(slices.Clone(r.Masked), r.Erased...), func(hidden string) bool {
+		return strings.HasPrefix(place+"/", hidden+"/") || strings.HasPrefix(hidden, place+"/")
+	})
+}
+
+// who names a subject as whoIs does, if its roles may be known.
+func (r record) who() string {
+	if r.hides("/input/subject/properties/roles") {
+		return masked
+	}
+	return whoIs(r.Input)
+}
+
+// masked stands for what is hidden.
+const masked = "(masked)"
+
+func orMasked(text string) string {
+	if text == "" {
+		return masked
+	}
+	return text
 }
 
 // Case is a disagreement as a case of a policy folder.
@@ -119,15 +170,11 @@ func (s *Shadow) Case(ctx context.Context, id, want string) (Case, error) {
 	if candidate == nil {
 		return Case{}, errors.New("there is no candidate")
 	}
-	r, known, hidden, err := s.masked(d)
+	c, err := golden.Of(d.Example, d.Known, d.First.UTC())
 	if err != nil {
 		return Case{}, err
 	}
-	c, err := golden.Of(r, known, d.First.UTC())
-	if err != nil {
-		return Case{}, err
-	}
-	out := Case{Disagreement: d, Hidden: hidden}
+	out := Case{Disagreement: d, Hidden: d.hidden}
 	decide := func(e *engine.Engine) (golden.Decision, error) {
 		allow, about, err := e.Try(ctx, c.Request(), c.Found(), c.At)
 		return golden.Decision{Allow: allow, Reasons: about.Reasons, Err: err}, nil

@@ -2,7 +2,7 @@
 // disagree. Requests never wait for it: what there is no room for is left out, and counted.
 //
 // What it keeps of a request is an example per kind of disagreement, of which only that is left which one of the policies can look at,
-// with the subject's id replaced and the decision log's masks applied.
+// with the subject's id replaced and what the decision log hides of the record hidden, by its masks and its mask policy.
 package shadow
 
 import (
@@ -23,6 +23,7 @@ import (
 	"github.com/gatehouse-auth/gatehouse/pdp/authzen"
 	"github.com/gatehouse-auth/gatehouse/pdp/decisionlog"
 	"github.com/gatehouse-auth/gatehouse/pdp/engine"
+	"github.com/gatehouse-auth/gatehouse/pdp/recording"
 	"github.com/gatehouse-auth/gatehouse/pdp/server"
 )
 
@@ -34,13 +35,14 @@ const (
 
 // Options is what a Shadow is made of.
 type Options struct {
-	Dir    string // the candidate's folder, watched
+	Dir    string         // the candidate's folder, watched
+	Fed    *engine.Engine // the candidate in place of that, which somebody else gives its policies
 	Share  float64
 	Active *engine.Engine
-	Engine engine.Options     // of the candidate, without its folder
-	Masks  *decisionlog.Masks // of the examples, beside what is always left out
-	Now    func() time.Time   // default time.Now
-	Poll   time.Duration      // how often a candidate that does not load is looked at again; default 2 s
+	Engine engine.Options                                              // of the candidate, without its folder
+	Masks  func(context.Context, decisionlog.Event) *decisionlog.Masks // what to hide of a decision, beside what is always left out; nil for nothing more
+	Now    func() time.Time                                            // default time.Now
+	Poll   time.Duration                                               // how often a candidate that does not load is looked at again; default 2 s
 	Log    *slog.Logger
 }
 
@@ -68,6 +70,7 @@ type item struct {
 	was      bool
 	reasons  []string
 	revision string
+	event    decisionlog.Event // as the decision log has it
 }
 
 // Counts are of requests since both policies have been as they are.
@@ -91,8 +94,9 @@ type Disagreement struct {
 	Times     uint64          `json:"times"`
 	First     time.Time       `json:"first"`
 	Last      time.Time       `json:"last"`
-	Example   authzen.Request `json:"-"`
-	Known     map[string]any  `json:"-"`
+	Example   authzen.Request `json:"-"` // masked
+	Known     map[string]any  `json:"-"` // as well
+	hidden    []string
 }
 
 // Status is how the comparison stands.
@@ -119,7 +123,11 @@ func New(opts Options) (*Shadow, error) {
 	if opts.Poll == 0 {
 		opts.Poll = 2 * time.Second
 	}
-	return &Shadow{opts: opts, items: make(chan item, queue), kinds: map[string]*Disagreement{}}, nil
+	s := &Shadow{opts: opts, items: make(chan item, queue), kinds: map[string]*Disagreement{}}
+	if opts.Fed != nil {
+		s.candidate.Store(opts.Fed)
+	}
+	return s, nil
 }
 
 // Wrap answers an engine that decides as e does, and shows what it decided.
@@ -135,21 +143,28 @@ func (w *watched) Evaluate(ctx context.Context, r authzen.Request) (authzen.Resp
 	s := w.shadow
 	at := s.opts.Now()
 	res, err := w.Engine.Evaluate(ctx, r)
-	if err != nil || res.Context == nil || res.Context.Outcome == authzen.Indeterminate || s.candidate.Load() == nil {
+	if err != nil || res.Context == nil || res.Context.Outcome == authzen.Indeterminate || !s.compares() {
 		return res, err
 	}
 	if s.opts.Share < 1 && rand.Float64() >= s.opts.Share { //nolint:gosec // a sample
 		return res, err
 	}
+	event := recording.EventOf(ctx, at, r, res, nil)
 	if res.Context.Subject != nil {
 		r.Subject.Properties = res.Context.Subject // as the policy saw it
 	}
 	select {
-	case s.items <- item{r, res.Context.LookedUp, at, res.Decision, res.Context.Reasons, res.Context.Revision}:
+	case s.items <- item{r, res.Context.LookedUp, at, res.Decision, res.Context.Reasons, res.Context.Revision, event}:
 	default:
 		s.dropped.Add(1)
 	}
 	return res, err
+}
+
+// compares reports whether there is a candidate that loads.
+func (s *Shadow) compares() bool {
+	e := s.candidate.Load()
+	return e != nil && e.Revision() != ""
 }
 
 // Run loads the candidate, and loads it again when it changes, and compares until ctx ends.
@@ -169,6 +184,10 @@ func (s *Shadow) Run(ctx context.Context) error {
 
 // load opens the candidate once it can be, and then lets it watch its folder.
 func (s *Shadow) load(ctx context.Context) {
+	if s.opts.Fed != nil {
+		_ = s.opts.Fed.Run(ctx) // it only ends with ctx
+		return
+	}
 	opts := s.opts.Engine
 	opts.Dir, opts.Policies, opts.Feeds, opts.Memory, opts.Log = s.opts.Dir, nil, nil, -1, s.opts.Log.With("policies", "candidate")
 	tick := time.NewTicker(s.opts.Poll)
@@ -216,9 +235,12 @@ func (s *Shadow) compare(ctx context.Context, it item) {
 	if ctx.Err() != nil || revision != e.Revision() {
 		return
 	}
-	before, after := word(it.was, it.reasons), word(now, about.Reasons)
-	if err != nil {
-		after = "no decision"
+	// Nothing that a mask hides is kept, so what is hidden is known first.
+	var masks *decisionlog.Masks
+	if it.was != now {
+		if masks = s.masks(ctx, it.event); ctx.Err() != nil || revision != e.Revision() {
+			return
+		}
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -228,20 +250,27 @@ func (s *Shadow) compare(ctx context.Context, it item) {
 		s.counts.Failed++
 	}
 	if it.was == now {
-		if before != after && err == nil {
+		if word(it.was, it.reasons) != word(now, about.Reasons) && err == nil {
 			s.counts.OtherReasons++
 		}
 		return
 	}
-	d := Disagreement{Direction: "gains", Who: whoIs(it.request), Action: it.request.Action.Name, Resource: it.request.Resource.Type, Before: before, After: after}
+	seen := read(it.event, masks)
+	other := it.event
+	other.Result = authzen.Response{Decision: now, Context: &authzen.ResponseContext{Reasons: about.Reasons}}
+	then := read(other, masks)
+	d := Disagreement{Direction: "gains", Who: seen.who(), Action: orMasked(seen.Input.Action.Name), Resource: orMasked(seen.Input.Resource.Type), Before: word(it.was, seen.reasons()), After: word(now, then.reasons())}
+	if err != nil {
+		d.After = "no decision"
+	}
 	if it.was {
 		d.Direction = "loses"
 		s.counts.Loses++
 	} else {
 		s.counts.Gains++
 	}
-	if strings.HasPrefix(it.request.Resource.ID, "/") {
-		d.Resource = it.request.Resource.ID
+	if strings.HasPrefix(seen.Input.Resource.ID, "/") {
+		d.Resource = seen.Input.Resource.ID
 	}
 	key := sha256.Sum256([]byte(strings.Join([]string{d.Direction, d.Who, d.Action, d.Resource, d.Before, d.After}, "\x00")))
 	d.ID = hex.EncodeToString(key[:4])
@@ -252,7 +281,9 @@ func (s *Shadow) compare(ctx context.Context, it item) {
 			return
 		}
 		d.First = it.at
-		d.Example, d.Known = example(it, s.opts.Active.Reads(), e.Reads())
+		kept, looked := example(it, s.opts.Active.Reads(), e.Reads())
+		shown := read(decisionlog.Event{Time: it.at, Outcome: decisionlog.Deny, Input: kept, LookedUp: looked}, masks)
+		d.Example, d.Known, d.hidden = shown.Input, shown.Gatehouse.LookedUp, append(shown.Masked, shown.Erased...)
 		known = &d
 		s.kinds[d.ID] = known
 	}
@@ -290,7 +321,7 @@ func whoIs(r authzen.Request) string {
 	slices.Sort(roles)
 	switch {
 	case r.Subject.Type != "user":
-		return r.Subject.Type
+		return orMasked(r.Subject.Type)
 	case len(roles) == 0:
 		return "nobody's role"
 	}

@@ -16,6 +16,7 @@ import (
 
 	"github.com/gatehouse-auth/gatehouse/pdp/authzen"
 	"github.com/gatehouse-auth/gatehouse/pdp/decisionlog"
+	"github.com/gatehouse-auth/gatehouse/pdp/decisionlog/regomask"
 	"github.com/gatehouse-auth/gatehouse/pdp/engine"
 	"github.com/gatehouse-auth/gatehouse/pdp/golden"
 	"github.com/gatehouse-auth/gatehouse/pdp/shadow"
@@ -154,7 +155,9 @@ func TestExamplesAreMasked(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	active, s := setup(t, dir, func(o *shadow.Options) { o.Masks = masks })
+	active, s := setup(t, dir, func(o *shadow.Options) {
+		o.Masks = func(context.Context, decisionlog.Event) *decisionlog.Masks { return masks }
+	})
 	run(t, s)
 	within(t, "the candidate loads", func() bool { return s.Candidate() != nil })
 	if _, err := s.Wrap(active).Evaluate(t.Context(), request("ann", "ann", "canary-department")); err != nil {
@@ -168,6 +171,93 @@ func TestExamplesAreMasked(t *testing.T) {
 	if all, _ := json.Marshal(c); strings.Contains(string(all), "canary") {
 		t.Errorf("it tells: %s", all)
 	}
+}
+
+// S67: what the decision log's mask policy hides of a record is hidden here, too: by what the record was, though less is kept of it, and in
+// what tells the kinds of disagreements apart; and where the policy fails nothing is kept.
+func TestExamplesAreMaskedByPolicy(t *testing.T) {
+	t.Parallel()
+	for name, masks := range map[string]string{
+		"chosen": `mask contains "/input/subject/properties/attributes/department" if input.input.subject.id == "canary-ann"
+
+mask contains {"op": "upsert", "path": "/input/subject/properties/roles", "value": ["x"]} if input.result.reasons[0] == "no_rule"
+
+mask contains "/input/resource" if not input.requested_by
+
+mask contains "/result/reasons" if input.labels.stage == "test"
+`,
+		"fails": `mask contains sprintf("/input/subject/%v", [1 / input.gatehouse.sample_rate - input.nothing])
+
+mask contains x if x := to_number("canary")
+`,
+		"leaves no request": `mask contains {"op": "upsert", "path": "/input/subject", "value": 7}
+
+mask contains "/input/resource"
+
+mask contains "/result"
+`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			path := filepath.Join(t.TempDir(), "mask.rego")
+			if err := os.WriteFile(path, []byte("package system.log\n\n"+masks), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			policy, err := regomask.Open(t.Context(), path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			own, err := decisionlog.NewMasks([]decisionlog.Mask{{Pointer: "/input/context/ip"}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			j, err := decisionlog.Open(decisionlog.Options{
+				Dir: t.TempDir(), WhenFull: decisionlog.Drop, Masks: own, MaskBy: policy.Masks, Sinks: map[string]decisionlog.Sink{"none": nowhere{}}, Labels: map[string]string{"stage": "test"}, Log: slog.New(slog.DiscardHandler),
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer func() {
+				ended, cancel := context.WithCancel(context.Background())
+				cancel()
+				if err := j.Run(ended); err != nil {
+					t.Error(err)
+				}
+			}()
+			dir := t.TempDir()
+			save(t, dir, strings.NewReplacer(`"sales"`, `"canary-department"`, `["owner"]`, `["canary-reason"]`).Replace(withCondition(`input.resource.id != "x"; input.subject.roles[0] != "x"`)))
+			active, s := setup(t, dir, func(o *shadow.Options) { o.Masks = j.MasksOf })
+			run(t, s)
+			within(t, "the candidate loads", func() bool { return s.Candidate() != nil })
+			r := request("canary-ann", "canary-ann", "canary-department")
+			r.Subject.Properties["roles"], r.Resource.ID = []any{"canary-role"}, "/canary/path"
+			if _, err := s.Wrap(active).Evaluate(t.Context(), r); err != nil {
+				t.Fatal(err)
+			}
+			within(t, "it is compared", func() bool { return s.Status().Counts.Gains == 1 })
+			st := s.Status()
+			if len(st.Disagreements) != 1 || st.Disagreements[0].Who != "(masked)" {
+				t.Fatalf("%+v", st)
+			}
+			c, err := s.Case(t.Context(), st.Disagreements[0].ID, shadow.Active)
+			all, _ := json.Marshal([]any{st, c, st.Disagreements[0].Example, st.Disagreements[0].Known}) // of values that JSON has
+			if strings.Contains(string(all), "canary") || err != nil && strings.Contains(err.Error(), "canary") {
+				t.Errorf("it tells: %s, %v", all, err)
+			}
+		})
+	}
+}
+
+// nowhere is a sink.
+type nowhere struct{}
+
+func (nowhere) Write(context.Context, [][]byte) error { return nil }
+
+func (nowhere) Close() error { return nil }
+
+// withCondition is the rules with one more condition.
+func withCondition(condition string) string {
+	return strings.Replace(rules, "\tinput.subject.attributes", "\t"+condition+"\n\tinput.subject.attributes", 1)
 }
 
 // A request never waits for its comparison: nobody takes what is offered here.

@@ -36,6 +36,7 @@ func table() []command {
 		{"shadow", "status|test ID", "say where a candidate decides otherwise than the policy in force, on live requests; make a case of it", shadowing},
 		{"promote", "[REVISION]", "put the candidate of a running decision point in force", promote},
 		{"rollback", "", "put the policy in force that decided before", rollback},
+		{"release", "", "let what the sources of bundles send decide again, where that was taken back", release},
 		{"who-can", "ACTION RESOURCE", "say who may do something, and under which conditions", whoCan},
 		{"what-can", "ROLE", "say what a role may do, and under which conditions", whatCan},
 		{"lint", "[DIR]", "find what should not be in a policy", lint},

@@ -72,7 +72,10 @@ func shadowing(ctx context.Context, in *invocation) (int, error) {
 }
 
 func (in *invocation) status(st control.Status) {
-	in.printf("revision %s decides%s\n", st.Revision, map[bool]string{true: ", promoted over the policy folder's own"}[st.Promoted])
+	in.printf("revision %s decides%s\n", st.Revision, map[bool]string{true: ", promoted over the policy folder's own"}[st.Promoted && st.Pinned == ""])
+	if st.Pinned != "" {
+		in.printf("  %s\n", st.Pinned)
+	}
 	of := st.Shadow
 	if of == nil {
 		in.printf("no candidate is compared\n")
@@ -134,6 +137,20 @@ func rollback(ctx context.Context, in *invocation) (int, error) {
 		return Failure, errNoSocket
 	}
 	return in.turn(ctx, *socket, "/rollback", nil)
+}
+
+func release(ctx context.Context, in *invocation) (int, error) {
+	socket := in.socket()
+	rest, err := in.parse()
+	switch {
+	case err != nil:
+		return Failure, err
+	case len(rest) > 0:
+		return Failure, errors.New("release takes nothing: it is about all sources")
+	case *socket == "":
+		return Failure, errNoSocket
+	}
+	return in.turn(ctx, *socket, "/release", nil)
 }
 
 func (in *invocation) turn(ctx context.Context, socket, path string, body any) (int, error) {
