@@ -11,7 +11,6 @@ import (
 	"github.com/open-policy-agent/opa/v1/metrics"
 	"github.com/open-policy-agent/opa/v1/rego"
 
-	"github.com/gatehouse-auth/gatehouse/internal/fault"
 	"github.com/gatehouse-auth/gatehouse/pdp/native"
 )
 
@@ -80,14 +79,20 @@ func (e *Engine) ask(ctx context.Context, f *forms, in input, now time.Time) (sa
 	start := time.Now()
 	if partial {
 		// Partial evaluation changes the order of things, so that a builtin may fail where topdown does not come to it.
-		got, err := e.askOPA(ctx, f.partial, of, in, now)
+		got, err := e.askTopdown(ctx, f.partial, of, in, now)
 		took(time.Since(start))
 		if err == nil || ctx.Err() != nil || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, errLate) {
 			e.counts.partial.Add(1)
 			return got, byPartial, err
 		}
 	}
-	got, err := e.askOPA(ctx, &f.plain, of, in, now)
+	var got said
+	var err error
+	if f.written != nil && !f.dropped.Load() {
+		got, err = e.askTopdown(ctx, f.written, of, in, now)
+	} else {
+		got, err = e.askOPA(ctx, &f.plain, of, in, now)
+	}
 	if !partial {
 		took(time.Since(start))
 	}
@@ -98,7 +103,7 @@ func (e *Engine) ask(ctx context.Context, f *forms, in input, now time.Time) (sa
 // askNative evaluates by Go code. It takes no place unless questions of its kind were slow.
 func (e *Engine) askNative(ctx context.Context, p *native.Program, of kind, in input) (v any, defined bool, err error) {
 	if own, err := e.lanes.suspects(of); err != nil || own != nil {
-		place, err := e.lanes.enterOwn(ctx, of, own, err)
+		place, err := e.lanes.enterOwn(ctx, of, time.Now().Add(e.opts.Deadline), own, err)
 		if err != nil {
 			return nil, false, err
 		}
@@ -132,16 +137,32 @@ func (e *Engine) askTwice(ctx context.Context, f *forms, of kind, got said, in i
 	return by, byTopdown, err
 }
 
-// askOPA evaluates when there is a processor for it. To have more evaluations under way than processors would make each of them
-// later; and those that wait here can be counted and bounded, where those in the scheduler's own queue cannot.
+// askTopdown evaluates when there is a processor for it, for as long as is left of the deadline. To have more evaluations under way
+// than processors would make each of them later; and those that wait here can be counted and bounded, where those in the scheduler's
+// own queue cannot.
+func (e *Engine) askTopdown(ctx context.Context, q *query, of kind, in input, now time.Time) (said, error) {
+	until := time.Now().Add(e.opts.Deadline)
+	place, err := e.lanes.enter(ctx, of, until)
+	if err != nil {
+		return said{}, errFailed.Because(err)
+	}
+	stopped := true
+	defer func() { e.lanes.leave(place, stopped) }()
+	var got said
+	got, stopped, err = q.ask(ctx, in, now, until)
+	return got, err
+}
+
+// askOPA has package rego evaluate with all of the input, by which the other ways are judged.
 func (e *Engine) askOPA(ctx context.Context, q *rego.PreparedEvalQuery, of kind, in input, now time.Time) (said, error) {
 	v, err := in.term()
 	if err != nil {
-		return said{}, fault.New(fault.Invalid, "The request holds a value that is not JSON.").Because(err)
+		return said{}, notJSON(err)
 	}
-	ctx, cancel := context.WithTimeout(ctx, e.opts.Deadline)
+	until := time.Now().Add(e.opts.Deadline)
+	ctx, cancel := context.WithDeadline(ctx, until)
 	defer cancel()
-	place, err := e.lanes.enter(ctx, of)
+	place, err := e.lanes.enter(ctx, of, until)
 	if err != nil {
 		return said{}, errFailed.Because(err)
 	}

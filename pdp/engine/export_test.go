@@ -3,7 +3,16 @@ package engine
 import (
 	"context"
 	"time"
+
+	"github.com/open-policy-agent/opa/v1/topdown"
 )
+
+// RuleValues is what evaluations keep the values of rules in.
+func RuleValues() topdown.VirtualCache {
+	c := &ruleValues{}
+	c.reset()
+	return c
+}
 
 // Kept is how many decisions are remembered, and how many bytes they count for.
 func (e *Engine) Kept() (n, bytes int) {
@@ -46,6 +55,12 @@ func (e *Engine) TakeNative(other *Engine) {
 	e.current.Load().forms.native = other.current.Load().forms.native
 }
 
+// AskRego has an engine answer through package rego alone, with all of the input.
+func (e *Engine) AskRego() {
+	f := e.current.Load().forms
+	f.native, f.written, f.partial = nil, nil, nil
+}
+
 // DoubtAlways has topdown asked for every native answer.
 func (e *Engine) DoubtAlways() { e.again = 1 }
 
@@ -54,7 +69,7 @@ func (e *Engine) CheckNative(other *Engine) string {
 	s := e.current.Load()
 	f := &forms{plain: s.forms.plain, native: other.current.Load().forms.native}
 	probes := s.documents.probes()
-	expected := askAll(context.Background(), &f.plain, probes, time.Minute)
+	expected := askAll(context.Background(), regoOf(&f.plain), probes, time.Minute)
 	f.checkNative(context.Background(), probes, expected)
 	return f.wrong
 }

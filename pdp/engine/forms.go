@@ -37,6 +37,7 @@ const (
 	probeTime     = 300 * time.Millisecond // for all comparisons of one form
 	documentProbe = 20 * time.Millisecond  // and for those of a document, which somebody waits for
 	maxProbes     = 512
+	writtenProbes = 32
 	smallData     = 4 << 20 // bytes of data that are kept as OPA's values too, which topdown reads twice as fast and which take five times the room
 )
 
@@ -54,9 +55,10 @@ func (ps parts) dataBytes() (n int) {
 
 // forms are the ways to the value of one reference: topdown always, and what is faster and answers the same.
 type forms struct {
-	rule    string // for people
-	plain   rego.PreparedEvalQuery
-	partial *rego.PreparedEvalQuery
+	rule    string                 // for people
+	plain   rego.PreparedEvalQuery // by which the others are judged
+	written *query                 // the rules as they are written
+	partial *query
 	trial   trial // of partial
 	native  *native.Program
 	settled bool          // there are the fast forms that there will be
@@ -98,17 +100,17 @@ func (e *Engine) quicken(ctx context.Context, d *documents, modules map[string]*
 			f.notNative = err.Error()
 		}
 	}
-	var probes []any
-	if f.native != nil || !e.opts.NoPartial || modules != nil {
-		probes = d.probes()
-	}
-	expected := askAll(ctx, &f.plain, probes, within)
+	probes := d.probes()
+	expected := askAll(ctx, regoOf(&f.plain), probes, within)
 	if modules != nil && len(expected) < len(probes) {
 		if f.late = e.neverInTime(ctx, &f.plain, probes[len(expected)]); f.late != nil {
 			return f
 		}
 	}
 	probes = probes[:len(expected)]
+	if err := f.write(ctx, d, ref, probes, expected); err != nil {
+		e.opts.Log.WarnContext(ctx, "a rule is asked for through package rego", "rule", f.rule, "error", err)
+	}
 	if f.native != nil {
 		f.checkNative(ctx, probes, expected)
 	}
@@ -116,6 +118,26 @@ func (e *Engine) quicken(ctx context.Context, d *documents, modules map[string]*
 		f.tryPartial(ctx, d, modules, ref, probes, expected)
 	}
 	return f
+}
+
+// write prepares the rules as they are written, and has them answer a few of the questions to which the answers are known.
+func (f *forms) write(ctx context.Context, d *documents, ref ast.Ref, probes []any, expected []said) error {
+	reads, err := inputReads(d.compiler, ref)
+	if err != nil {
+		return err
+	}
+	q, err := queryOf(ctx, d.compiler, d.store, ref, reads)
+	if err != nil {
+		return err
+	}
+	for i, got := range askAll(ctx, q.of, probes[:min(len(probes), writtenProbes)], probeTime) {
+		if !got.like(expected[i]) {
+			f.wrong = fmt.Sprintf("topdown answers otherwise than through package rego for generated input %d", i)
+			return errors.New(f.wrong)
+		}
+	}
+	f.written = q
+	return nil
 }
 
 func compileNative(d *documents, ref ast.Ref) (p *native.Program, err error) {
@@ -144,12 +166,23 @@ func (s said) like(o said) bool {
 	return s.failed == o.failed && s.defined == o.defined && reflect.DeepEqual(s.value, o.value)
 }
 
-func ask(ctx context.Context, q *rego.PreparedEvalQuery, input any) said {
-	results, err := q.Eval(ctx, rego.EvalInput(input), rego.EvalMetrics(metrics.NoOp()))
+func regoOf(q *rego.PreparedEvalQuery) func(context.Context, any) said {
+	return func(ctx context.Context, input any) said {
+		results, err := q.Eval(ctx, rego.EvalInput(input), rego.EvalMetrics(metrics.NoOp()))
+		if err != nil {
+			return said{failed: true}
+		}
+		return saidBy(results)
+	}
+}
+
+// of is what it says of JSON.
+func (q *query) of(ctx context.Context, input any) said {
+	got, _, err := q.ask(ctx, document{native.JSON{Value: input}, true}, time.Now(), time.Now().Add(time.Minute))
 	if err != nil {
 		return said{failed: true}
 	}
-	return saidBy(results)
+	return got
 }
 
 func saidBy(results rego.ResultSet) said {
@@ -160,12 +193,12 @@ func saidBy(results rego.ResultSet) said {
 }
 
 // askAll answers as many inputs as it can within a time.
-func askAll(ctx context.Context, q *rego.PreparedEvalQuery, inputs []any, within time.Duration) []said {
+func askAll(ctx context.Context, ask func(context.Context, any) said, inputs []any, within time.Duration) []said {
 	ctx, cancel := context.WithTimeout(ctx, within)
 	defer cancel()
 	all := make([]said, 0, len(inputs))
 	for _, in := range inputs {
-		got := ask(ctx, q, in)
+		got := ask(ctx, in)
 		if ctx.Err() != nil {
 			break
 		}
@@ -202,7 +235,7 @@ func (f *forms) tryPartial(ctx context.Context, d *documents, modules map[string
 		f.notPartial = err.Error()
 		return
 	}
-	answers := askAll(ctx, q, probes, 2*probeTime)
+	answers := askAll(ctx, q.of, probes, 2*probeTime)
 	for i, got := range answers {
 		switch {
 		case got.failed: // it is asked again then
@@ -251,7 +284,7 @@ func (t *trial) next() (partial bool, took func(time.Duration)) {
 	}
 }
 
-func partially(ctx context.Context, d *documents, modulesOf map[string]*ast.Module, ref ast.Ref) (q *rego.PreparedEvalQuery, err error) {
+func partially(ctx context.Context, d *documents, modulesOf map[string]*ast.Module, ref ast.Ref) (q *query, err error) {
 	defer func() {
 		if r := recover(); r != nil {
 			q, err = nil, fmt.Errorf("panic: %v", r)
@@ -259,15 +292,15 @@ func partially(ctx context.Context, d *documents, modulesOf map[string]*ast.Modu
 	}()
 	ctx, cancel := context.WithTimeout(ctx, partialTime)
 	defer cancel()
-	answer := ast.VarTerm("answered")
+	answer := ast.NewTerm(answered)
 	made := rego.New(rego.ParsedQuery(ast.NewBody(ast.Equality.Expr(answer, ast.NewTerm(ref)))), rego.Compiler(d.compiler), rego.Store(d.store),
 		rego.StrictBuiltinErrors(true), rego.Unknowns(append([]string{"input"}, large(d.data, "data")...)))
-	left, err := made.Partial(ctx)
+	residue, err := made.Partial(ctx)
 	if err != nil {
 		return nil, err
 	}
-	n := len(left.Queries)
-	for _, m := range left.Support {
+	n := len(residue.Queries)
+	for _, m := range residue.Support {
 		n += len(m.Rules)
 	}
 	if n > partialRules {
@@ -279,19 +312,23 @@ func partially(ctx context.Context, d *documents, modulesOf map[string]*ast.Modu
 		modules[name] = m.Copy()
 	}
 	residual := &ast.Module{Package: &ast.Package{Path: ast.MustParseRef("data." + residualPackage)}}
-	for _, body := range left.Queries {
+	for _, body := range residue.Queries {
 		residual.Rules = append(residual.Rules, &ast.Rule{Head: ast.NewHead("answer", nil, answer), Body: body, Module: residual})
 	}
 	modules["residual"] = residual
-	for i, m := range left.Support {
+	for i, m := range residue.Support {
 		modules[fmt.Sprintf("support %d", i)] = m
 	}
 	compiler := ast.NewCompiler().WithCapabilities(Capabilities())
 	if compiler.Compile(modules); compiler.Failed() {
 		return nil, compiler.Errors
 	}
-	prepared, err := rego.New(rego.Query("data."+residualPackage+".answer"), rego.Compiler(compiler), rego.Store(d.store), rego.StrictBuiltinErrors(true)).PrepareForEval(ctx)
-	return &prepared, err
+	left := ast.MustParseRef("data." + residualPackage + ".answer")
+	reads, err := inputReads(compiler, left)
+	if err != nil {
+		return nil, err
+	}
+	return queryOf(ctx, compiler, d.store, left, reads)
 }
 
 // residualPackage holds what partial evaluation leaves.

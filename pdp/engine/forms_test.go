@@ -30,6 +30,12 @@ func TestNoFormChangesAnAnswer(t *testing.T) {
 			rt.Skip(err) // not a policy: a comparison that OPA knows to be of two types, say
 		}
 		defer plain.Close()
+		plain.AskRego()
+		topdown, err := engine.Open(t.Context(), opts)
+		if err != nil {
+			rt.Fatal(err)
+		}
+		defer topdown.Close()
 		opts.NoPartial = false
 		partial, err := engine.Open(t.Context(), opts)
 		if err != nil {
@@ -49,7 +55,7 @@ func TestNoFormChangesAnAnswer(t *testing.T) {
 			clock = int64(rapid.IntRange(0, 1).Draw(rt, "clock"))
 			r := policies.request(rt)
 			want, wantErr := plain.Evaluate(t.Context(), r)
-			for _, e := range []*engine.Engine{partial, fast} {
+			for _, e := range []*engine.Engine{topdown, partial, fast} {
 				got, gotErr := e.Evaluate(t.Context(), r)
 				if got.Decision != want.Decision || !reflect.DeepEqual(got.Context.Reasons, want.Context.Reasons) || (gotErr == nil) != (wantErr == nil) {
 					rt.Fatalf("%s\n%+v: %s %v %v %v, plain %v %v %v", body, r, got.Context.EvaluatedBy, got.Decision, got.Context.Reasons, gotErr, want.Decision, want.Context.Reasons, wantErr)

@@ -75,22 +75,22 @@ type turn struct {
 	since  time.Time
 }
 
-// enter waits for a place.
-func (l *lanes) enter(ctx context.Context, of kind) (turn, error) {
+// enter waits for a place, until a moment at most.
+func (l *lanes) enter(ctx context.Context, of kind, until time.Time) (turn, error) {
 	if own, err := l.suspects(of); err != nil || own != nil {
-		return l.enterOwn(ctx, of, own, err)
+		return l.enterOwn(ctx, of, until, own, err)
 	}
 	var i int
 	select {
 	case i = <-l.free:
 	default:
 		var err error
-		if i, err = l.wait(ctx); err != nil {
+		if i, err = l.wait(ctx, until); err != nil {
 			return turn{}, err
 		}
 		if own, err := l.suspects(of); err != nil || own != nil { // by now
 			l.free <- i
-			return l.enterOwn(ctx, of, own, err)
+			return l.enterOwn(ctx, of, until, own, err)
 		}
 	}
 	p := &l.held[i]
@@ -101,10 +101,12 @@ func (l *lanes) enter(ctx context.Context, of kind) (turn, error) {
 	return turn{i, p.turn, nil, of, p.since}, nil
 }
 
-func (l *lanes) enterOwn(ctx context.Context, of kind, own chan struct{}, err error) (turn, error) {
+func (l *lanes) enterOwn(ctx context.Context, of kind, until time.Time, own chan struct{}, err error) (turn, error) {
 	if err != nil {
 		return turn{}, err
 	}
+	ctx, cancel := context.WithDeadline(ctx, until)
+	defer cancel()
 	select {
 	case own <- struct{}{}:
 		return turn{0, 0, own, of, time.Now()}, nil
@@ -114,7 +116,9 @@ func (l *lanes) enterOwn(ctx context.Context, of kind, own chan struct{}, err er
 }
 
 // wait waits for a place, and takes them from whoever has them for too long.
-func (l *lanes) wait(ctx context.Context) (int, error) {
+func (l *lanes) wait(ctx context.Context, until time.Time) (int, error) {
+	ctx, cancel := context.WithDeadline(ctx, until)
+	defer cancel()
 	timer := time.NewTimer(patience)
 	defer timer.Stop()
 	for {

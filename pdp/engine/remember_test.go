@@ -85,7 +85,9 @@ func TestWhatALookUpFoundTellsQuestionsApart(t *testing.T) {
 
 func TestFailuresAreNotRemembered(t *testing.T) {
 	t.Parallel()
-	e := open(t, engine.Options{NoNative: true, Policies: module(`decision := {"allow": "yes"} if input.action.name == "GET"`)})
+	e := open(t, engine.Options{NoNative: true, Policies: module(`decision := {"allow": "yes"} if input.action.name == "GET"
+
+decision := {"allow": true} if input.context.ip == "nowhere"`)})
 	for range 2 {
 		res, err := e.Evaluate(t.Context(), ask("order", "17"))
 		refused(t, res, err)

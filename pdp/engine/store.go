@@ -157,13 +157,18 @@ func (s *store) NewTransaction(ctx context.Context, params ...storage.Transactio
 	if err != nil || s.directory == nil {
 		return inner, err
 	}
+	return s.seenBy(ctx, inner), nil
+}
+
+// seenBy is a transaction that sees the directory as the decision of a context does.
+func (s *store) seenBy(ctx context.Context, inner storage.Transaction) *transaction {
 	t := &transaction{Transaction: inner}
 	if c, ok := ctx.Value(consultedKey{}).(consulted); ok {
 		t.view, t.now = c.view, c.now
 	} else {
 		t.view, t.now = s.directory.View(), time.Now()
 	}
-	return t, nil
+	return t
 }
 
 func inner(t storage.Transaction) storage.Transaction {

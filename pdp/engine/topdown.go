@@ -1,0 +1,129 @@
+package engine
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/open-policy-agent/opa/v1/ast"
+	"github.com/open-policy-agent/opa/v1/metrics"
+	"github.com/open-policy-agent/opa/v1/storage"
+	"github.com/open-policy-agent/opa/v1/topdown"
+
+	"github.com/gatehouse-auth/gatehouse/internal/fault"
+)
+
+// query is a reference that topdown is asked for without package rego around it: of the input there is only what the rules can look
+// at, all evaluations read in one transaction, for nothing ever writes, and no timer or goroutine watches over them.
+type query struct {
+	body     ast.Body
+	names    ast.QueryCompiler
+	compiler *ast.Compiler
+	store    storage.Store
+	txn      storage.Transaction
+	parts    *inputParts // nil: the input as a whole
+	runs     sync.Pool   // of *run
+}
+
+// answered is the variable of a query.
+const answered = ast.Var("answered")
+
+// queryOf prepares ref. The input is cut down to parts.
+func queryOf(ctx context.Context, compiler *ast.Compiler, store storage.Store, ref ast.Ref, parts *inputParts) (*query, error) {
+	q := &query{compiler: compiler, store: store, parts: parts, names: compiler.QueryCompiler()}
+	var err error
+	if q.body, err = q.names.Compile(ast.NewBody(ast.Equality.Expr(ast.NewTerm(answered), ast.NewTerm(ref)))); err != nil {
+		return nil, err
+	}
+	q.txn, err = store.NewTransaction(ctx)
+	return q, err
+}
+
+// ask evaluates, until a moment of the process's clock. stopped says that this or the context ended it.
+func (q *query) ask(ctx context.Context, in input, now, until time.Time) (answer said, stopped bool, err error) {
+	r, _ := q.runs.Get().(*run)
+	if r == nil {
+		r = &run{}
+	}
+	r.values.reset()
+	r.over = overdue{ctx: ctx, until: until}
+	asked := topdown.NewQuery(q.body).WithQueryCompiler(q.names).WithCompiler(q.compiler).WithStore(q.store).WithTransaction(q.transaction(ctx)).
+		WithMetrics(metrics.NoOp()).WithStrictBuiltinErrors(true).WithTime(now).WithCancel(&r.over).WithVirtualCache(&r.values)
+	var shown *shownInput
+	if q.parts != nil {
+		shown = q.parts.show(in)
+		asked = asked.WithInput(shown.root())
+	} else {
+		v, err := in.term()
+		if err != nil {
+			return said{}, false, notJSON(err)
+		}
+		if v != nil {
+			asked = asked.WithInput(ast.NewTerm(v))
+		}
+	}
+	var found *ast.Term
+	err = asked.Iter(ctx, func(result topdown.QueryResult) error {
+		found = result[answered]
+		return nil
+	})
+	switch {
+	case err != nil && r.over.err != nil:
+		stopped = true
+		err = errFailed.Because(fmt.Errorf("%w: %w", placeOf(err), r.over.err))
+	case shown != nil && shown.err != nil:
+		err = notJSON(shown.err)
+	case err != nil:
+		err = errFailed.Because(placeOf(err))
+	case found != nil:
+		answer.defined = true
+		if answer.value, err = ast.JSON(found.Value); err != nil {
+			answer, err = said{}, errFailed.Because(err)
+		}
+	}
+	if shown != nil {
+		shown.done()
+	}
+	r.over.ctx = nil
+	q.runs.Put(r)
+	return answer, stopped, err
+}
+
+// run is what an evaluation needs and the next one can use.
+type run struct {
+	values ruleValues
+	over   overdue
+}
+
+func notJSON(err error) error {
+	return fault.New(fault.Invalid, "The request holds a value that is not JSON.").Because(err)
+}
+
+func (q *query) transaction(ctx context.Context) storage.Transaction {
+	if s, ok := q.store.(*store); ok && s.directory != nil {
+		return s.seenBy(ctx, inner(q.txn))
+	}
+	return q.txn
+}
+
+// overdue ends an evaluation that nobody waits for any more. Topdown asks it before every expression; it looks at the clock at some of them.
+type overdue struct {
+	ctx   context.Context //nolint:containedctx // it lives as long as the evaluation
+	until time.Time
+	turns uint
+	err   error
+}
+
+// Cancelled implements topdown.Cancel.
+func (o *overdue) Cancelled() bool {
+	if o.turns++; o.turns&0xf == 1 && o.err == nil {
+		if o.err = o.ctx.Err(); o.err == nil && time.Now().After(o.until) {
+			o.err = context.DeadlineExceeded
+		}
+	}
+	return o.err != nil
+}
+
+// Cancel implements topdown.Cancel.
+func (o *overdue) Cancel() { o.err = context.Canceled }
