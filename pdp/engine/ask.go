@@ -60,8 +60,8 @@ type counts struct {
 func (e *Engine) ask(ctx context.Context, f *forms, in input, now time.Time) (said, string, error) {
 	fast, of := !f.dropped.Load(), in.kind(f.rule)
 	if fast && f.native != nil {
-		v, defined, err := e.askNative(ctx, f.native, of, in)
-		switch got := (said{value: v, defined: defined}); {
+		got, err := e.askNative(ctx, f, of, in)
+		switch {
 		case err == nil && e.doubted():
 			return e.askTwice(ctx, f, of, got, in, now)
 		case err == nil:
@@ -101,24 +101,37 @@ func (e *Engine) ask(ctx context.Context, f *forms, in input, now time.Time) (sa
 }
 
 // askNative evaluates by Go code. It takes no place unless questions of its kind were slow.
-func (e *Engine) askNative(ctx context.Context, p *native.Program, of kind, in input) (v any, defined bool, err error) {
-	if own, err := e.lanes.suspects(of); err != nil || own != nil {
+func (e *Engine) askNative(ctx context.Context, f *forms, of kind, in input) (said, error) {
+	own, err := e.lanes.suspects(of)
+	if err != nil || own != nil {
 		place, err := e.lanes.enterOwn(ctx, of, time.Now().Add(e.opts.Deadline), own, err)
 		if err != nil {
-			return nil, false, err
+			return said{}, err
 		}
 		stopped := true
 		defer func() { e.lanes.leave(place, stopped) }()
-		v, defined, err = p.Eval(ctx, in, e.opts.Deadline)
+		a, err := f.native.Ask(ctx, in, e.opts.Deadline)
 		stopped = errors.As(err, new(*native.Stopped))
-		return v, defined, err
+		return f.saidBy(a), err
 	}
-	v, defined, err = p.Eval(ctx, in, e.opts.Deadline)
+	a, err := f.native.Ask(ctx, in, e.opts.Deadline)
+	if err == nil {
+		return f.saidBy(a), nil
+	}
 	var stopped *native.Stopped
-	if err != nil && errors.As(err, &stopped) {
+	if errors.As(err, &stopped) {
 		e.lanes.ended(of, stopped.After, true)
 	}
-	return v, defined, err
+	return said{}, err
+}
+
+// saidBy is the answer of the native form.
+func (f *forms) saidBy(a native.Answer) said {
+	got := said{value: a.Value, defined: a.Defined}
+	if a.Constant >= 0 && a.Constant < len(f.decided) {
+		got.decided = f.decided[a.Constant]
+	}
+	return got
 }
 
 // askTwice has topdown confirm what a fast form said. If it does not, its own word holds, and the fast forms are not asked again.

@@ -51,6 +51,19 @@ func decisionOf(of said, about *authzen.ResponseContext) (allow bool, err error)
 	return allow, nil
 }
 
+// decisionsOf reads decisions that are written out in rules, once.
+func decisionsOf(constants []any) []*answer {
+	all := make([]*answer, len(constants))
+	for i, c := range constants {
+		a := &answer{about: &authzen.ResponseContext{}}
+		var err error
+		if a.allow, err = decisionOf(said{value: c, defined: true}, a.about); err == nil {
+			all[i] = a
+		}
+	}
+	return all
+}
+
 // uncovered are the reasons by which policies say that no rule covers what is asked, rather than that one denies it.
 var uncovered = []string{"no_rule", "resource_unknown", "action_unknown"}
 

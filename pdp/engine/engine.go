@@ -366,9 +366,14 @@ func (e *Engine) answer(ctx context.Context, snap *snapshot, seen consulted, r a
 
 // decide asks the policy.
 func (e *Engine) decide(ctx context.Context, snap *snapshot, r authzen.Request, properties map[string]any, now time.Time) (answer, string, error) {
-	got, by, err := e.ask(ctx, snap.forms, &question{request: r, looked: properties, now: now}, now)
-	if err != nil {
+	q := askedAbout(r, properties, now)
+	got, by, err := e.ask(ctx, snap.forms, q, now)
+	q.done()
+	switch {
+	case err != nil:
 		return answer{}, by, err
+	case got.decided != nil:
+		return *got.decided, by, nil
 	}
 	a := answer{about: &authzen.ResponseContext{}}
 	if a.allow, err = decisionOf(got, a.about); err != nil {

@@ -4,7 +4,10 @@ import (
 	"context"
 	"time"
 
+	"github.com/open-policy-agent/opa/v1/ast"
 	"github.com/open-policy-agent/opa/v1/topdown"
+
+	"github.com/gatehouse-auth/gatehouse/pdp/authzen"
 )
 
 // RuleValues is what evaluations keep the values of rules in.
@@ -52,7 +55,8 @@ func (e *Engine) Crowded() bool { return len(e.lanes.free) == 0 || e.lanes.some.
 
 // TakeNative makes an engine answer by another's native code.
 func (e *Engine) TakeNative(other *Engine) {
-	e.current.Load().forms.native = other.current.Load().forms.native
+	f, from := e.current.Load().forms, other.current.Load().forms
+	f.native, f.decided = from.native, from.decided
 }
 
 // AskRego has an engine answer through package rego alone, with all of the input.
@@ -99,3 +103,33 @@ func (e *Engine) DataAt(path ...string) map[string]any {
 	}
 	return data
 }
+
+// Read answers what stands at a path of a question's input, as native programs read it, as it is looked for, and as topdown is given it.
+func Read(r authzen.Request, looked map[string]any, path []string) (read, found, given any, err error) {
+	q := askedAbout(r, looked, time.Unix(0, 0))
+	defer q.done()
+	read, found = gone, gone
+	if v, ok := readerOf(path)(q); ok {
+		read = v
+	}
+	if v, ok := q.At(path); ok {
+		found = v
+	}
+	whole, err := q.term()
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	ref := make(ast.Ref, len(path))
+	for i, name := range path {
+		ref[i] = ast.StringTerm(name)
+	}
+	v, err := whole.Find(ref)
+	if err != nil {
+		return read, found, gone, nil //nolint:nilerr // it is not there
+	}
+	given, err = ast.JSON(v)
+	return read, found, given, err
+}
+
+// gone is the value of what is not there.
+const gone = "(gone)"

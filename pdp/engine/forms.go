@@ -61,6 +61,7 @@ type forms struct {
 	partial *query
 	trial   trial // of partial
 	native  *native.Program
+	decided []*answer     // what native's constants decide; nil for one that is no decision
 	settled bool          // there are the fast forms that there will be
 	asked   atomic.Uint32 // before
 	dropped atomic.Bool   // a fast form was found to answer something else
@@ -98,6 +99,8 @@ func (e *Engine) quicken(ctx context.Context, d *documents, modules map[string]*
 		f.native = p
 		if err != nil {
 			f.notNative = err.Error()
+		} else if f.rule == Entrypoint {
+			f.decided = decisionsOf(p.Constants())
 		}
 	}
 	probes := d.probes()
@@ -146,7 +149,10 @@ func compileNative(d *documents, ref ast.Ref) (p *native.Program, err error) {
 			p, err = nil, fmt.Errorf("panic: %v", r)
 		}
 	}()
-	return native.Compile(d.compiler, d.data, ref)
+	if p, err = native.Compile(d.compiler, d.data, ref); err == nil {
+		p.ReadBy(readerOf)
+	}
+	return p, err
 }
 
 // probes are made once; those of a document are the first of them.
@@ -160,6 +166,7 @@ type said struct {
 	value   any
 	defined bool
 	failed  bool
+	decided *answer // the same, read before
 }
 
 func (s said) like(o said) bool {

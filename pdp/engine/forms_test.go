@@ -1,6 +1,7 @@
 package engine_test
 
 import (
+	"encoding/json"
 	"log/slog"
 	"reflect"
 	"strings"
@@ -164,4 +165,39 @@ func TestAPartiallyEvaluatedFormMustBeFasterForRealQuestions(t *testing.T) {
 			t.Errorf("%+v: %v after %d questions", c, won, n)
 		}
 	}
+}
+
+// Native programs read the very input that topdown is given, whatever path into it they look at.
+func TestEveryWayToReadAnInputFindsTheSame(t *testing.T) {
+	t.Parallel()
+	drawn := anyPolicies()
+	name := rapid.SampledFrom([]string{"subject", "action", "resource", "context", "id", "type", "name", "properties", "roles", "groups", "tenant", "attributes", "path", "segments", "route", "params", "owner", "ip", "time", "x"})
+	rapid.Check(t, func(rt *rapid.T) {
+		r := drawn.request(rt)
+		r.Action.Name = rapid.SampledFrom([]string{"GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS", "user", "get", ""}).Draw(rt, "action")
+		var looked map[string]any
+		if rapid.Bool().Draw(rt, "looked up") {
+			looked = drawn.members.Draw(rt, "looked")
+		}
+		for range 20 {
+			path := append([]string{rapid.SampledFrom([]string{"subject", "action", "resource", "context"}).Draw(rt, "first")}, rapid.SliceOfN(name, 0, 3).Draw(rt, "path")...)
+			read, found, given, err := engine.Read(r, looked, path)
+			if err != nil {
+				rt.Skip(err)
+			}
+			for _, got := range []any{read, found} {
+				if inJSON(rt, got) != inJSON(rt, given) {
+					rt.Fatalf("%+v, looked up %v, at %v: %v, found %v, given %v", r, looked, path, read, found, given)
+				}
+			}
+		}
+	})
+}
+
+func inJSON(rt *rapid.T, v any) string {
+	b, err := json.Marshal(v)
+	if err != nil {
+		rt.Fatal(err)
+	}
+	return string(b)
 }

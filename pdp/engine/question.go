@@ -2,6 +2,7 @@ package engine
 
 import (
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/gatehouse-auth/gatehouse/pdp/authzen"
@@ -15,6 +16,20 @@ type question struct {
 	now     time.Time
 
 	rest map[string]any // known, once it was asked for
+}
+
+var questions = sync.Pool{New: func() any { return new(question) }}
+
+func askedAbout(r authzen.Request, looked map[string]any, now time.Time) *question {
+	q, _ := questions.Get().(*question)
+	q.request, q.looked, q.now = r, looked, now
+	return q
+}
+
+// done is for whoever has asked and been answered, but not after a panic. Of an answer nothing is in q itself.
+func (q *question) done() {
+	*q = question{}
+	questions.Put(q)
 }
 
 // known is what policies may believe of the resource.

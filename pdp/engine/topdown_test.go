@@ -20,7 +20,9 @@ func TestValuesOfRulesAreKeptAsOPAKeepsThem(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(rt *rapid.T) {
 		here, there := engine.RuleValues(), topdown.NewVirtualCache()
-		name := rapid.Map(rapid.IntRange(0, 6), func(i int) *ast.Term { return []*ast.Term{ast.StringTerm("a"), ast.StringTerm("b"), ast.IntNumberTerm(1), ast.BooleanTerm(true), ast.ArrayTerm(ast.StringTerm("a")), ast.NullTerm(), ast.StringTerm("1")}[i] })
+		name := rapid.Map(rapid.IntRange(0, 6), func(i int) *ast.Term {
+			return []*ast.Term{ast.StringTerm("a"), ast.StringTerm("b"), ast.IntNumberTerm(1), ast.BooleanTerm(true), ast.ArrayTerm(ast.StringTerm("a")), ast.NullTerm(), ast.StringTerm("1")}[i]
+		})
 		ref := rapid.Map(rapid.SliceOfN(name, 1, 3), func(names []*ast.Term) ast.Ref { return append(ast.Ref{ast.DefaultRootDocument}, names...) })
 		depth := 0
 		for range rapid.IntRange(1, 200).Draw(rt, "steps") {

@@ -13,7 +13,7 @@ func (s *scope) body(b ast.Body) ([]stage, error) {
 		var st stage
 		var err error
 		if i+1 < len(b) {
-			st, err = s.join(expr, b[i+1])
+			st, err = s.join(b[i:])
 		}
 		if st == nil && err == nil {
 			st, err = s.expr(expr)

@@ -6,7 +6,6 @@ import (
 	"regexp"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 	"unicode/utf8"
 
@@ -312,12 +311,8 @@ func globMatch(s *scope, operands []*ast.Term) (value, error) {
 	if len(operands) < 3 {
 		return nil, nil
 	}
-	list, ok := operands[1].Value.(*ast.Array)
-	if !ok || list.Len() != 1 {
-		return nil, nil
-	}
-	delimiter, ok := list.Elem(0).Value.(ast.String)
-	if !ok || len(delimiter) != 1 || strings.ContainsAny(string(delimiter), `*?[]{}\!,`) {
+	sep := delimiterOf(operands[1])
+	if sep == 0 {
 		return nil, nil
 	}
 	pattern, err := s.value(operands[0])
@@ -329,38 +324,46 @@ func globMatch(s *scope, operands []*ast.Term) (value, error) {
 		return nil, err
 	}
 	other, _, err := bridged("glob.match", nil, func(int) ([]value, error) {
-		return []value{pattern, constant([]any{string(delimiter)}), of}, nil
+		return []value{pattern, constant([]any{string(sep)}), of}, nil
 	})
 	if err != nil {
 		return nil, err
 	}
-	var simple sync.Map // pattern → whether it is
-	sep := delimiter[0]
 	return func(f *frame) any {
 		p, v := pattern(f), of(f)
 		if p == undefined || v == undefined {
 			return undefined
 		}
-		pt := text(p)
-		is, known := simple.Load(pt)
-		if !known {
-			is = isSimple(pt, sep)
-			simple.Store(pt, is)
-		}
-		if is == true {
+		if pt := text(p); isSimple(pt, sep) {
 			return matchSegments(pt, text(v), sep)
 		}
 		return other(f)
 	}, nil
 }
 
+// delimiterOf reads a list of one delimiter that stands for nothing else in a glob; 0 if it is not one.
+func delimiterOf(t *ast.Term) byte {
+	list, ok := t.Value.(*ast.Array)
+	if !ok || list.Len() != 1 {
+		return 0
+	}
+	text, ok := list.Elem(0).Value.(ast.String)
+	if !ok || len(text) != 1 || text[0] == '*' || special[text[0]] {
+		return 0
+	}
+	return text[0]
+}
+
+// special are the bytes, beside the star, that stand for something else in globs.
+var special = [256]bool{'?': true, '[': true, ']': true, '{': true, '}': true, '\\': true, '!': true, ',': true}
+
 // isSimple reports whether a glob has nothing but stars that stand for whole segments.
 func isSimple(pattern string, sep byte) bool {
-	if strings.ContainsAny(pattern, `?[]{}\!,`) {
-		return false
-	}
-	for segment := range strings.SplitSeq(pattern, string(sep)) {
-		if strings.Contains(segment, "*") && segment != "*" {
+	for i := range len(pattern) {
+		switch c := pattern[i]; {
+		case special[c]:
+			return false
+		case c == '*' && (i > 0 && pattern[i-1] != sep || i+1 < len(pattern) && pattern[i+1] != sep):
 			return false
 		}
 	}

@@ -31,7 +31,9 @@ func (w *writer) local() string {
 }
 
 const drawnData = `{"d": {"o": {"a": 1, "b": ["a", "b"], "c": {"a": "b"}}, "l": ["a", "b", 1, 1.0, null, {"a": 1}], "nets": ["10.0.0.0/8", "192.168.0.0/16"], "globs": ["a/*", "*/b", "**"],
-	"rows": [{"k": "a", "v": 1}, {"k": "b", "v": 2}, {"k": "a", "v": "b"}, {"k": 1}, {"v": "a"}, "a", null, ["k"], {"k": null}, {"k": "c"}, {"k": "a/b"}, {"k": 1.0, "v": "x"}, {"k": ["a"]}, {"k": "b", "v": null}, {"k": true}, {"k": "a"}]}}`
+	"rows": [{"k": "a", "v": 1}, {"k": "b", "v": 2}, {"k": "a", "v": "b"}, {"k": 1}, {"v": "a"}, "a", null, ["k"], {"k": null}, {"k": "c"}, {"k": "a/b"}, {"k": 1.0, "v": "x"}, {"k": ["a"]}, {"k": "b", "v": null}, {"k": true}, {"k": "a"}],
+	"lists": {"a": [{"k": "a", "p": "*/b", "v": 1}, {"k": "b", "p": "a/*"}, {"k": "a", "p": "a/*", "v": "b"}, {"k": "a", "p": "a", "v": 2}, {"k": "b", "p": "**", "v": 1}, {"k": "a", "p": 1}, {"k": "a", "p": "{a,b}"}, {"k": "b", "p": "*"}, {"k": 1, "p": "*"},
+		{"p": "a/b", "k": "a", "v": "b"}, null, {"k": "a", "p": "[a"}], "b": [{"k": "a", "p": "*"}, {"k": "b"}], "a/b": [], "x": "a", "y": {"a": {"k": "a", "p": "a/b"}}}}}`
 
 // term is a term in which everything is bound.
 func (w *writer) term(depth int) string {
@@ -99,6 +101,13 @@ func (w *writer) condition(depth int) string {
 	case "rows":
 		want := t()
 		v := bind()
+		if w.upTo(0, 1) == 0 {
+			text := fmt.Sprintf("some %s in data.d.lists[%s]\n\t%s.%s == %s", v, w.of(`input.a`, `"a"`, `input.b`, "input.l[_]", t()), v, w.of("k", "v", "p"), want)
+			for range w.upTo(0, 2) {
+				text += fmt.Sprintf(w.of("\n\tglob.match(%s.p, [\"/\"], %s)", "\n\tglob.match(%s.p, [\".\"], %s)", "\n\t%s.v == %s", "\n\t%s.p != %s", "\n\tstartswith(%s.k, %s)"), v, t())
+			}
+			return text
+		}
 		return fmt.Sprintf(w.of("some %s in data.d.rows\n\t%s.k == %s", "some _, %s in data.d.rows\n\t%s.v == %s"), v, v, want)
 	case "every":
 		from, before := t(), w.locals

@@ -133,13 +133,12 @@ func pickBy(b *builder, conditions []condition, all []*branch) func(*frame) []*b
 	for text, l := range byText {
 		next[text] = pickBy(b, l.conditions, l.rules)
 	}
-	p := b.program
 	return func(f *frame) []*branch {
 		var v any
 		if best.argument >= 0 {
 			v = f.vars[best.argument]
 		} else {
-			v = f.inputValue(p, best.input)
+			v = f.inputValue(best.input)
 		}
 		if best.element >= 0 {
 			items, ok := v.([]any)

@@ -22,6 +22,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"reflect"
 	"sync"
 	"time"
 
@@ -67,10 +68,33 @@ func (Nothing) At([]string) (any, bool) { return nil, false }
 type Program struct {
 	root   value
 	inputs [][]string
+	reads  []Reader // by input
 	slots  int
 	docs   int
+	fixed  map[uintptr]int // constant objects by their address, which they keep: places in constants
+	plain  []any           // constants, as they are answered
 	frames sync.Pool
 }
+
+// Reader answers what stands at one path of inputs, as Input.At does.
+type Reader func(Input) (any, bool)
+
+// ReadBy has the parts of inputs read by what is made once for each path, instead of by Input.At; before the program is asked.
+func (p *Program) ReadBy(made func(path []string) Reader) {
+	for i, path := range p.inputs {
+		p.reads[i] = made(path)
+	}
+}
+
+// Answer is the value of a program's reference for an input.
+type Answer struct {
+	Value    any // as encoding/json would decode it, sets as sorted arrays; it may share parts with data and input
+	Defined  bool
+	Constant int // which of Program.Constants it is; -1 for none of them
+}
+
+// Constants are the objects that are written in rules and that the program can answer.
+func (p *Program) Constants() []any { return p.plain }
 
 // Compile makes a program of the rules, or data, at ref. The compiler has compiled its modules; data is what the rules see, as
 // encoding/json decodes it with UseNumber, and is used as it is: nothing may change it. A Relation may stand for an object in it;
@@ -86,18 +110,29 @@ func Compile(c *ast.Compiler, data map[string]any, ref ast.Ref) (*Program, error
 		return nil, fmt.Errorf("%d variables are too many", p.slots)
 	}
 	p.root = root
+	p.fixed = map[uintptr]int{}
+	for _, m := range b.objects {
+		p.fixed[reflect.ValueOf(m).Pointer()] = len(p.plain)
+		p.plain = append(p.plain, plain(m))
+	}
 	return p, nil
 }
 
 // maxSlots bounds the variables of a program; each takes 16 bytes in every evaluation under way.
 const maxSlots = 1 << 16
 
-// Eval answers the value for an input, as encoding/json would decode it, sets as sorted arrays; it may share parts with data and
-// input. The error is ErrAskTopdown, or a *Stopped of that of the context once it has ended; of context.DeadlineExceeded after limit.
+// Eval answers the value for an input, as Ask does.
 func (p *Program) Eval(ctx context.Context, in Input, limit time.Duration) (v any, defined bool, err error) {
+	a, err := p.Ask(ctx, in, limit)
+	return a.Value, a.Defined, err
+}
+
+// Ask answers for an input. The error is ErrAskTopdown, or a *Stopped of that of the context once it has ended; of
+// context.DeadlineExceeded after limit.
+func (p *Program) Ask(ctx context.Context, in Input, limit time.Duration) (a Answer, err error) {
 	f, _ := p.frames.Get().(*frame)
 	if f == nil {
-		f = &frame{vars: make([]any, p.slots), inputs: make([]any, len(p.inputs)), docs: make([]any, p.docs)}
+		f = &frame{program: p, vars: make([]any, p.slots), inputs: make([]any, len(p.inputs)), docs: make([]any, p.docs)}
 	}
 	for i := range f.inputs {
 		f.inputs[i] = unasked
@@ -119,10 +154,16 @@ func (p *Program) Eval(ctx context.Context, in Input, limit time.Duration) (v an
 			err = fmt.Errorf("%w: panic: %v", ErrAskTopdown, stopped)
 		}
 	}()
-	if v = p.root(f); v == undefined {
-		return nil, false, nil
+	v := p.root(f)
+	if v == undefined {
+		return Answer{Constant: -1}, nil
 	}
-	return plain(v), true, nil
+	if m, ok := v.(map[string]any); ok {
+		if i, ok := p.fixed[reflect.ValueOf(m).Pointer()]; ok {
+			return Answer{p.plain[i], true, i}, nil
+		}
+	}
+	return Answer{plain(v), true, -1}, nil
 }
 
 // unasked is what a frame holds of a rule or input that nothing has asked for yet.
@@ -130,6 +171,8 @@ var unasked any = &struct{ _ uint16 }{}
 
 // frame is the state of one evaluation.
 type frame struct {
+	program *Program
+
 	vars   []any // by slot; which are set is known from where in a rule one is
 	inputs []any // values of Program.inputs
 	docs   []any // values of rules

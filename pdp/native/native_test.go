@@ -103,7 +103,11 @@ func input(t testing.TB, text string) any {
 func TestAProgramAnswersWhatTopdownAnswers(t *testing.T) {
 	t.Parallel()
 	const data = `{"d": {"a": [1, 2, {"k": "v"}], "o": {"x": 1, "y": [true, null]}, "s": "text", "roles": {"ann": ["clerk"], "bob": ["admin", "clerk"]}, "n": 1.0, "big": 123456789012345678901234567890,
-		"rows": [{"k": "a", "v": 1}, {"k": "b"}, {"k": 1}, {"k": "a", "v": 3}, 1, null, "a", [], {}, {"k": 1.0}, {"k": null}, {"k": ["a"]}, {"k": {"a": 1}}, {"k": true}, {"k": "c"}, {"k": "a"}]}}`
+		"rows": [{"k": "a", "v": 1}, {"k": "b"}, {"k": 1}, {"k": "a", "v": 3}, 1, null, "a", [], {}, {"k": 1.0}, {"k": null}, {"k": ["a"]}, {"k": {"a": 1}}, {"k": true}, {"k": "c"}, {"k": "a"}],
+		"lists": {"x": [{"k": "a", "p": "/a/*", "v": 1}, {"k": "a", "p": "/*/b", "v": 2}, {"k": "b", "p": "/a/b", "v": 3}, {"k": "a", "p": "/a/**", "v": 4}, {"k": "a", "p": "/a/b", "v": 5}, {"k": "a", "v": 6}, {"k": 1, "p": "/a/b", "v": 7}, {"p": "/a/b", "v": 8}],
+			"y": [{"k": "a", "p": "/a/b", "v": 9}], "z": [], "o": {"m": {"k": "a", "p": "/*/*", "v": 10}},
+			"w": [{"k": "a", "p": "/a/b", "v": 1}, {"k": "a", "p": 1, "v": 2}, {"k": "b", "p": 1}, {"k": "b"}, {"k": "b"}, {"k": "b"}, {"k": "b"}, {"k": "c", "p": "[", "v": 1}]}}}`
+	const granted = `x := [row.v | some row in data.d.lists[input.u]; row.k == input.k; glob.match(row.p, ["/"], input.p)]`
 	for _, c := range []struct{ body, input, want string }{
 		{`x := 1`, `{}`, `1`},
 		{`x := 1.0`, `{}`, `1.0`},
@@ -218,6 +222,12 @@ g(y) := [y]`, `{"a": 1}`, `[[1]]`},
 		{`x := glob.match("/api/*/items", ["/"], input.a)`, `{"a": "/api/v1/items"}`, `true`},
 		{`x := glob.match("/api/*/items", ["/"], input.a)`, `{"a": "/api/v1/v2/items"}`, `false`},
 		{`x := glob.match("/api/**", ["/"], input.a)`, `{"a": "/api/v1/v2/items"}`, `true`},
+		{`x := glob.match(input.g, ["/"], input.a)`, `{"g": "a/*/c", "a": "a/b/c"}`, `true`},
+		{`x := glob.match(input.g, ["/"], input.a)`, `{"g": "a/b*/c", "a": "a/bb/c"}`, `true`},
+		{`x := glob.match(input.g, ["/"], input.a)`, `{"g": "a/*b/c", "a": "a/bb/c"}`, `true`},
+		{`x := glob.match(input.g, ["/"], input.a)`, `{"g": "**", "a": "a/bb/c"}`, `true`},
+		{`x := glob.match(input.g, ["/"], input.a)`, `{"g": "a/{b,c}", "a": "a/c"}`, `true`},
+		{`x := glob.match(input.g, ["/"], input.a)`, `{"g": "*", "a": ""}`, `true`},
 		{`x := glob.match("*.example", [], input.a)`, `{"a": "a.example"}`, `true`},
 		{`x := regex.match("^a+$", input.a)`, `{"a": "aaa"}`, `true`},
 		{`x := object.get(input, ["a", "b"], 3)`, `{"a": {"b": null}}`, `null`},
@@ -249,6 +259,27 @@ a := {"b": input}`, `{"c": 1}`, `true`},
 		{`x := [i | some i, row in data.d.rows; row.k == input.k]`, `{"k": "z"}`, `[]`},
 		{`x := [i | some i, row in data.d.rows; row.k == input.k]`, `{}`, `[]`},
 		{`x := [row.v | some row in data.d.rows; row.k == input.k; row.v != 3]`, `{"k": "a"}`, `[1]`},
+		{granted, `{"u": "x", "k": "a", "p": "/a/b"}`, `[1,2,4,5]`},
+		{granted, `{"u": "x", "k": "a", "p": "/a/c"}`, `[1,4]`},
+		{granted, `{"u": "x", "k": "a", "p": "/a/b/c"}`, `[4]`},
+		{granted, `{"u": "x", "k": "a"}`, `[]`},
+		{granted, `{"u": "x", "k": "a", "p": 1}`, `error`},
+		{granted, `{"u": "x", "k": "z", "p": 1}`, `[]`},
+		{granted, `{"u": "x", "k": 1.0, "p": "/a/b"}`, `[7]`},
+		{granted, `{"u": "y", "k": "a", "p": "/a/b"}`, `[9]`},
+		{granted, `{"u": "z", "k": "a", "p": "/a/b"}`, `[]`},
+		{granted, `{"u": "o", "k": "a", "p": "/a/b"}`, `[10]`},
+		{granted, `{"u": "w", "k": "a", "p": "/a/b"}`, `error`},
+		{granted, `{"u": "w", "k": "c", "p": "/a/b"}`, `error`},
+		{granted, `{"u": "nobody", "k": "a", "p": "/a/b"}`, `[]`},
+		{granted, `{"k": "a", "p": "/a/b"}`, `[]`},
+		{`x := [row.v | k := input.k; some i, row in data.d.lists[input.u]; k == row.k; v := row.v; p := input.p; v != i; row.p == p]`, `{"u": "x", "k": "a", "p": "/a/b"}`, `[5]`},
+		{`x := [row.v | some i, row in data.d.lists.x; i = input.i; row.v = i]`, `{"i": 1}`, `[]`},
+		{`x := [[i, row.v] | some i, row in data.d.lists.x; row.k = input.k; i = input.i]`, `{"i": 1, "k": "a"}`, `[[1,2]]`},
+		{`x := [row.v | some u in input.l; some row in data.d.lists[u]; row.k == input.k; row.p == r]
+r := "/a/b" if startswith(input.p, "/")`, `{"l": ["x", "y"], "k": "a", "p": "/"}`, `[5,9]`},
+		{`x := [row.v | some u in input.l; some row in data.d.lists[u]; row.k == input.k; row.p == r]
+r := "/a/b" if startswith(input.p, "/")`, `{"l": ["z"], "k": "a", "p": 1}`, `[]`},
 	} {
 		module := "package p\n\n" + c.body
 		here, topdown := pairOf(t, module, data).answers(t, input(t, c.input))

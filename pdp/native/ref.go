@@ -75,8 +75,8 @@ func (s *scope) head(r ast.Ref, loc *ast.Location) (value, int, error) {
 			}
 			path = append(path, string(name))
 		}
-		p, i := s.program, s.inputAt(path)
-		return func(f *frame) any { return f.inputValue(p, i) }, 1 + len(path), nil
+		i := s.inputAt(path)
+		return func(f *frame) any { return f.inputValue(i) }, 1 + len(path), nil
 	case r[0].Equal(ast.DefaultRootDocument):
 		at, err := s.resolve(r, loc)
 		if err != nil {

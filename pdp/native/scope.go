@@ -17,6 +17,7 @@ type builder struct {
 	program  *Program
 	inputs   map[string]int
 	rules    map[string]*rules
+	objects  []map[string]any // constants
 }
 
 func (b *builder) slot() int {
@@ -91,6 +92,9 @@ func (s *scope) value(t *ast.Term) (value, error) {
 			c, ok := fromAST(v)
 			if !ok {
 				return nil, unsupported("an object with keys that are not strings", t.Location)
+			}
+			if m, ok := c.(map[string]any); ok {
+				s.objects = append(s.objects, m)
 			}
 			return constant(c), nil
 		}
@@ -338,17 +342,19 @@ func (b *builder) inputAt(path []string) int {
 	if !ok {
 		i = len(b.program.inputs)
 		b.inputs[name] = i
-		b.program.inputs = append(b.program.inputs, slices.Clone(path))
+		path = slices.Clone(path)
+		b.program.inputs = append(b.program.inputs, path)
+		b.program.reads = append(b.program.reads, func(in Input) (any, bool) { return in.At(path) })
 	}
 	return i
 }
 
 // inputValue asks for a part of the input once.
-func (f *frame) inputValue(p *Program, i int) any {
+func (f *frame) inputValue(i int) any {
 	v := f.inputs[i]
 	if v == unasked {
 		var ok bool
-		if v, ok = f.in.At(p.inputs[i]); !ok {
+		if v, ok = f.program.reads[i](f.in); !ok {
 			v = undefined
 		}
 		f.inputs[i] = v
