@@ -133,3 +133,6 @@ func Read(r authzen.Request, looked map[string]any, path []string) (read, found,
 
 // gone is the value of what is not there.
 const gone = "(gone)"
+
+// MergeRules makes one of rules that differ in one text.
+func MergeRules(all []*ast.Rule) []*ast.Rule { return mergeRules(all) }

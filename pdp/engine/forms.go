@@ -324,6 +324,7 @@ func partially(ctx context.Context, d *documents, modulesOf map[string]*ast.Modu
 	}
 	modules["residual"] = residual
 	for i, m := range residue.Support {
+		m.Rules = mergeRules(m.Rules)
 		modules[fmt.Sprintf("support %d", i)] = m
 	}
 	compiler := ast.NewCompiler().WithCapabilities(Capabilities())
@@ -331,11 +332,17 @@ func partially(ctx context.Context, d *documents, modulesOf map[string]*ast.Modu
 		return nil, compiler.Errors
 	}
 	left := ast.MustParseRef("data." + residualPackage + ".answer")
+	if named := onlyNames(residue.Queries, answer); named != nil {
+		left = named
+	}
 	reads, err := inputReads(compiler, left)
 	if err != nil {
 		return nil, err
 	}
-	return queryOf(ctx, compiler, d.store, left, reads)
+	if q, err = queryOf(ctx, compiler, d.store, left, reads); err == nil {
+		q.all = true // in the rules as written another one may come first, and fail
+	}
+	return q, err
 }
 
 // residualPackage holds what partial evaluation leaves.

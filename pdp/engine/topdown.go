@@ -22,6 +22,7 @@ type query struct {
 	compiler *ast.Compiler
 	store    storage.Store
 	txn      storage.Transaction
+	all      bool        // rules are evaluated behind the first that holds, so that whatever can fail does
 	parts    *inputParts // nil: the input as a whole
 	runs     sync.Pool   // of *run
 }
@@ -49,7 +50,7 @@ func (q *query) ask(ctx context.Context, in input, now, until time.Time) (answer
 	r.values.reset()
 	r.over = overdue{ctx: ctx, until: until}
 	asked := topdown.NewQuery(q.body).WithQueryCompiler(q.names).WithCompiler(q.compiler).WithStore(q.store).WithTransaction(q.transaction(ctx)).
-		WithMetrics(metrics.NoOp()).WithStrictBuiltinErrors(true).WithTime(now).WithCancel(&r.over).WithVirtualCache(&r.values)
+		WithMetrics(metrics.NoOp()).WithStrictBuiltinErrors(true).WithTime(now).WithEarlyExit(!q.all).WithCancel(&r.over).WithVirtualCache(&r.values)
 	var shown *shownInput
 	if q.parts != nil {
 		shown = q.parts.show(in)
