@@ -2,10 +2,6 @@ package main
 
 import (
 	"testing"
-	"time"
-
-	"github.com/open-policy-agent/opa/v1/metrics"
-	"github.com/open-policy-agent/opa/v1/rego"
 
 	"github.com/gatehouse-auth/gatehouse/pdp/engine"
 )
@@ -21,27 +17,11 @@ func BenchmarkEvaluate(b *testing.B) {
 			b.Fatal(err)
 		}
 		b.Run(style+"/rego", func(b *testing.B) {
-			q, err := rego.New(rego.Query(engine.Entrypoint), rego.Load([]string{dir}, nil), rego.StrictBuiltinErrors(true)).PrepareForEval(b.Context())
+			d, err := byRego(b.Context(), dir, all[:1000])
 			if err != nil {
 				b.Fatal(err)
 			}
-			inputs := make([]rego.EvalOption, 1000)
-			for i := range inputs {
-				in, err := engine.Input(all[i].request, nil, time.Unix(0, 0))
-				if err != nil {
-					b.Fatal(err)
-				}
-				inputs[i] = rego.EvalParsedInput(in)
-			}
-			timed(b, func(i int) {
-				results, err := q.Eval(b.Context(), inputs[i%len(inputs)], rego.EvalMetrics(metrics.NoOp()))
-				if err != nil {
-					b.Fatal(err)
-				}
-				if allow, _, err := engine.Decision(results); err != nil || allow != all[i%len(inputs)].want {
-					b.Fatalf("%v (%v)", allow, err)
-				}
-			})
+			timed(b, d)
 		})
 		for _, form := range []struct {
 			name   string
@@ -57,27 +37,27 @@ func BenchmarkEvaluate(b *testing.B) {
 					b.Fatal(err)
 				}
 				defer e.Close()
-				decide := func(i int) {
-					q := &all[i%len(all)]
-					if res, err := e.Evaluate(b.Context(), q.request); err != nil || res.Decision != q.want {
-						b.Fatalf("%v, want %v (%v)", res.Decision, q.want, err)
+				d := decideBy(b.Context(), e, all)
+				for i := range 300 { // which may decide what is asked from then on
+					if _, err := d.decide(i); err != nil {
+						b.Fatal(err)
 					}
 				}
-				for i := range 300 { // which may decide what is asked from then on
-					decide(i)
-				}
-				timed(b, decide)
+				timed(b, d)
 			})
 		}
 	}
 }
 
-func timed(b *testing.B, decide func(int)) {
+func timed(b *testing.B, d decider) {
 	b.Helper()
 	b.ReportAllocs()
 	n, before := 0, cpuTime()
 	for ; b.Loop(); n++ {
-		decide(n)
+		at := n % len(d.all)
+		if allow, err := d.decide(at); err != nil || allow != d.all[at].want {
+			b.Fatalf("%v, want %v (%v)", allow, d.all[at].want, err)
+		}
 	}
 	b.ReportMetric(float64((cpuTime()-before).Nanoseconds())/float64(n), "cpu-ns/op")
 }
