@@ -192,6 +192,11 @@ g(y) if r1 == y
 		for i := range 8 {
 			text += fmt.Sprintf("\nr1 := %d if { input.a == %q; input.l = [%q, _, _] }\n", i%3, string(rune('a'+i%3)), string(rune('a'+i/3)))
 		}
+		for range w.upTo(0, 3) {
+			text += "\n" + w.of(`r1 := v if { input.a == "b"; input.l = ["a", v, _] }`, `r1 := 1 if { input.a == "a"; input.a == "b" }`, `r1 := 2 if { input.a == "a"; input.l = [v, v, _] }`, `r1 := 0 if { input.a == "a"; input.l = ["a", "b", 1] }`,
+				`r1 := 1 if { input.b == "a"; input.l = ["a", _]; input.n == 2 }`, `r1 := 0 if { input.l = ["a", "b", _]; input.l = ["a", v, "b"]; v == "b" }`, `r1 := 2 if input.l = [_, _]`, `r1 := 1 if { input.a == "a"; input.l[0] == "a"; not input.x }`,
+				`f("b") := 0`, `f("a/b") := 1 if input.a == "a"`, `f("b") := y if { input.l = ["a", y, _]; y == "b" }`, `f([_, "a"]) := 1`, `f(y) := 2 if { y == "a"; input.b == "a" }`) + "\n"
+		}
 	case "default":
 		text += "\ndefault r1 := null\n\ndefault g(_) := false\n"
 	}
