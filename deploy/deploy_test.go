@@ -25,6 +25,7 @@ type composition struct {
 	Services map[string]service
 	Networks map[string]struct{ Internal bool }
 	Volumes  map[string]any
+	Secrets  map[string]struct{ File string }
 }
 
 type service struct {
@@ -35,6 +36,7 @@ type service struct {
 	Ports       []string
 	Networks    networks
 	Volumes     []string
+	Secrets     []string
 	Privileged  bool
 	Healthcheck struct {
 		Test    any
@@ -219,7 +221,7 @@ func TestOnlyTheProxyCanBePublishedBeyondThisMachine(t *testing.T) {
 // S7: no secret has a value that others know. Compose refuses to start while one is missing.
 func TestNoSecretHasADefault(t *testing.T) {
 	t.Parallel()
-	secret := regexp.MustCompile(`(?i)password|secret|key|auth$`)
+	secret := regexp.MustCompile(`(?i)password|secret|key|token|auth$`)
 	asked := map[string]bool{}
 	for name, s := range compose(t).Services {
 		for variable, value := range s.Environment {
@@ -231,7 +233,7 @@ func TestNoSecretHasADefault(t *testing.T) {
 					}
 				}
 			}
-			if secret.MatchString(variable) && !strings.HasPrefix(value, "${") && !strings.HasPrefix(value, "http") {
+			if secret.MatchString(variable) && !strings.HasPrefix(value, "${") && !strings.HasPrefix(value, "http") && !(strings.HasSuffix(variable, "_FILE") && strings.HasPrefix(value, "/run/secrets/")) {
 				t.Errorf("%s: %s stands in compose.yml", name, variable)
 			}
 			if strings.Contains(value, "@") && !strings.Contains(value, ":?") && strings.Contains(value, "://") {

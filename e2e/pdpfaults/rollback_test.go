@@ -39,7 +39,7 @@ func (p *program) decides(revision string) bool {
 // as the source's bundles must be; and who did it is logged. Meanwhile everybody is answered.
 func TestABundleIsTakenBackAndACandidatePromoted(t *testing.T) {
 	t.Parallel()
-	dir, err := os.MkdirTemp("", "gh") // a socket's path may have 107 bytes at most
+	dir, err := os.MkdirTemp("", "gh") //nolint:usetesting // a socket's path may have 107 bytes at most
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,0 +1,197 @@
+package deploy_test
+
+import (
+	"bytes"
+	"context"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/gatehouse-auth/gatehouse/internal/testenv"
+)
+
+// S7, S71: whoever is given a secret has it declared, and each is a file of deploy/secrets that no image and no repository holds.
+func TestSecretsAreFilesOfTheFolderThatSecretsMakes(t *testing.T) {
+	t.Parallel()
+	c, dir := compose(t), secrets(t)
+	for name, s := range c.Services {
+		for variable, value := range s.Environment {
+			if file, ok := strings.CutPrefix(value, "/run/secrets/"); ok && !bytes.Contains([]byte(strings.Join(s.Secrets, " ")+" "), []byte(file+" ")) {
+				t.Errorf("%s: %s names %s, which it is not given", name, variable, file)
+			}
+		}
+		for _, secret := range s.Secrets {
+			if c.Secrets[secret].File != "secrets/"+secret {
+				t.Errorf("%s is given %s, which is %q", name, secret, c.Secrets[secret].File)
+			}
+		}
+	}
+	for name, s := range c.Secrets {
+		if info, err := os.Stat(filepath.Join(dir, s.File)); err != nil || info.Size() == 0 {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if len(c.Secrets) < 5 {
+		t.Errorf("there are %d secrets", len(c.Secrets))
+	}
+	if info, err := os.Stat(filepath.Join(dir, "secrets")); err != nil || info.Mode().Perm() != 0o700 {
+		t.Errorf("the folder: %v, %v", info.Mode(), err)
+	}
+	made, err := filepath.Glob(filepath.Join(dir, "secrets*", "*"))
+	if err != nil || len(made) != len(c.Secrets) {
+		t.Errorf("there are also others: %q, %v", made, err)
+	}
+	if !strings.Contains(read(t, "../.gitignore"), "\n/deploy/secrets/\n") || !strings.Contains(read(t, "Dockerfile.dockerignore"), "\ndeploy/secrets\n") {
+		t.Error("the secrets could come into an image or the repository")
+	}
+}
+
+// secrets runs secrets.sh in a folder of its own, and answers that.
+func secrets(t *testing.T) string {
+	t.Helper()
+	dir := t.TempDir()
+	for _, name := range []string{"secrets.sh", ".env.example"} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(read(t, name)), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if out, err := exec.CommandContext(t.Context(), "sh", filepath.Join(dir, "secrets.sh")).CombinedOutput(); err != nil {
+		t.Fatalf("secrets.sh: %v: %s", err, out)
+	}
+	return dir
+}
+
+// S71: the built programs are run with the environment that compose.yml gives them and the secrets that secrets.sh makes, in containers'
+// stead as processes: the decision point hears of the directory, and does not believe another server or get anything by another token.
+func TestTheDecisionPointKnowsTheDirectory(t *testing.T) {
+	t.Parallel()
+	c, dir, bin := compose(t), secrets(t), t.TempDir()
+	for _, program := range []string{"authsvc", "pdp"} {
+		if out, err := exec.CommandContext(t.Context(), "go", "build", "-o", filepath.Join(bin, program), "../"+program).CombinedOutput(); err != nil {
+			t.Fatalf("build %s: %v: %s", program, err, out)
+		}
+	}
+	served := spare(t)
+	// environment is a service's, with what this machine has in the place of what its containers have.
+	environment := func(service, secrets string, more ...string) []string {
+		all := []string{"PATH=" + os.Getenv("PATH")}
+		for variable, value := range c.Services[service].Environment {
+			value = strings.NewReplacer(
+				"/run/secrets/", filepath.Join(secrets, "secrets")+"/", "authsvc-admin:8084", "localhost:"+served, `:8084`, "localhost:"+served,
+				"${GATEHOUSE_ISSUER:-http://127.0.0.1:8000}", "http://127.0.0.1:8000", "${GATEHOUSE_ROOT_KEY:?run sh deploy/secrets.sh}", rootKey(t, dir),
+			).Replace(value)
+			all = append(all, variable+"="+value)
+		}
+		return append(all, more...)
+	}
+	database := "AUTHSVC_DATABASE_URL=sqlite:" + filepath.Join(bin, "x.db")
+	redis := "AUTHSVC_REDIS_URL=redis://127.0.0.1:1" // which only those wait for who revoke
+	admin := environment("authsvc-admin", dir, database, redis, "AUTHSVC_LISTEN=127.0.0.1:0", "AUTHSVC_ADMIN_LISTEN=127.0.0.1:0")
+	migrate := exec.CommandContext(t.Context(), filepath.Join(bin, "authsvc"), "migrate")
+	migrate.Env = admin
+	if out, err := migrate.CombinedOutput(); err != nil {
+		t.Fatalf("migrate: %v: %s", err, out)
+	}
+	started(t, filepath.Join(bin, "authsvc"), admin, "serving decision points")
+
+	policies, err := filepath.Abs("../policies")
+	if err != nil {
+		t.Fatal(err)
+	}
+	point := func(secrets string) (log *testenv.Output, status string) {
+		status = spare(t)
+		return started(t, filepath.Join(bin, "pdp"), environment("pdp", secrets, "PDP_LISTEN=127.0.0.1:0", "PDP_STATUS=127.0.0.1:"+status, "PDP_POLICIES="+policies), "deciding"), status
+	}
+	log, status := point(dir)
+	within(t, log, "the directory is known", func() bool { return strings.Contains(health(status), `"directory":"ok"`) })
+
+	stranger := secrets(t)
+	log, status = point(stranger) // who has another authority believes nobody
+	within(t, log, "another server is not believed", func() bool {
+		return strings.Contains(log.String(), "certificate signed by unknown authority") && !strings.Contains(health(status), `"directory":"ok"`)
+	})
+	ca, err := os.ReadFile(filepath.Join(dir, "secrets", "directory-ca"))
+	if err == nil {
+		err = os.Remove(filepath.Join(stranger, "secrets", "directory-ca"))
+	}
+	if err == nil {
+		err = os.WriteFile(filepath.Join(stranger, "secrets", "directory-ca"), ca, 0o600)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	log, status = point(stranger) // and who has another token is told nothing
+	within(t, log, "another token opens nothing", func() bool {
+		return strings.Contains(log.String(), "answered 401") && !strings.Contains(health(status), `"directory":"ok"`)
+	})
+}
+
+func rootKey(t *testing.T, dir string) string {
+	t.Helper()
+	for line := range strings.Lines(read(t, filepath.Join(dir, ".env"))) {
+		if key, ok := strings.CutPrefix(line, "GATEHOUSE_ROOT_KEY="); ok {
+			return strings.TrimSpace(key)
+		}
+	}
+	t.Fatal("there is no root key")
+	return ""
+}
+
+func spare(t *testing.T) string {
+	t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	_, port, err := net.SplitHostPort(ln.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return port
+}
+
+// started runs `serve` until the test ends, and waits for a line of its log.
+func started(t *testing.T, program string, environment []string, message string) *testenv.Output {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	cmd := exec.CommandContext(ctx, program, "serve")
+	log := &testenv.Output{}
+	cmd.Env, cmd.Stderr = environment, log
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		cancel()
+		_ = cmd.Wait() // it was killed
+	})
+	within(t, log, message, func() bool { return strings.Contains(log.String(), `"msg":"`+message+`"`) })
+	return log
+}
+
+func health(port string) string {
+	res, err := http.Get("http://127.0.0.1:" + port + "/readyz")
+	if err != nil {
+		return err.Error()
+	}
+	defer res.Body.Close()
+	var body bytes.Buffer
+	_, _ = body.ReadFrom(res.Body) // half of it says nothing
+	return body.String()
+}
+
+func within(t *testing.T, log *testenv.Output, what string, holds func() bool) {
+	t.Helper()
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for end := time.Now().Add(time.Minute); !holds(); <-tick.C {
+		if time.Now().After(end) {
+			t.Fatalf("never came true: %s\n%s", what, log)
+		}
+	}
+}
