@@ -363,7 +363,7 @@ func relaxed(b testing.TB) fs.FS {
 		b.Fatal(err)
 	}
 	const lookups = "gatehouse/lookups.yaml"
-	files[lookups].Data = []byte(replace(b, string(files[lookups].Data), "deadline: 30ms", "deadline: 1s"))
+	files[lookups].Data = []byte(replace(b, string(files[lookups].Data), "deadline: 20ms", "deadline: 1s"))
 	return files
 }
 

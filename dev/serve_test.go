@@ -217,7 +217,7 @@ func TestTheDemoTellsTheWholeStory(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	lookups = bytes.ReplaceAll(lookups, []byte("deadline: 30ms"), []byte("deadline: 1s"))
+	lookups = bytes.ReplaceAll(lookups, []byte("deadline: 20ms"), []byte("deadline: 1s"))
 	for _, err := range []error{
 		os.WriteFile(patient, text, 0o600),
 		os.CopyFS(policies, os.DirFS("../policies")),

@@ -79,7 +79,7 @@ var configuration = sync.OnceValues(func() (dir string, err error) {
 	}
 	return dir, errors.Join(
 		relax("../kong.yml", filepath.Join(dir, "kong.yml"), "pdp: {url:", fmt.Sprintf("pdp: {timeout_ms: %d, url:", patience.Milliseconds())),
-		relax("../policies/gatehouse/lookups.yaml", filepath.Join(dir, "policies/gatehouse/lookups.yaml"), "deadline: 30ms", "deadline: "+patience.String()),
+		relax("../policies/gatehouse/lookups.yaml", filepath.Join(dir, "policies/gatehouse/lookups.yaml"), "deadline: 20ms", "deadline: "+patience.String()),
 	)
 })
 

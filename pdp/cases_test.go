@@ -34,7 +34,7 @@ func patient(t *testing.T) fs.FS {
 		if strings.HasSuffix(name, "_test.rego") {
 			return err // policies_test.go runs them once
 		}
-		files[name] = &fstest.MapFile{Data: bytes.Replace(b, []byte("deadline: 30ms"), []byte("deadline: 2s"), 1)}
+		files[name] = &fstest.MapFile{Data: bytes.Replace(b, []byte("deadline: 20ms"), []byte("deadline: 2s"), 1)}
 		return err
 	})
 	if err != nil {

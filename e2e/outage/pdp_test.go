@@ -264,9 +264,9 @@ func relaxed() (fs.FS, error) {
 		return nil, err
 	}
 	lookups := files["gatehouse/lookups.yaml"]
-	if lookups == nil || !bytes.Contains(lookups.Data, []byte("deadline: 30ms")) {
+	if lookups == nil || !bytes.Contains(lookups.Data, []byte("deadline: 20ms")) {
 		return nil, errors.New("policies/gatehouse/lookups.yaml no longer has its deadline")
 	}
-	lookups.Data = bytes.Replace(lookups.Data, []byte("deadline: 30ms"), []byte("deadline: 1s"), 1)
+	lookups.Data = bytes.Replace(lookups.Data, []byte("deadline: 20ms"), []byte("deadline: 1s"), 1)
 	return files, nil
 }

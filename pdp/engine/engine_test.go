@@ -334,7 +334,7 @@ func patient(t testing.TB) fs.FS {
 		if err != nil {
 			t.Fatal(err)
 		}
-		files["gatehouse/"+name] = &fstest.MapFile{Data: bytes.Replace(b, []byte("deadline: 30ms"), []byte("deadline: 2s"), 1)}
+		files["gatehouse/"+name] = &fstest.MapFile{Data: bytes.Replace(b, []byte("deadline: 20ms"), []byte("deadline: 2s"), 1)}
 	}
 	return files
 }

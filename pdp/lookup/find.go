@@ -94,8 +94,13 @@ func (s *Set) Authorize(files map[string]string) { s.tokens = files }
 func (s *Set) Declared(kind string) bool { return s.specs[kind] != nil }
 
 // Find answers the declared properties of an object, and {"missing": true} for one that does not exist (404 or 410), which
-// is never remembered: it may be created the next moment. The answer is shared and must not be changed.
+// is not remembered unless the declaration says so: it may be created the next moment. The answer is shared and must not be changed.
 func (s *Set) Find(ctx context.Context, kind, id string) (map[string]any, error) {
+	if t := togetherIn(ctx); t != nil && s.Declared(kind) && safeID(id) {
+		if o, ok := t.find(ctx, s, kind, id); ok {
+			return o.found, o.err
+		}
+	}
 	found, result, err := s.find(ctx, kind, id)
 	if s.Declared(kind) {
 		s.counts.add(kind, result)
@@ -126,9 +131,9 @@ func (s *Set) find(ctx context.Context, kind, id string) (map[string]any, Result
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), spec.deadline)
 		defer cancel()
 		asked := s.now()
-		found, err := s.ask(ctx, kind, spec, id)
-		if err == nil && found[missing] == nil {
-			s.remember(k, entry{found, asked, asked.Add(spec.ttl)})
+		found, err := s.askFor(ctx, kind, spec, id)
+		if err == nil {
+			s.remember(k, entry{found, asked, asked.Add(spec.lasts(found))})
 		}
 		return found, err
 	})
@@ -153,19 +158,43 @@ func safeID(id string) bool {
 		!strings.ContainsFunc(id, unicode.IsControl) && !strings.ContainsAny(id, `/\`)
 }
 
+// lasts is how long an answer is remembered.
+func (s *spec) lasts(found map[string]any) time.Duration {
+	if found[missing] != nil {
+		return s.missingTTL
+	}
+	return s.ttl
+}
+
+// askFor asks for one object.
+func (s *Set) askFor(ctx context.Context, kind string, spec *spec, id string) (found map[string]any, err error) {
+	err = s.ask(ctx, kind, spec, spec.before+url.PathEscape(id)+spec.after, maxAnswer, func(status int, body []byte) (err error) {
+		if status != http.StatusOK {
+			found = map[string]any{missing: true}
+			return nil
+		}
+		found, err = spec.read(body)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return found, nil
+}
+
 // ask tries the addresses in turn, the one that answered last first. Each gets an equal share of the time that is left, so
-// that one that hangs leaves some for the next.
-func (s *Set) ask(ctx context.Context, kind string, spec *spec, id string) (map[string]any, error) {
+// that one that hangs leaves some for the next. take gets an answer of 200, 404 or 410.
+func (s *Set) ask(ctx context.Context, kind string, spec *spec, path string, most int64, take func(status int, body []byte) error) error {
 	v, _ := s.good.Load(kind)
 	good := v.(*atomic.Int32)
 	first, n := int(good.Load()), len(spec.bases)
 	var failures []error
 	for i := range n {
 		at := (first + i) % n
-		found, err := s.askOne(ctx, spec, spec.bases[at], id, n-i)
+		err := s.askOne(ctx, spec, spec.bases[at]+path, n-i, most, take)
 		if err == nil {
 			good.Store(int32(at))
-			return found, nil
+			return nil
 		}
 		failures = append(failures, err)
 		var final *refusal
@@ -173,7 +202,7 @@ func (s *Set) ask(ctx context.Context, kind string, spec *spec, id string) (map[
 			break
 		}
 	}
-	return nil, errors.Join(failures...)
+	return errors.Join(failures...)
 }
 
 // refusal is an answer that another address would give as well.
@@ -181,22 +210,22 @@ type refusal struct{ why string }
 
 func (r *refusal) Error() string { return "look-up: " + r.why }
 
-func (s *Set) askOne(ctx context.Context, spec *spec, base, id string, left int) (map[string]any, error) {
+func (s *Set) askOne(ctx context.Context, spec *spec, address string, left int, most int64, take func(status int, body []byte) error) error {
 	if end, ok := ctx.Deadline(); ok {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, time.Until(end)/time.Duration(left))
 		defer cancel()
 	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, base+spec.before+url.PathEscape(id)+spec.after, nil)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, address, nil)
 	if err != nil {
-		return nil, &refusal{"no request can be made of the id"}
+		return &refusal{"no request can be made of the id"}
 	}
 	req.Header.Set("Accept", "application/json")
 	req.Header.Set("User-Agent", "gatehouse-pdp")
 	if file := s.tokens[spec.service]; file != "" {
 		token, err := web.ReadToken(file)
 		if err != nil {
-			return nil, &refusal{"the service's token cannot be read"}
+			return &refusal{"the service's token cannot be read"}
 		}
 		req.Header.Set("Authorization", "Bearer "+token)
 	}
@@ -206,40 +235,52 @@ func (s *Set) askOne(ctx context.Context, spec *spec, base, id string, left int)
 		if errors.As(err, &u) {
 			err = u.Err
 		}
-		return nil, fmt.Errorf("look-up: %w", err)
+		return fmt.Errorf("look-up: %w", err)
 	}
 	defer res.Body.Close()
-	body, err := io.ReadAll(io.LimitReader(res.Body, maxAnswer+1))
+	body, err := io.ReadAll(io.LimitReader(res.Body, most+1))
 	switch {
 	case err != nil:
-		return nil, fmt.Errorf("look-up: read answer: %w", err)
-	case len(body) > maxAnswer:
-		return nil, &refusal{"answer too large"}
-	case res.StatusCode == http.StatusNotFound || res.StatusCode == http.StatusGone:
-		return map[string]any{missing: true}, nil
+		return fmt.Errorf("look-up: read answer: %w", err)
+	case int64(len(body)) > most:
+		return &refusal{"answer too large"}
 	case res.StatusCode >= 500:
-		return nil, fmt.Errorf("look-up: status %d", res.StatusCode)
-	case res.StatusCode != http.StatusOK:
-		return nil, &refusal{"status " + strconv.Itoa(res.StatusCode)}
+		return fmt.Errorf("look-up: status %d", res.StatusCode)
+	case res.StatusCode != http.StatusOK && res.StatusCode != http.StatusNotFound && res.StatusCode != http.StatusGone:
+		return &refusal{"status " + strconv.Itoa(res.StatusCode)}
 	}
-	return spec.read(body)
+	return take(res.StatusCode, body)
 }
 
 // read takes the declared properties from an answer. One that the answer lacks is absent.
 func (s *spec) read(body []byte) (map[string]any, error) {
-	dec := json.NewDecoder(strings.NewReader(string(body)))
-	dec.UseNumber()
-	var object map[string]any
-	if err := dec.Decode(&object); err != nil || object == nil || dec.Decode(new(any)) != io.EOF {
+	object, _ := document(body).(map[string]any)
+	if object == nil {
 		return nil, &refusal{"answer is not one JSON object"}
 	}
+	return s.pick(object), nil
+}
+
+// document answers the one JSON value that an answer is, or nil.
+func document(body []byte) any {
+	dec := json.NewDecoder(strings.NewReader(string(body)))
+	dec.UseNumber()
+	var v any
+	if err := dec.Decode(&v); err != nil || dec.Decode(new(any)) != io.EOF {
+		return nil
+	}
+	return v
+}
+
+// pick takes the declared properties from an object.
+func (s *spec) pick(object map[string]any) map[string]any {
 	found := make(map[string]any, len(s.properties))
 	for name, tokens := range s.properties {
 		if v, ok := resolve(object, tokens); ok {
 			found[name] = v
 		}
 	}
-	return found, nil
+	return found
 }
 
 func resolve(v any, tokens []string) (any, bool) {

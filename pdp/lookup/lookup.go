@@ -3,6 +3,9 @@
 // address (no server-side request forgery, S64). Answers are bounded in size and time, redirects are not followed, and what
 // has been found is remembered for as long as the declaration says.
 //
+// Objects that are asked for together, as those of one batch of evaluations are, are looked up side by side, or in one request where
+// the declaration names a URL for several.
+//
 // An object that does not exist is an answer; everything else that is not a well-formed answer is an error, and the caller
 // must deny.
 package lookup
@@ -21,7 +24,7 @@ import (
 
 // Defaults and bounds of a declaration.
 const (
-	DefaultDeadline = 30 * time.Millisecond
+	DefaultDeadline = 20 * time.Millisecond
 	maxDeadline     = 2 * time.Second
 	maxTTL          = time.Minute
 )
@@ -34,7 +37,10 @@ type declaration struct {
 	URL        string            `json:"url"`        // http://<service>/path/{id}
 	Properties map[string]string `json:"properties"` // name → JSON pointer (RFC 6901) into the answer
 	TTL        string            `json:"ttl"`        // Go duration; none: nothing is remembered
-	Deadline   string            `json:"deadline"`   // Go duration for all addresses together; default 30ms
+	Deadline   string            `json:"deadline"`   // Go duration for all addresses together; default 20ms
+
+	MissingTTL string         `json:"missing_ttl"` // Go duration: how long it is remembered that there is no such object; none: never
+	Batch      *severalAtOnce `json:"batch"`
 }
 
 // spec is a checked declaration.
@@ -44,6 +50,8 @@ type spec struct {
 	bases         []string
 	properties    map[string][]string // name → unescaped reference tokens
 	ttl, deadline time.Duration
+	missingTTL    time.Duration
+	batch         *batchSpec // nil for none
 }
 
 // parse checks the declarations: document is what stands under "lookups", services maps a host of their URLs to base URLs.
@@ -120,6 +128,14 @@ func (d declaration) check(services map[string][]string) (*spec, error) {
 	}
 	if s.deadline == 0 {
 		return nil, errors.New("deadline: must be more than 0")
+	}
+	if s.missingTTL, err = duration(d.MissingTTL, 0, maxTTL); err != nil {
+		return nil, fmt.Errorf("missing_ttl: %w", err)
+	}
+	if d.Batch != nil {
+		if s.batch, err = d.Batch.check(root); err != nil {
+			return nil, fmt.Errorf("batch.%w", err)
+		}
 	}
 	return s, nil
 }

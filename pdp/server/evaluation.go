@@ -46,7 +46,7 @@ func (s *server) evaluateBatch(w http.ResponseWriter, r *http.Request) {
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), s.BatchTime)
 	defer cancel()
-	answer(w, r, authzen.BatchResponse{Evaluations: s.decideAll(ctx, b)})
+	answer(w, r, authzen.BatchResponse{Evaluations: s.decideAll(together(ctx, b), b)})
 }
 
 // decideAll decides one after the other: a batch takes the room of one request. What fails is a denial that says so.
