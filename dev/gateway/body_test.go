@@ -5,6 +5,7 @@ import (
 	"io"
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	protocol "github.com/Kong/go-pdk/server/kong_plugin_protocol"
@@ -13,21 +14,21 @@ import (
 // As in Kong 3.9: a plugin server gets the body, or the path of the file that it is in; the upstream gets all of it in either case.
 func TestAPluginSeesTheBodyThatTheUpstreamGets(t *testing.T) {
 	t.Parallel()
-	var seen protocol.RawBodyResult
-	lost := true
+	var seen atomic.Pointer[protocol.RawBodyResult]
+	var lost atomic.Bool
 	f := newFake(t, func(p *peer) {
-		if err := p.ask("kong.request.get_raw_body", nil, &seen); err != nil {
-			p.gone = true
+		answer := &protocol.RawBodyResult{}
+		if p.gone = p.ask("kong.request.get_raw_body", nil, answer) != nil; p.gone {
 			return
 		}
-		if p.gone = lost; lost { // the event is run again, and the body still there
-			lost = false
-		}
+		seen.Store(answer)
+		p.gone = !lost.Swap(true) // the event is run again, and the body still there
 	})
-	var got, length string
+	type sent struct{ body, length string }
+	reached := make(chan sent, 1)
 	target := upstream(t, func(_ http.ResponseWriter, r *http.Request) {
 		body, _ := io.ReadAll(r.Body)
-		got, length = string(body), fmt.Sprint(r.ContentLength)
+		reached <- sent{string(body), fmt.Sprint(r.ContentLength)}
 	})
 	s := serve(t, testConfig, f, map[string]string{"a:1": target, "b:2": target})
 	for _, c := range []struct {
@@ -55,11 +56,14 @@ func TestAPluginSeesTheBodyThatTheUpstreamGets(t *testing.T) {
 			t.Fatal(err)
 		}
 		_ = res.Body.Close()
-		if res.StatusCode != 200 || got != c.body || c.chunked != (length == "-1") {
-			t.Errorf("%s: status %d, the upstream got %d bytes of %s", c.name, res.StatusCode, len(got), length)
+		if res.StatusCode != http.StatusOK {
+			t.Fatalf("%s: status %d", c.name, res.StatusCode)
 		}
-		if want := c.body; c.file && seen.GetBodyFilepath() == "" || !c.file && string(seen.GetContent()) != want {
-			t.Errorf("%s: the plugin saw %.100v", c.name, &seen)
+		if got := <-reached; got.body != c.body || c.chunked != (got.length == "-1") {
+			t.Errorf("%s: the upstream got %d bytes of %s", c.name, len(got.body), got.length)
+		}
+		if saw := seen.Load(); c.file && saw.GetBodyFilepath() == "" || !c.file && string(saw.GetContent()) != c.body {
+			t.Errorf("%s: the plugin saw %.100v", c.name, saw)
 		}
 	}
 }
