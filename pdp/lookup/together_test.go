@@ -247,22 +247,34 @@ func TestABadAnswerToABatchIsAnErrorForAll(t *testing.T) {
 	}
 }
 
-// S56: a panic while the objects of a batch are asked for is a failure of each.
+// S56: a panic while the objects of a batch are asked for is a failure of each, also of those that are asked for behind it.
 func TestAPanicWithinABatchIsAnError(t *testing.T) {
 	t.Parallel()
-	var calls atomic.Int32
-	s := open(t, several(nil), func() time.Time {
-		if calls.Add(1) > 0 {
+	var broken atomic.Bool
+	now := func() time.Time {
+		if broken.Load() {
 			panic("clock")
 		}
 		return time.Time{}
-	}, "http://127.0.0.1:1")
-	ctx := lookup.Together(t.Context(), of("1", "2"))
-	for range 2 {
-		for _, id := range []string{"1", "2"} {
-			if found, err := s.Find(ctx, "order", id); err == nil || found != nil {
-				t.Errorf("%s: found %v, %v", id, found, err)
-			}
+	}
+	for name, known := range map[string]bool{"while asking": false, "before": true} {
+		s := open(t, several(nil), now, "http://127.0.0.1:1")
+		if broken.Store(false); known {
+			s.Remember("order", "1") // so that the clock is looked at where the batch begins
+		}
+		broken.Store(true)
+		ctx := lookup.Together(t.Context(), of("1", "2"))
+		for i, id := range []string{"1", "2", "1"} {
+			func() {
+				defer func() {
+					if p := recover(); p != nil && (i > 0 || !known) {
+						t.Errorf("%s: %s panics", name, id)
+					}
+				}()
+				if found, err := s.Find(ctx, "order", id); err == nil || found != nil {
+					t.Errorf("%s: %s: found %v, %v", name, id, found, err)
+				}
+			}()
 		}
 	}
 }

@@ -136,7 +136,8 @@ func TestABodyThatDoesNotSayWhichObjectsItIsForIsRefused(t *testing.T) {
 		"an escape":                      {`{"ids":["1%2f2"]}`, "id_malformed", 400},
 		"a space":                        {`{"ids":["1 "]}`, "id_malformed", 400},
 		"a line feed":                    {`{"ids":["1\n2"]}`, "id_malformed", 400},
-		"half of a pair":                 {`{"ids":["\ud800"]}`, "id_malformed", 400},
+		"half of a pair":                 {`{"ids":["\ud800"]}`, "body_malformed", 400},
+		"a sign for what is no text":     {`{"ids":["\ufffd"]}`, "id_malformed", 400},
 		"too many":                       {`{"ids":[1,2,3,4,5]}`, "ids_too_many", 400},
 		"too large":                      {`{"ids":["` + strings.Repeat("1", 200) + `"]}`, "body_too_large", 413},
 	} {
