@@ -17,6 +17,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -63,6 +64,7 @@ type edge struct {
 	decision                   atomic.Pointer[authzen.Response]
 	upstream                   atomic.Int64 // requests that reached the upstream
 	seen                       chan http.Header
+	got                        atomic.Value // the body of the last of them
 	targets                    []*httptest.Server
 }
 
@@ -178,14 +180,22 @@ func host(s *httptest.Server) string { return s.Listener.Addr().String() }
 
 func (e *edge) decide(r authzen.Response) { e.decision.Store(&r) }
 
-func (e *edge) answer(w http.ResponseWriter, _ *http.Request) {
+func (e *edge) answer(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Content-Type", "application/json")
+	if r.URL.Path == authzen.BatchPath {
+		var asked authzen.BatchRequest
+		_ = json.NewDecoder(r.Body).Decode(&asked) // what cannot be read asks for nothing
+		_ = json.NewEncoder(w).Encode(authzen.BatchResponse{Evaluations: slices.Repeat([]authzen.Response{*e.decision.Load()}, len(asked.Evaluations))})
+		return
+	}
 	_ = json.NewEncoder(w).Encode(e.decision.Load())
 }
 
 func (e *edge) serve(w http.ResponseWriter, r *http.Request) {
 	if r.URL.Path != "/healthz" {
 		e.upstream.Add(1)
+		body, _ := io.ReadAll(r.Body)
+		e.got.Store(string(body))
 		select {
 		case e.seen <- r.Header:
 		default:

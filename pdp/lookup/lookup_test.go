@@ -24,7 +24,7 @@ type clock struct{ ns atomic.Int64 }
 func (c *clock) now() time.Time          { return time.Unix(0, c.ns.Load()) }
 func (c *clock) advance(d time.Duration) { c.ns.Add(int64(d)) }
 
-func serve(t *testing.T, h http.HandlerFunc) string {
+func serve(t testing.TB, h http.HandlerFunc) string {
 	t.Helper()
 	s := httptest.NewServer(h)
 	t.Cleanup(s.Close)
@@ -46,7 +46,7 @@ func orders(overrides map[string]any) map[string]any {
 	return map[string]any{"order": d}
 }
 
-func open(t *testing.T, document any, now func() time.Time, bases ...string) *lookup.Set {
+func open(t testing.TB, document any, now func() time.Time, bases ...string) *lookup.Set {
 	t.Helper()
 	client := lookup.NewClient()
 	t.Cleanup(client.CloseIdleConnections)

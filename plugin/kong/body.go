@@ -3,6 +3,7 @@ package kong
 import (
 	"context"
 	"errors"
+	"net"
 	"os"
 	"time"
 
@@ -12,8 +13,8 @@ import (
 	"github.com/gatehouse-auth/gatehouse/plugin/guard"
 )
 
-// overdue is how long a refused request waits for Kong to have the body that it was asked for. Closed sooner, the connection would
-// break under Kong's answer, and the client get a 500 in place of the refusal.
+// overdue is how long Kong may take for a body beyond what the event has time for. It cannot be answered before, and were the connection
+// closed under it, the client would get a 500 in place of the refusal.
 const overdue = 30 * time.Second
 
 // Body asks Kong for the request's body (guard.Body). Kong reads all of it first, which takes as long as the client does, and what
@@ -26,15 +27,17 @@ func (e *event) Body(ctx context.Context) ([]byte, error) {
 	if _, err := e.conn.Write(call); err != nil {
 		return nil, err
 	}
-	stop := context.AfterFunc(ctx, func() {
-		_ = e.conn.SetReadDeadline(time.Now()) // fails only on a closed connection
-	})
-	err = e.read()
+	stop := cutOff(ctx, e.conn)
+	_, err = e.in.Peek(1) // takes nothing: of a frame in pieces nobody would know where the next begins
 	if !stop() && errors.Is(err, os.ErrDeadlineExceeded) {
 		e.owed = true
 		return nil, guard.ErrBodyLate.Because(err)
 	}
+	if err == nil {
+		err = e.read()
+	}
 	if err != nil {
+		e.broken = err
 		return nil, err
 	}
 	return bodyOf(e.buf)
@@ -42,13 +45,18 @@ func (e *event) Body(ctx context.Context) ([]byte, error) {
 
 // await takes what Kong still owes, until ctx ends.
 func (e *event) await(ctx context.Context) {
-	if e.conn.SetReadDeadline(time.Now().Add(overdue)) != nil {
+	if e.broken = e.conn.SetReadDeadline(time.Now().Add(overdue)); e.broken != nil {
 		return
 	}
-	defer context.AfterFunc(ctx, func() {
-		_ = e.conn.SetReadDeadline(time.Now()) // fails only on a closed connection
-	})()
-	_ = e.read() // whatever it is, and whether it comes or not
+	defer cutOff(ctx, e.conn)()
+	e.broken = e.read()
+}
+
+// cutOff ends reads of conn with ctx. stop answers whether it came before that.
+func cutOff(ctx context.Context, conn net.Conn) (stop func() bool) {
+	return context.AfterFunc(ctx, func() {
+		_ = conn.SetReadDeadline(time.Now()) // fails only on a closed connection
+	})
 }
 
 // bodyOf reads a RawBodyResult. A body of no bytes may come as one, or as nothing at all.

@@ -3,6 +3,8 @@ package kong_test
 import (
 	"context"
 	"errors"
+	"io"
+	"net"
 	"strings"
 	"testing"
 
@@ -73,8 +75,8 @@ func TestABodyThatIsLateIsRefused(t *testing.T) {
 	}
 }
 
-// S56: an answer that belongs to no question any more could be taken for that to the next; nothing passes on such a connection.
-func TestNothingPassesBehindALateBody(t *testing.T) {
+// In observe mode such a request goes on when Kong has its body, and on a connection that is used no more.
+func TestALateBodyHoldsUpNoRequestThatIsOnlyObserved(t *testing.T) {
 	t.Parallel()
 	late := make(chan struct{})
 	socket, _ := serve(t, func(r guard.Request) guard.Verdict {
@@ -85,9 +87,53 @@ func TestNothingPassesBehindALateBody(t *testing.T) {
 		return forward(r)
 	})
 	p := dial(t, socket)
-	id := p.start(open)
-	if o := p.event(id, request{headers: headers(t, nil), line: "POST / HTTP/1.1", uri: "/", hold: late}); o.ended || o.exit != nil {
+	o := p.event(p.start(open), request{headers: headers(t, nil), line: "POST / HTTP/1.1", uri: "/", hold: late, body: bytesOf(t, &protocol.RawBodyResult{})})
+	if !o.ended || o.set.GetFields()["X-Gatehouse-Subject"].GetStringValue() != "u1" {
 		t.Errorf("outcome %+v", o)
+	}
+	if _, err := p.read(); !errors.Is(err, io.EOF) {
+		t.Errorf("after a late body: %v, want the end of the connection", err)
+	}
+}
+
+// S56: a frame that breaks off leaves nobody knowing where the next begins; nothing passes on such a connection.
+func TestNothingPassesBehindABrokenBody(t *testing.T) {
+	t.Parallel()
+	socket, _ := serve(t, func(r guard.Request) guard.Verdict {
+		if _, err := r.Body.Body(t.Context()); err == nil {
+			t.Error("half a frame is a body")
+		}
+		return forward(r)
+	})
+	p := dial(t, socket)
+	id := p.start(open)
+	p.send(&protocol.RpcCall{Sequence: 7, Call: &protocol.RpcCall_CmdHandleEvent{CmdHandleEvent: &protocol.CmdHandleEvent{InstanceId: id, EventName: "access"}}})
+	answers := map[string][]byte{"kong.request.get_headers": headers(t, nil), "kong.router.get_route": bytesOf(t, &protocol.Route{Id: "r"})}
+	for {
+		method, err := p.read()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := p.read(); err != nil {
+			t.Fatal(err)
+		}
+		if string(method) == "kong.request.get_raw_body" {
+			break
+		}
+		if answer, known := answers[string(method)]; known {
+			p.write(answer)
+		} else {
+			p.send(&protocol.String{V: "POST / HTTP/1.1"})
+		}
+	}
+	if _, err := p.conn.Write([]byte{9, 0, 0, 0, 0x0a}); err != nil { // five bytes of thirteen
+		t.Fatal(err)
+	}
+	if err := p.conn.(*net.UnixConn).CloseWrite(); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := p.read(); !errors.Is(err, io.EOF) {
+		t.Errorf("behind half a frame: %q, %v", got, err)
 	}
 }
 

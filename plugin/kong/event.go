@@ -31,7 +31,9 @@ type event struct {
 	in   *bufio.Reader
 	out  []byte // the last frames written
 	buf  []byte // the last frame read
-	owed bool   // Kong's answer to a question that was not waited for
+
+	owed   bool  // Kong's answer to a question that was not waited for
+	broken error // why the frames are out of step with Kong
 }
 
 // maxKept bounds the buffers that are kept for the next connection, in bytes.
@@ -44,7 +46,7 @@ func (e *event) open(conn net.Conn) {
 
 // close reports whether e is small enough to be used again.
 func (e *event) close() bool {
-	e.conn, e.owed = nil, false
+	e.conn, e.owed, e.broken = nil, false, nil
 	e.in.Reset(nil)
 	return cap(e.out) <= maxKept && cap(e.buf) <= maxKept
 }

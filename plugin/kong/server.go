@@ -319,15 +319,19 @@ func (s *Server) handle(ctx context.Context, e *event, c *protocol.CmdHandleEven
 	if err != nil {
 		v = failure(ctx, s.log, err)
 	}
-	if e.owed && v.Forward { // there is an answer that belongs to no question any more
-		return errors.New("an answer of Kong's did not come in time")
-	}
-	pending, err := e.answer(v, sequence)
-	if e.owed {
+	late := e.owed
+	if late && e.broken == nil {
 		e.await(events)
 	}
+	if e.broken != nil {
+		return e.broken
+	}
+	pending, err := e.answer(v, sequence)
 	for ; err == nil && pending > 0; pending-- {
 		err = e.read()
+	}
+	if err == nil && late {
+		return errExited // its deadlines are spent
 	}
 	return err
 }
