@@ -137,7 +137,7 @@ func (e *Engine) permits(ctx context.Context, snap *snapshot, q authzen.Search, 
 	if err != nil {
 		return false, err
 	}
-	a, _, err := e.decide(seen.in(ctx, snap.looksAt), snap, r, properties, now)
+	a, _, err := e.decide(ctx, snap, &seen, r, properties, now)
 	return a.allow, err
 }
 
@@ -157,12 +157,12 @@ func (e *Engine) candidates(ctx context.Context, snap *snapshot, q authzen.Searc
 	if err != nil {
 		return nil, nil, err
 	}
-	ctx = seen.in(ctx, looks)
+	ctx, noting := seen.reading(ctx)
 	f, err := e.prepared(ctx, &snap.documents, []string{"gatehouse", "search", searchRules[q.For]})
 	if err != nil {
 		return nil, nil, errFailed.Because(fmt.Errorf("prepare: %w", err))
 	}
-	got, _, err := e.ask(ctx, f, &question{request: r, now: now}, now)
+	got, _, err := e.ask(ctx, f, &question{request: r, now: now, seen: noting}, now)
 	switch {
 	case err != nil:
 		return nil, nil, err
