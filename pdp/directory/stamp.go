@@ -46,3 +46,20 @@ func (e Entry) Steady(now time.Time) (since, until time.Time) {
 	}
 	return since, until
 }
+
+// Floats reports whether which roles count depends on a tenant that the directory does not name.
+func (e Entry) Floats() bool {
+	d := decoder{rest: e.of.granted.at(e.grants)}
+	if d.number() != 0 {
+		return false
+	}
+	for range d.number() {
+		d.number()
+	}
+	for b := range d.bindings(e) {
+		if b.tenant != "" {
+			return true
+		}
+	}
+	return false
+}

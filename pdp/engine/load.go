@@ -38,6 +38,7 @@ type snapshot struct {
 	answers  *answers // nil: nothing is remembered
 
 	documents documents // for OPA's Data API
+	names     names     // for searches
 }
 
 // source is one reading of the policy files.

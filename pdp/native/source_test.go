@@ -34,9 +34,9 @@ answer contains "unknown" if not data.people[input.id]
 		t.Fatal(err)
 	}
 	for in, want := range map[string]string{
-		`{"id": "ann", "people": {"ann": {"level": 3}}}`:                       `["by key","by name","gone through"]`,
-		`{"id": "ann", "people": {"bob": {"level": 3}}}`:                       `["gone through","unknown"]`,
-		`{"id": "bob", "people": {"ann": {"level": 2}, "bob": {"level": 3}}}`:  `["by key","gone through"]`,
+		`{"id": "ann", "people": {"ann": {"level": 3}}}`:                        `["by key","by name","gone through"]`,
+		`{"id": "ann", "people": {"bob": {"level": 3}}}`:                        `["gone through","unknown"]`,
+		`{"id": "bob", "people": {"ann": {"level": 2}, "bob": {"level": 3}}}`:   `["by key","gone through"]`,
 		`{"id": "carol", "people": {"ann": {"level": 3}, "bob": {"level": 3}}}`: `["by name","gone through","unknown"]`,
 	} {
 		got, defined, err := p.Eval(t.Context(), native.JSON{Value: input(t, in)}, time.Second)
