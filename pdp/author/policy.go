@@ -108,6 +108,7 @@ type program struct {
 	tests    storage.Store // that Rego tests see: as opa test has it, unless a directory was named
 	query    rego.PreparedEvalQuery
 	known    *engine.Known // data.directory; nil where no rule reads it
+	now      time.Time     // when it is asked; zero is at the time of each input
 }
 
 // compile compiles the rules, which it leaves as they are. Strict is for what people wrote; a mutant may leave a variable unused. Rules
@@ -162,6 +163,9 @@ func (p *program) decide(ctx context.Context, input ast.Value, opts ...rego.Eval
 func (p *program) at(ctx context.Context, input ast.Value) context.Context {
 	if p.known == nil {
 		return ctx
+	}
+	if !p.now.IsZero() {
+		return p.known.At(ctx, p.now)
 	}
 	now := time.Now()
 	if v, err := input.Find(ast.Ref{ast.StringTerm("context"), ast.StringTerm("time")}); err == nil {

@@ -337,3 +337,23 @@ func plainValue(v any) bool {
 	}
 	return false
 }
+
+// SubjectIDs says which ids of subjects the rules behind the entry point may tell apart by themselves.
+type SubjectIDs struct {
+	compared bool
+	special  map[string]bool
+}
+
+// SubjectIDsOf reads it from rules, and from the data that they see but for a directory. Ids in the texts of more are told apart too.
+func SubjectIDsOf(c *ast.Compiler, data map[string]any, more ...any) SubjectIDs {
+	rest := maps.Clone(data)
+	delete(rest, "directory")
+	texts, whole := textsOf(c, rest)
+	for _, v := range more {
+		whole = collect(texts, v) && whole
+	}
+	return SubjectIDs{compared: whole && namingOf(c, "subject", "id").alike, special: texts}
+}
+
+// Alike reports whether the rules say of an id what they say of every other that is alike, of subjects of which else the same is known.
+func (s SubjectIDs) Alike(id string) bool { return s.compared && !s.special[id] }
