@@ -259,7 +259,7 @@ func TestASearchIsAllOfItsPages(t *testing.T) {
 	t.Cleanup(c.Close)
 	q := authzen.Request{Subject: authzen.Subject{Type: "user"}, Action: authzen.Action{Name: "GET"}, Resource: authzen.Resource{Type: "order", ID: "17"}}
 	found, about, err := c.Search(t.Context(), authzen.Subjects, q)
-	if err != nil || len(found) != 2 || about.Complete || about.Undecided != 2 || about.Revision != "r" || len(asked) != 2 || strings.Contains(asked[0], "page") || !strings.Contains(asked[1], `"page":{"token":"a"}`) {
+	if err != nil || len(found) != 2 || about.Complete || about.Undecided != 2 || about.Revision != "r" || len(asked) != 2 || !strings.Contains(asked[0], `"page":{"limit":1000}`) || !strings.Contains(asked[1], `"page":{"token":"a"}`) {
 		t.Errorf("%v, %+v, %v: %q", found, about, err, asked)
 	}
 	for _, bad := range []string{``, `{}`, `{"results":null}`, `[]`, `{"page":{"next_token":""},"results":[],"results":[{"id":"x"}]}`, `{"results":[{"id":7}]}`, strings.Repeat(" ", 5<<20)} {

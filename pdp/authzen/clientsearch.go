@@ -12,15 +12,18 @@ import (
 	"github.com/gatehouse-auth/gatehouse/internal/onejson"
 )
 
-// mostPages bounds the pages of one search that a client asks for.
-const mostPages = 10_000
+// A client asks for pages of so many results, and for so many pages of one search.
+const (
+	pageSize  = 1000
+	mostPages = 2000
+)
 
 var searchPaths = map[Kind]string{Subjects: SearchSubjectPath, Resources: SearchResourcePath, Actions: SearchActionPath}
 
 // Search asks for all pages of a search, each within the client's time. What is found is permitted; the context is that of the last
 // page, complete only if all are, with the reasons of each.
 func (c *Client) Search(ctx context.Context, kind Kind, r Request) (found []Entity, about SearchContext, err error) {
-	question := map[string]any{"subject": r.Subject}
+	question := map[string]any{"subject": r.Subject, "page": map[string]any{"limit": pageSize}}
 	if r.Context != nil {
 		question["context"] = r.Context
 	}
