@@ -264,6 +264,10 @@ func (f *forms) tryPartial(ctx context.Context, d *documents, modules map[string
 			return
 		}
 	}
+	if missed(ctx, regoOf(&f.plain), q.of, probes, expected) {
+		f.notPartial = "it takes a part of the input for there that is not"
+		return
+	}
 	f.partial = q
 }
 
