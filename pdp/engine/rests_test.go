@@ -53,7 +53,7 @@ func person(id, manager string, roles ...string) feed.Line {
 	return feed.Line{Subject: s}
 }
 
-// What is remembered of one subject outlives every change of others, and ends with a change of whomever its rules looked up.
+// S58: what is remembered of one subject outlives every change of others, and ends with a change of whomever its rules looked up.
 func TestAChangeOfOneSubjectLeavesWhatIsRememberedOfOthers(t *testing.T) {
 	t.Parallel()
 	d := directory.Fixed(viewOf(t, staff), directory.Options{})
@@ -99,7 +99,7 @@ func TestAChangeOfOneSubjectLeavesWhatIsRememberedOfOthers(t *testing.T) {
 	decides("alice", false, made)
 }
 
-// A binding of somebody else that ends changes nothing, and shortens nothing.
+// S58: a binding that ends concerns who has it: of somebody else it changes nothing, and shortens nothing.
 func TestTheEndOfABindingConcernsWhoHasIt(t *testing.T) {
 	t.Parallel()
 	d := directory.Fixed(viewOf(t, staff), directory.Options{})
