@@ -18,6 +18,7 @@ import (
 
 	"github.com/gatehouse-auth/gatehouse/pdp/authzen"
 	"github.com/gatehouse-auth/gatehouse/pdp/decisionlog"
+	"github.com/gatehouse-auth/gatehouse/pdp/directory"
 	"github.com/gatehouse-auth/gatehouse/pdp/engine"
 	"github.com/gatehouse-auth/gatehouse/pdp/server"
 )
@@ -217,5 +218,48 @@ func TestAuthZENsCertificationOfSearchPasses(t *testing.T) {
 		if err != nil || res.StatusCode != http.StatusBadRequest || len(p.Errors) != 1 || `"`+p.Errors[0].Path+`"` != field {
 			t.Errorf("%s: %s %+v, %v", request, res.Status, p, err)
 		}
+	}
+}
+
+// Without any rule of candidates, subjects come from the directory and actions from the policy, page by page over HTTP; resources do not.
+func TestSearchesNeedNoRules(t *testing.T) {
+	t.Parallel()
+	view, err := directory.ReadData(strings.NewReader(`{"subjects":{"ann":{"roles":["clerk"]},"bob":{"roles":["clerk"]},"cid":{"roles":["reader"]},"dan":{"roles":["clerk"]}},"roles":{}}`), directory.Limits{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	quiet := slog.New(slog.DiscardHandler)
+	e, err := engine.Open(t.Context(), engine.Options{
+		Deadline: 5 * time.Second, Log: quiet, Directory: directory.Fixed(view, directory.Options{ForgetUnknown: true}),
+		Policies: fstest.MapFS{"gatehouse/authz.rego": {Data: []byte("package gatehouse.authz\n\ndefault decision := {\"allow\": false}\n\ndecision := {\"allow\": true} if {\n\t\"clerk\" in input.subject.roles\n\tinput.action.name in {\"GET\", \"PUT\"}\n}\n")}},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	pdp := httptest.NewServer(server.New(server.Options{Engine: e, Search: e, SearchCallers: []string{server.AnyCaller}, DecisionLog: decisionlog.New(quiet), Log: quiet, BatchTime: 20 * time.Second}))
+	t.Cleanup(func() {
+		pdp.Close()
+		e.Close()
+	})
+	endpoints := discover(t, pdp.URL)
+	for _, limit := range []int{1, 2, 3, 100} {
+		who := map[string]any{"subject": map[string]any{"type": "user"}, "action": map[string]any{"name": "GET"}, "resource": map[string]any{"type": "order", "id": "17"}, "page": map[string]any{"limit": limit}}
+		if got := fmt.Sprint(names(pages(t, endpoints["search_subject_endpoint"], who))); got != "[user ann user bob user dan]" {
+			t.Errorf("pages of %d: %s", limit, got)
+		}
+		what := map[string]any{"subject": map[string]any{"type": "user", "id": "bob"}, "resource": map[string]any{"type": "order", "id": "17"}, "page": map[string]any{"limit": limit}}
+		if got := fmt.Sprint(names(pages(t, endpoints["search_action_endpoint"], what))); got != "[ GET  PUT]" {
+			t.Errorf("pages of %d: %s", limit, got)
+		}
+	}
+	if endpoints["search_resource_endpoint"] != "" {
+		t.Error("resources are offered")
+	}
+	res, err := http.Post(pdp.URL+authzen.SearchResourcePath, "application/json", strings.NewReader(`{"subject":{"type":"user","id":"bob"},"action":{"name":"GET"},"resource":{"type":"order"}}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := res.Body.Close(); err != nil || res.StatusCode != http.StatusNotImplemented {
+		t.Errorf("resources: %s, %v", res.Status, err)
 	}
 }

@@ -50,8 +50,9 @@ func (p *Policy) Bench(ctx context.Context, logged []Question, long time.Duratio
 	const least = 3
 	took := make([]time.Duration, 0, 1<<16)
 	decide := func(input ast.Value) time.Duration {
+		within := on.at(ctx, input)
 		start := time.Now()
-		_, _ = on.query.Eval(ctx, rego.EvalParsedInput(input), rego.EvalMetrics(metrics.NoOp())) // one that cannot be decided costs what it costs
+		_, _ = on.query.Eval(within, rego.EvalParsedInput(input), rego.EvalMetrics(metrics.NoOp())) // one that cannot be decided costs what it costs
 		return time.Since(start)
 	}
 	for _, input := range inputs { // warms up

@@ -337,6 +337,9 @@ func (a asked) change() Change {
 	} else if c.Who == "" {
 		c.Who = "nobody's role"
 	}
+	if a.who != "" {
+		c.Who = a.who
+	}
 	if id := text("resource", "id"); strings.HasPrefix(id, "/") {
 		c.Resource = id
 	}

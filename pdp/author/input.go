@@ -55,6 +55,11 @@ func questionOf(title string, v ast.Value) (Question, error) {
 // ParseQuestion reads a JSON document: an AuthZEN evaluation request, the input that a policy sees, or something that holds either
 // as its member "input", such as an entry of a decision log. A request that does not say when it was made was made now.
 func ParseQuestion(title string, text []byte, now time.Time) (Question, error) {
+	return (&Policy{}).ParseQuestion(title, text, now)
+}
+
+// ParseQuestion is the same for a policy with a directory: the subject of a request has what that says of it.
+func (p *Policy) ParseQuestion(title string, text []byte, now time.Time) (Question, error) {
 	dec := json.NewDecoder(bytes.NewReader(text))
 	dec.UseNumber()
 	var v map[string]any
@@ -91,7 +96,7 @@ func ParseQuestion(title string, text []byte, now time.Time) (Question, error) {
 			return Question{}, fmt.Errorf("%s: context.time is not a time (RFC 3339)", title)
 		}
 	}
-	input, err := engine.Input(r, nil, now)
+	input, err := engine.Input(p.Asked(r, now), nil, now)
 	if err != nil {
 		return Question{}, fmt.Errorf("%s: %w", title, err)
 	}

@@ -145,7 +145,21 @@ func (l *linter) policy(p *Policy) {
 			})
 		}
 		l.schema(p, c)
+		l.directory(p)
 	}
+}
+
+// directory looks for rules that go through what a decision point with a directory answers by keys alone, and refuses.
+func (l *linter) directory(p *Policy) {
+	c := ast.NewCompiler().WithCapabilities(engine.Capabilities())
+	if c.Compile(p.Modules); c.Failed() {
+		return
+	}
+	known, err := engine.KnownOf(c, p.Data, nil)
+	if err == nil && known != nil {
+		_, err = known.Store(c, p.Data)
+	}
+	l.errors(lintScan, placed(p.Dir, err))
 }
 
 // schema looks for references to what is not there, and to what is nearly something else.

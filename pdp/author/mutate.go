@@ -130,7 +130,7 @@ func (p *Policy) try(ctx context.Context, m mutant, deadline time.Duration) (str
 	if m.data != nil {
 		data = m.data
 	}
-	compiled, err := compile(within, rules, data, false)
+	compiled, err := compile(within, rules, data, p.known, false)
 	if err != nil {
 		return invalid, nil //nolint:nilerr // a mutant that does not compile is one that the engine refuses
 	}
@@ -144,7 +144,7 @@ func (p *Policy) try(ctx context.Context, m mutant, deadline time.Duration) (str
 	s := suite{policy: p}
 	err = s.cases(within, compiled, notice)
 	if err == nil && outcome == survived && len(p.Tests) > 0 {
-		if err = s.rego(within, modules, compiled.store, notice); err != nil && within.Err() == nil {
+		if err = s.rego(within, modules, compiled.tests, notice); err != nil && within.Err() == nil {
 			return invalid, nil // its tests do not compile
 		}
 	}

@@ -17,12 +17,14 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/open-policy-agent/opa/v1/ast"
 	"github.com/open-policy-agent/opa/v1/rego"
 	"github.com/open-policy-agent/opa/v1/storage"
 	"github.com/open-policy-agent/opa/v1/storage/inmem"
 
+	"github.com/gatehouse-auth/gatehouse/pdp/directory"
 	"github.com/gatehouse-auth/gatehouse/pdp/engine"
 	"github.com/gatehouse-auth/gatehouse/pdp/golden"
 )
@@ -32,6 +34,8 @@ type Policy struct {
 	engine.Source
 	Dir   string // as the user named it; the first part of every place that is shown
 	Cases []Case // of the cases and the matrices, in the order of files and lines
+
+	known *directory.View // in place of the policy's own data.directory; may be nil
 }
 
 // Decision is what a policy said.
@@ -101,12 +105,17 @@ func (p *Policy) place(name string) string { return path.Join(p.Dir, name) }
 type program struct {
 	compiler *ast.Compiler
 	store    storage.Store
+	tests    storage.Store // that Rego tests see: as opa test has it, unless a directory was named
 	query    rego.PreparedEvalQuery
+	known    *engine.Known // data.directory; nil where no rule reads it
+	now      time.Time     // when it is asked; zero is at the time of each input
 }
 
-// compile compiles the rules, which it leaves as they are. Strict is for what people wrote; a mutant may leave a variable unused.
-func compile(ctx context.Context, modules map[string]*ast.Module, data map[string]any, strict bool) (*program, error) {
+// compile compiles the rules, which it leaves as they are. Strict is for what people wrote; a mutant may leave a variable unused. Rules
+// that read data.directory read v, or without it what data says there, as those of a decision point do that has a directory.
+func compile(ctx context.Context, modules map[string]*ast.Module, data map[string]any, v *directory.View, strict bool) (*program, error) {
 	p := &program{store: inmem.NewFromObjectWithOpts(data, inmem.OptRoundTripOnWrite(false))}
+	p.tests = p.store
 	p.compiler = ast.NewCompiler().WithCapabilities(engine.Capabilities()).WithStrict(strict)
 	if p.compiler.Compile(modules); p.compiler.Failed() {
 		return nil, p.compiler.Errors
@@ -115,6 +124,17 @@ func compile(ctx context.Context, modules map[string]*ast.Module, data map[strin
 		return nil, fmt.Errorf("there is no rule %s", engine.Entrypoint)
 	}
 	var err error
+	if p.known, err = engine.KnownOf(p.compiler, data, v); err != nil {
+		return nil, err
+	}
+	if p.known != nil {
+		if p.store, err = p.known.Store(p.compiler, data); err != nil {
+			return nil, err
+		}
+	}
+	if v != nil {
+		p.tests = p.store
+	}
 	p.query, err = rego.New(rego.Query(engine.Entrypoint), rego.Compiler(p.compiler), rego.Store(p.store),
 		rego.StrictBuiltinErrors(true)).PrepareForEval(ctx)
 	return p, err
@@ -122,7 +142,7 @@ func compile(ctx context.Context, modules map[string]*ast.Module, data map[strin
 
 // program compiles the policy as the engine does.
 func (p *Policy) program(ctx context.Context) (*program, error) {
-	c, err := compile(ctx, p.Modules, p.Data, true)
+	c, err := compile(ctx, p.Modules, p.Data, p.known, true)
 	if err != nil {
 		return nil, placed(p.Dir, err)
 	}
@@ -131,12 +151,31 @@ func (p *Policy) program(ctx context.Context) (*program, error) {
 
 // decide evaluates the entry point.
 func (p *program) decide(ctx context.Context, input ast.Value, opts ...rego.EvalOption) Decision {
-	results, err := p.query.Eval(ctx, append(opts, rego.EvalParsedInput(input))...)
+	results, err := p.query.Eval(p.at(ctx, input), append(opts, rego.EvalParsedInput(input))...)
 	if err != nil {
 		return Decision{Err: err}
 	}
 	allow, about, err := engine.Decision(results)
 	return Decision{Allow: allow, Reasons: about.Reasons, Err: err}
+}
+
+// at has an evaluation see who holds what at the time of its input.
+func (p *program) at(ctx context.Context, input ast.Value) context.Context {
+	if p.known == nil {
+		return ctx
+	}
+	if !p.now.IsZero() {
+		return p.known.At(ctx, p.now)
+	}
+	now := time.Now()
+	if v, err := input.Find(ast.Ref{ast.StringTerm("context"), ast.StringTerm("time")}); err == nil {
+		if text, ok := v.(ast.String); ok {
+			if at, err := time.Parse(time.RFC3339Nano, string(text)); err == nil {
+				now = at
+			}
+		}
+	}
+	return p.known.At(ctx, now)
 }
 
 // yamlPlace is how YAML errors say where.

@@ -119,8 +119,9 @@ func (p *program) measure(ctx context.Context, query string, inputs []ast.Value,
 	began := time.Now()
 	for round := 0; round < most && (round < least || time.Since(began) < long); round++ {
 		for _, input := range inputs {
+			within := p.at(ctx, input)
 			start := time.Now()
-			_, err := prepared.Eval(ctx, rego.EvalParsedInput(input), rego.EvalMetrics(metrics.NoOp()))
+			_, err := prepared.Eval(within, rego.EvalParsedInput(input), rego.EvalMetrics(metrics.NoOp()))
 			d := time.Since(start)
 			if ctx.Err() != nil {
 				return Cost{}, ctx.Err()

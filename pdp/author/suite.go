@@ -59,7 +59,7 @@ func (p *Policy) Test(ctx context.Context, only *regexp.Regexp, coverage bool) (
 	}
 	s := suite{policy: p, only: only, cover: seen}
 	var report Report
-	err = s.rego(ctx, p.allModules(), compiled.store, func(r Result) bool {
+	err = s.rego(ctx, p.allModules(), compiled.tests, func(r Result) bool {
 		report.Results = append(report.Results, r)
 		return true
 	})

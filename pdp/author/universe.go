@@ -16,6 +16,7 @@ type asked struct {
 	Question
 	when  string // the condition, in words; "" for those of a log
 	times int    // how often a log has it
+	who   string // in place of the roles of the subject; may be ""
 }
 
 // universe is every who × what × condition that the cases and data of some policies speak of, beside the cases as they stand.

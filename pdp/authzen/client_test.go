@@ -2,6 +2,7 @@ package authzen_test
 
 import (
 	"encoding/json"
+	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -234,5 +235,41 @@ func TestABatchIsOneRequestAndEndsAtItsFirstDenial(t *testing.T) {
 	}
 	if got, err := serve(t, answer(200, "application/json", yes)).EvaluateAll(t.Context(), about, nil); err == nil {
 		t.Errorf("a batch of none: %+v", got)
+	}
+}
+
+// A search is all of its pages, or an error.
+func TestASearchIsAllOfItsPages(t *testing.T) {
+	t.Parallel()
+	var asked []string
+	answers := []string{
+		`{"page":{"next_token":"a","count":1},"context":{"complete":false,"reasons":["undecided"],"undecided":2},"results":[{"type":"user","id":"ann"}]}`,
+		`{"page":{"next_token":"","count":1},"context":{"complete":true,"revision":"r"},"results":[{"type":"user","id":"bob"}]}`,
+	}
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		body, _ := io.ReadAll(r.Body)
+		asked = append(asked, r.URL.Path+" "+string(body))
+		_, _ = io.WriteString(w, answers[min(len(asked), len(answers))-1])
+	}))
+	t.Cleanup(s.Close)
+	c, err := authzen.NewClient(s.URL, time.Second)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(c.Close)
+	q := authzen.Request{Subject: authzen.Subject{Type: "user"}, Action: authzen.Action{Name: "GET"}, Resource: authzen.Resource{Type: "order", ID: "17"}}
+	found, about, err := c.Search(t.Context(), authzen.Subjects, q)
+	if err != nil || len(found) != 2 || about.Complete || about.Undecided != 2 || about.Revision != "r" || len(asked) != 2 || !strings.Contains(asked[0], `"page":{"limit":1000}`) || !strings.Contains(asked[1], `"page":{"token":"a"}`) {
+		t.Errorf("%v, %+v, %v: %q", found, about, err, asked)
+	}
+	for _, bad := range []string{``, `{}`, `{"results":null}`, `[]`, `{"page":{"next_token":""},"results":[],"results":[{"id":"x"}]}`, `{"results":[{"id":7}]}`, strings.Repeat(" ", 5<<20)} {
+		answers, asked = []string{bad}, nil
+		if found, _, err := c.Search(t.Context(), authzen.Subjects, q); err == nil || found != nil {
+			t.Errorf("%.40q: %v", bad, found)
+		}
+	}
+	answers = []string{`{"page":{"next_token":"again"},"results":[]}`} // for ever
+	if _, _, err := c.Search(t.Context(), authzen.Actions, q); err == nil || !strings.Contains(err.Error(), "pages") {
+		t.Errorf("pages without an end: %v", err)
 	}
 }

@@ -22,19 +22,22 @@ type Search struct {
 	For      Kind
 	Request  Request // without the id of what is searched for; an action has no name
 	Limit    int     // most entities to find; 0 finds none
-	From     int     // how many candidates are behind the pages before
+	From     int     // how many candidates are behind the pages before, where the policy names them
+	After    string  // the last candidate of the pages before, where they come by their names; "" for the first page
 	Revision string  // of the policy that the pages before came from; "" for the first page
 }
 
 // Found is one page of a search.
 type Found struct {
 	Results    []Entity
-	More       bool // there are candidates that were not asked about; Next is the first of them
-	Next       int
+	More       bool     // there are candidates that were not asked about
+	Next       int      // for the next page's From
+	Last       string   // for its After
 	Complete   bool     // see SearchContext
 	Reasons    []string // why it is not complete
 	Undecided  int      // candidates of this page for which no decision could be made; they are not among the results
 	Revision   string
+	Directory  string // revision of the directory; "" without one
 	DecisionID string // of the whole search
 }
 
@@ -63,9 +66,10 @@ type SearchContext struct {
 	// Complete says that the pages together name everything that the policy permits now. It is false where the policy does not
 	// know of all that there is, and where candidates could not be decided on; what is named is permitted all the same.
 	Complete   bool     `json:"complete"`
-	Reasons    []string `json:"reasons,omitempty"` // why it is not: ReasonPartial, ReasonUnknown, ReasonUndecided, ReasonTooMany
+	Reasons    []string `json:"reasons,omitempty"` // why it is not: one of the Reasons below
 	Undecided  int      `json:"undecided,omitempty"`
 	Revision   string   `json:"revision,omitempty"`
+	Directory  string   `json:"directory_revision,omitempty"`
 	DecisionID string   `json:"decision_id,omitempty"` // the decision log's key of this search
 }
 
@@ -75,4 +79,6 @@ const (
 	ReasonUnknown   = "candidates_unknown"  // the policy knows of none for what is asked
 	ReasonUndecided = "undecided"           // some candidates could not be decided on
 	ReasonTooMany   = "too_many_candidates" // only the first of them were looked at
+	ReasonOutside   = "outside_directory"   // whom the directory does not know may be permitted as well
+	ReasonToken     = "depends_on_token"    // rules look at what only a token says; the request's word stood for it
 )

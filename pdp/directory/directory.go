@@ -170,6 +170,12 @@ func (d *Directory) About(kind, issuer string) bool {
 	return slices.Contains(d.opts.Types, kind) && (d.opts.Issuer == "" || d.opts.Issuer == issuer)
 }
 
+// Types is Options.Types, which must not be changed.
+func (d *Directory) Types() []string { return d.opts.Types }
+
+// Issuer is Options.Issuer.
+func (d *Directory) Issuer() string { return d.opts.Issuer }
+
 // ByIssuer reports whether the issuer of a subject matters to About.
 func (d *Directory) ByIssuer() bool { return d.opts.Issuer != "" }
 

@@ -86,3 +86,9 @@ func plainPath(err error) error {
 	}
 	return err
 }
+
+// ReadFile reads a snapshot of the feed (.ndjson) or an OPA data.json, as from Options.URL file:///name.
+func ReadFile(name string, limits Limits) (*View, error) {
+	v, err := (&file{name: name, limits: limits.withDefaults()}).read(nil)
+	return v, plainPath(err)
+}

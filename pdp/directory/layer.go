@@ -30,6 +30,7 @@ type layer struct {
 
 	ends     []int64 // when bindings end, in milliseconds since 1970, sorted and distinct
 	bindings int
+	stamp    uint64
 }
 
 func (l *layer) bytes() int {
@@ -202,7 +203,7 @@ func (b *layerBuilder) seal() *layer {
 	slices.Sort(b.ends)
 	return &layer{
 		ids: b.ids.seal(), granted: b.granted.seal(), known: b.known.seal(), words: b.words.seal(),
-		ends: fitted(slices.Compact(b.ends)), bindings: b.bindings,
+		ends: fitted(slices.Compact(b.ends)), bindings: b.bindings, stamp: stamps.Add(1),
 	}
 }
 

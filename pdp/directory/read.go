@@ -150,7 +150,7 @@ type snapshotBuilder struct {
 }
 
 func newSnapshot(hint int, limits Limits) *snapshotBuilder {
-	return &snapshotBuilder{layer: newLayer(hint, limits), roles: &Roles{map[string]feed.Role{}}, limits: limits}
+	return &snapshotBuilder{layer: newLayer(hint, limits), roles: newRoles(map[string]feed.Role{}), limits: limits}
 }
 
 func (b *snapshotBuilder) start(begin feed.Begin) error {

@@ -21,12 +21,13 @@ type View struct {
 	layers   []*layer // the newest first; the last is the base
 	subjects int
 	roles    *Roles
+	stamp    uint64
 }
 
 // at sets the revision.
 func (v *View) at(revision uint64) {
 	sum := sha256.Sum256([]byte(v.epoch))
-	v.revision, v.word = revision, hex.EncodeToString(sum[:4])+"-"+strconv.FormatUint(revision, 10)
+	v.revision, v.word, v.stamp = revision, hex.EncodeToString(sum[:4])+"-"+strconv.FormatUint(revision, 10), stamps.Add(1)
 }
 
 // Word names the revision, across epochs; opaque.
@@ -39,7 +40,12 @@ func (v *View) Subjects() int { return v.subjects }
 func (v *View) Roles() *Roles { return v.roles }
 
 // Roles is the roles of a view. It never changes.
-type Roles struct{ byName map[string]feed.Role }
+type Roles struct {
+	byName map[string]feed.Role
+	stamp  uint64
+}
+
+func newRoles(byName map[string]feed.Role) *Roles { return &Roles{byName, stamps.Add(1)} }
 
 // Len is how many there are.
 func (r *Roles) Len() int { return len(r.byName) }
@@ -61,7 +67,7 @@ func (r *Roles) with(changes []feed.Line, limits Limits) (*Roles, error) {
 			continue
 		}
 		if next == r {
-			next = &Roles{maps.Clone(r.byName)}
+			next = newRoles(maps.Clone(r.byName))
 		}
 		if err := next.put(c.Role, limits); err != nil {
 			return nil, err

@@ -25,7 +25,10 @@ type input interface {
 type document struct {
 	native.JSON
 	given bool
+	seen  *consulted
 }
+
+func (d document) sees() *consulted { return d.seen }
 
 func (d document) At(path []string) (any, bool) {
 	if !d.given {

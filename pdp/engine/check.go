@@ -13,6 +13,7 @@ import (
 	"github.com/open-policy-agent/opa/v1/ast"
 	"github.com/open-policy-agent/opa/v1/storage/inmem"
 
+	"github.com/gatehouse-auth/gatehouse/pdp/directory"
 	"github.com/gatehouse-auth/gatehouse/pdp/lookup"
 )
 
@@ -62,7 +63,7 @@ func Pack(p Part) (Packed, error) {
 }
 
 // Check takes the steps that an Engine takes with a part, of this one alone, and answers the *Refused of the first that fails.
-// Where the part lacks the entry point, it ends with the part's tests and answers that the part does not decide. The services of
+// Rules that read data.directory are taken as where there is a directory: they may not go through its subjects. Where the part lacks the entry point, it ends with the part's tests and answers that the part does not decide. The services of
 // look-ups need not be known.
 func Check(ctx context.Context, p Part) (decides bool, err error) {
 	ps := parts{p.Source: p}
@@ -79,13 +80,24 @@ func Check(ctx context.Context, p Part) (decides bool, err error) {
 	if err != nil {
 		return false, &Refused{Step: StepCompile, Err: err}
 	}
+	known, err := KnownOf(compiler, src.data, nil)
+	if err != nil {
+		return false, &Refused{Step: StepCompile, Err: err}
+	}
+	var subjects *directory.Directory
+	if known != nil {
+		subjects = directory.Fixed(known.view, directory.Options{})
+		if _, err := known.Store(compiler, src.data); err != nil {
+			return false, &Refused{Step: StepCompile, Err: err}
+		}
+	}
 	if len(compiler.GetRulesExact(ast.MustParseRef(Entrypoint))) == 0 {
 		if err := runTests(ctx, store, src, DefaultTests); err != nil {
 			return false, &Refused{Step: StepTests, Err: err}
 		}
 		return false, nil
 	}
-	e := &Engine{opts: Options{Services: anyService(src.data), Deadline: DefaultDeadline, Tests: DefaultTests, Now: time.Now, Log: slog.New(slog.DiscardHandler), NoNative: true, NoPartial: true}, http: lookup.NewClient(), alone: true}
+	e := &Engine{opts: Options{Services: anyService(src.data), Deadline: DefaultDeadline, Tests: DefaultTests, Now: time.Now, Log: slog.New(slog.DiscardHandler), NoNative: true, NoPartial: true, Directory: subjects}, http: lookup.NewClient(), alone: true}
 	defer e.Close()
 	_, err = e.build(ctx, ps)
 	return err == nil, err

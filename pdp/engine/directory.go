@@ -2,7 +2,6 @@ package engine
 
 import (
 	"context"
-	"encoding/binary"
 	"maps"
 	"slices"
 	"time"
@@ -35,6 +34,8 @@ type consulted struct {
 	now   time.Time
 	until time.Time // when what was said changes by itself; zero is never
 	fed   bool      // something was said that the decision can depend on
+
+	reads *readings // of data.directory; nil: nobody wants to know
 }
 
 // consult puts into the request what the directory knows of its subject, as far as rules look at it. The request's maps are shared and stay as they are.
@@ -47,14 +48,8 @@ func (e *Engine) consult(looks looksAt, r *authzen.Request, now time.Time) (cons
 	if c.view == nil {
 		return c, errNoDirectory
 	}
-	if looks.directory {
-		_, c.until = c.view.Turns(now)
-	}
 	if looks.facts {
-		var until time.Time
-		if r.Subject.Properties, until = propertiesOf(d, c.view, r.Subject, now); c.until.IsZero() || !until.IsZero() && until.Before(c.until) {
-			c.until = until
-		}
+		r.Subject.Properties, c.until = propertiesOf(d, c.view, r.Subject, now)
 	}
 	return c, nil
 }
@@ -108,16 +103,6 @@ func (c consulted) word() string {
 	return c.view.Word()
 }
 
-// key appends what of the directory a decision can depend on beside its input: for policies that read data.directory, all of it,
-// by its revision and the last binding that has ended.
-func (c consulted) key(dst []byte, l looksAt) []byte {
-	if c.view == nil || !l.directory {
-		return dst
-	}
-	last, _ := c.view.Turns(c.now)
-	return binary.AppendVarint(appendText(dst, c.view.Word()), last.UnixMilli())
-}
-
 // bound makes what is said of an answer that a directory had a part in hold for no longer, and for no others, than it does. It
 // answers false if it holds for none.
 func (c consulted) bound(may *authzen.Cache, l looksAt) bool {
@@ -155,7 +140,7 @@ func readsDirectory(ref ast.Ref) bool {
 type consultedKey struct{}
 
 // in tells the store which view this decision sees.
-func (c consulted) in(ctx context.Context, l looksAt) context.Context {
+func (c *consulted) in(ctx context.Context, l looksAt) context.Context {
 	if c.view == nil || !l.directory {
 		return ctx
 	}

@@ -34,7 +34,8 @@ type documents struct {
 	data     map[string]any // the same as in the store
 
 	once sync.Once
-	made []any // inputs to compare forms by
+	made []any      // inputs to compare forms by
+	seen *consulted // and the directory beside them
 
 	mu      sync.Mutex
 	queries map[string]*forms
@@ -70,13 +71,13 @@ func (e *Engine) Document(ctx context.Context, q dataapi.Question) (doc dataapi.
 	if e.directoryStale(now) {
 		return doc, errDirectoryStale
 	}
-	ctx = seen.in(ctx, looksAt{directory: true})
+	ctx, noting := seen.reading(ctx)
 	f, err := e.prepared(ctx, &snap.documents, q.Path)
 	if err != nil {
 		return doc, errFailed.Because(fmt.Errorf("prepare: %w", err))
 	}
 	within, end := e.span(ctx, "evaluate")
-	got, by, err := e.ask(within, f, document{native.JSON{Value: q.Input}, q.HasInput}, now)
+	got, by, err := e.ask(within, f, document{native.JSON{Value: q.Input}, q.HasInput, noting}, now)
 	end(err)
 	doc.Value, doc.Defined, doc.EvaluatedBy = got.value, got.defined, by
 	return doc, err

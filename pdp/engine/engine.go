@@ -281,7 +281,7 @@ func (e *Engine) Evaluate(ctx context.Context, r authzen.Request) (res authzen.R
 		about.LookedUp = properties
 	}
 	within, end := e.span(ctx, "evaluate")
-	said, by, err := e.answer(within, snap, seen, r, properties, now)
+	said, by, err := e.answer(within, snap, &seen, r, properties, now)
 	end(err)
 	if err != nil {
 		return res, err
@@ -337,16 +337,15 @@ func (e *Engine) span(ctx context.Context, part string) (context.Context, func(e
 const maxKey = 8 << 10
 
 // answer remembers what the policy says, or else asks it; by tells which.
-func (e *Engine) answer(ctx context.Context, snap *snapshot, seen consulted, r authzen.Request, properties map[string]any, now time.Time) (a answer, by string, err error) {
-	ctx = seen.in(ctx, snap.looksAt)
+func (e *Engine) answer(ctx context.Context, snap *snapshot, seen *consulted, r authzen.Request, properties map[string]any, now time.Time) (a answer, by string, err error) {
 	if snap.answers == nil {
-		return e.decide(ctx, snap, r, properties, now)
+		return e.decide(ctx, snap, seen, r, properties, now)
 	}
 	buf, _ := e.keys.Get().(*[]byte)
 	if buf == nil {
 		buf = new([]byte)
 	}
-	key, known := snap.looksAt.key(seen.key((*buf)[:0], snap.looksAt), &r, properties, now)
+	key, known := snap.looksAt.key((*buf)[:0], &r, properties, now)
 	defer func() {
 		if *buf = key; cap(key) <= maxKey {
 			e.keys.Put(buf)
@@ -354,19 +353,25 @@ func (e *Engine) answer(ctx context.Context, snap *snapshot, seen consulted, r a
 	}()
 	known = known && len(key) <= maxKey
 	if known {
-		if a, ok := snap.answers.recall(key); ok {
+		if a, ok := snap.answers.recall(key, seen); ok {
 			return a, byMemory, nil
 		}
 	}
-	if a, by, err = e.decide(ctx, snap, r, properties, now); err == nil && known {
-		snap.answers.keep(key, a)
+	if a, by, err = e.decide(ctx, snap, seen, r, properties, now); err == nil && known {
+		if a.rests, known = seen.rests(); known {
+			snap.answers.keep(key, a)
+		}
 	}
 	return a, by, err
 }
 
 // decide asks the policy.
-func (e *Engine) decide(ctx context.Context, snap *snapshot, r authzen.Request, properties map[string]any, now time.Time) (answer, string, error) {
+func (e *Engine) decide(ctx context.Context, snap *snapshot, seen *consulted, r authzen.Request, properties map[string]any, now time.Time) (answer, string, error) {
 	q := askedAbout(r, properties, now)
+	if snap.looksAt.directory && seen.view != nil {
+		ctx, q.seen = seen.reading(ctx)
+		defer func() { seen.rely(seen.end()) }()
+	}
 	got, by, err := e.ask(ctx, snap.forms, q, now)
 	q.done()
 	switch {

@@ -72,9 +72,10 @@ func (e *Engine) DoubtAlways() { e.again = 1 }
 func (e *Engine) CheckNative(other *Engine) string {
 	s := e.current.Load()
 	f := &forms{plain: s.forms.plain, native: other.current.Load().forms.native}
-	probes := s.documents.probes()
-	expected := askAll(context.Background(), regoOf(&f.plain), probes, time.Minute)
-	f.checkNative(context.Background(), probes, expected)
+	probes, seen := s.documents.probes()
+	ctx := context.WithValue(context.Background(), consultedKey{}, seen)
+	expected := askAll(ctx, regoOf(&f.plain), probes, time.Minute)
+	f.checkNative(ctx, probes, expected, seen)
 	return f.wrong
 }
 

@@ -103,7 +103,10 @@ func (e *Engine) quicken(ctx context.Context, d *documents, modules map[string]*
 			f.decided = decisionsOf(p.Constants())
 		}
 	}
-	probes := d.probes()
+	probes, seen := d.probes()
+	if seen != nil {
+		ctx = context.WithValue(ctx, consultedKey{}, seen)
+	}
 	expected := askAll(ctx, regoOf(&f.plain), probes, within)
 	if modules != nil && len(expected) < len(probes) {
 		if f.late = e.neverInTime(ctx, &f.plain, probes[len(expected)]); f.late != nil {
@@ -115,7 +118,7 @@ func (e *Engine) quicken(ctx context.Context, d *documents, modules map[string]*
 		e.opts.Log.WarnContext(ctx, "a rule is asked for through package rego", "rule", f.rule, "error", err)
 	}
 	if f.native != nil {
-		f.checkNative(ctx, probes, expected)
+		f.checkNative(ctx, probes, expected, seen)
 	}
 	if f.native == nil && modules != nil && !e.opts.NoPartial {
 		f.tryPartial(ctx, d, modules, ref, probes, expected)
@@ -156,9 +159,16 @@ func compileNative(d *documents, ref ast.Ref) (p *native.Program, err error) {
 }
 
 // probes are made once; those of a document are the first of them.
-func (d *documents) probes() []any {
-	d.once.Do(func() { d.made = probesOf(d.compiler, d.data, maxProbes) })
-	return d.made
+func (d *documents) probes() ([]any, *consulted) {
+	d.once.Do(func() {
+		data, known := d.data, map[string]any(nil)
+		if d.seen, known = d.madeUp(); known != nil {
+			data = maps.Clone(data)
+			data["directory"] = known
+		}
+		d.made = probesOf(d.compiler, data, maxProbes)
+	})
+	return d.made, d.seen
 }
 
 // said is an answer, to be compared.
@@ -185,7 +195,7 @@ func regoOf(q *rego.PreparedEvalQuery) func(context.Context, any) said {
 
 // of is what it says of JSON.
 func (q *query) of(ctx context.Context, input any) said {
-	got, _, err := q.ask(ctx, document{native.JSON{Value: input}, true}, time.Now(), time.Now().Add(time.Minute))
+	got, _, err := q.ask(ctx, document{native.JSON{Value: input}, true, nil}, time.Now(), time.Now().Add(time.Minute))
 	if err != nil {
 		return said{failed: true}
 	}
@@ -215,10 +225,10 @@ func askAll(ctx context.Context, ask func(context.Context, any) said, inputs []a
 }
 
 // checkNative compares a program with topdown, and drops it when it differs or leaves most to topdown.
-func (f *forms) checkNative(ctx context.Context, probes []any, expected []said) {
+func (f *forms) checkNative(ctx context.Context, probes []any, expected []said, seen *consulted) {
 	left := 0
 	for i, p := range probes {
-		v, defined, err := f.native.Eval(ctx, native.JSON{Value: p}, time.Second)
+		v, defined, err := f.native.Eval(ctx, probe{native.JSON{Value: p}, seen}, time.Second)
 		switch got := (said{value: v, defined: defined}); {
 		case errors.Is(err, native.ErrAskTopdown):
 			left++
@@ -253,6 +263,10 @@ func (f *forms) tryPartial(ctx context.Context, d *documents, modules map[string
 			f.wrong = fmt.Sprintf("the partially evaluated form answers otherwise than topdown for generated input %d", i)
 			return
 		}
+	}
+	if missed(ctx, regoOf(&f.plain), q.of, probes, expected) {
+		f.notPartial = "it takes a part of the input for there that is not"
+		return
 	}
 	f.partial = q
 }

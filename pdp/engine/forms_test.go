@@ -201,3 +201,19 @@ func inJSON(rt *rapid.T, v any) string {
 	}
 	return string(b)
 }
+
+// S56: what compares a part of the input with itself does not hold where there is none; partial evaluation forgets that.
+func TestAFormThatForgetsWhatMustBeThereIsNotUsed(t *testing.T) {
+	t.Parallel()
+	e := open(t, engine.Options{Memory: -1, NoNative: true, Policies: module("decision := {\"allow\": true} if {\n\tinput.subject.type == \"user\"\n\tinput.resource.id == \"a\"\n\tinput.action.properties.x == input.action.properties.x\n}\n")})
+	r := ask("order", "a")
+	for range 300 { // beyond any trial
+		if res, err := e.Evaluate(t.Context(), r); err != nil || res.Decision {
+			t.Fatalf("allowed by %s, %v", res.Context.EvaluatedBy, err)
+		}
+	}
+	r.Action.Properties = map[string]any{"x": true}
+	if res, err := e.Evaluate(t.Context(), r); err != nil || !res.Decision {
+		t.Errorf("denied by %s, %v", res.Context.EvaluatedBy, err)
+	}
+}

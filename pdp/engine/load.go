@@ -38,6 +38,7 @@ type snapshot struct {
 	answers  *answers // nil: nothing is remembered
 
 	documents documents // for OPA's Data API
+	names     names     // for searches
 }
 
 // source is one reading of the policy files.
@@ -160,11 +161,19 @@ func (e *Engine) steps(ctx context.Context, ps parts, step *string) (*snapshot, 
 		return nil, err
 	}
 	*step = StepGolden
-	if err := e.agree(ctx, ps, query); err != nil {
+	aside := ctx // cases and budgets are about what the policies themselves say of subjects, not about who there is today
+	if e.opts.Directory != nil && deps.directory {
+		made, err := fixture(src.data)
+		if err != nil {
+			return nil, err
+		}
+		aside = seeing(ctx, made, e.opts.Now())
+	}
+	if err := e.agree(aside, ps, query); err != nil {
 		return nil, err
 	}
 	*step = StepBudget
-	if err := e.afford(ctx, ps, src, compiler, query); err != nil {
+	if err := e.afford(aside, ps, src, compiler, query); err != nil {
 		return nil, err
 	}
 	*step = StepProbe

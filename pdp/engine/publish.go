@@ -134,7 +134,7 @@ func (e *Engine) agree(ctx context.Context, ps parts, query rego.PreparedEvalQue
 		d := golden.Decision{}
 		var results rego.ResultSet
 		inTime, err := e.inTime(ctx, func(ctx context.Context) error {
-			results, err = query.Eval(ctx, rego.EvalParsedInput(input), rego.EvalTime(c.At), rego.EvalMetrics(metrics.NoOp()))
+			results, err = query.Eval(atTimeOf(ctx, c), rego.EvalParsedInput(input), rego.EvalTime(c.At), rego.EvalMetrics(metrics.NoOp()))
 			return err
 		})
 		if ctx.Err() != nil {
@@ -187,6 +187,14 @@ func (e *Engine) neverInTime(ctx context.Context, q *rego.PreparedEvalQuery, pro
 		return nil //nolint:nilerr // see above
 	}
 	return fmt.Errorf("an input that was made of what the rules compare with takes longer than the %v that a decision may (%w); what loops over what? See gatehouse-pdp price", e.opts.Deadline, placeOf(err))
+}
+
+// atTimeOf has a case see who holds what at its time.
+func atTimeOf(ctx context.Context, c golden.Case) context.Context {
+	if made, ok := ctx.Value(consultedKey{}).(*consulted); ok {
+		return seeing(ctx, made.view, c.At)
+	}
+	return ctx
 }
 
 func inputOfCase(c golden.Case) (ast.Value, error) {

@@ -14,6 +14,7 @@ type question struct {
 	request authzen.Request
 	looked  map[string]any // what a look-up said of the resource; nil where what the request says of it counts
 	now     time.Time
+	seen    *consulted // nil without a directory
 
 	rest map[string]any // known, once it was asked for
 }
@@ -44,6 +45,8 @@ func (q *question) known() map[string]any {
 }
 
 var _ native.Input = (*question)(nil)
+
+func (q *question) sees() *consulted { return q.seen }
 
 // At implements native.Input.
 func (q *question) At(path []string) (any, bool) {

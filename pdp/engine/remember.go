@@ -17,8 +17,9 @@ import (
 // DefaultMemory is what remembered decisions may take, in bytes.
 const DefaultMemory = 32 << 20
 
-// answers are the decisions of one snapshot, each under all that it can depend on: rules are functions of their input, and
-// what they look at is known from them (looksAt). So an answer is good for as long as its snapshot is.
+// answers are the decisions of one snapshot, each under all of its input that it can depend on: rules are functions of their input,
+// and what they look at is known from them (looksAt). So an answer is good for as long as its snapshot is, and the directory says
+// what it said then of those subjects that were looked up (rests).
 type answers struct {
 	seed   maphash.Seed
 	shards [16]shard
@@ -37,6 +38,7 @@ type shard struct {
 type answer struct {
 	allow bool
 	about *authzen.ResponseContext // without id, revision and cache
+	rests *rests
 }
 
 // overhead is about what an entry takes beside its key and the texts of its answer.
@@ -54,11 +56,16 @@ func newAnswers(bytes int, hits, misses *atomic.Uint64) *answers {
 	return a
 }
 
-func (a *answers) recall(key []byte) (answer, bool) {
+func (a *answers) recall(key []byte, seen *consulted) (answer, bool) {
 	s := a.of(key)
 	s.mu.RLock()
 	found, ok := s.known[string(key)]
 	s.mu.RUnlock()
+	if ok && found.rests != nil {
+		var until time.Time
+		until, ok = seen.hold(found.rests)
+		seen.rely(until)
+	}
 	if ok {
 		a.hits.Add(1)
 	} else {
@@ -67,7 +74,7 @@ func (a *answers) recall(key []byte) (answer, bool) {
 	return found, ok
 }
 
-// keep makes room by forgetting a few answers at random: map order is random enough, and one that is needed comes back.
+// keep takes an answer in place of one that holds no longer. It makes room by forgetting a few answers at random: map order is random enough, and one that is needed comes back.
 func (a *answers) keep(key []byte, v answer) {
 	size := sizeOf(key, v)
 	if size > a.bound {
@@ -76,8 +83,12 @@ func (a *answers) keep(key []byte, v answer) {
 	s := a.of(key)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if _, known := s.known[string(key)]; known {
-		return
+	if old, known := s.known[string(key)]; known {
+		if old.rests == nil {
+			return
+		}
+		s.size -= sizeOf(key, old)
+		delete(s.known, string(key))
 	}
 	for k, old := range s.known {
 		if s.size+size <= a.bound {
@@ -95,7 +106,7 @@ func (a *answers) of(key []byte) *shard {
 }
 
 func sizeOf(key []byte, v answer) int {
-	n := overhead + len(key)
+	n := overhead + len(key) + v.rests.size()
 	for _, r := range v.about.Reasons {
 		n += 16 + len(r)
 	}

@@ -44,7 +44,7 @@ func (e *Engine) Searches() (kinds []authzen.Kind) {
 		return nil
 	}
 	for _, kind := range []authzen.Kind{authzen.Subjects, authzen.Resources, authzen.Actions} {
-		if snap.searchable(kind) {
+		if snap.searchable(kind) || e.knows(kind) {
 			kinds = append(kinds, kind)
 		}
 	}
@@ -74,13 +74,13 @@ func (e *Engine) Search(ctx context.Context, q authzen.Search) (found authzen.Fo
 			err = errFailed.Because(fmt.Errorf("panic: %v", p))
 		}
 		if err != nil {
-			found = authzen.Found{Results: []authzen.Entity{}, DecisionID: found.DecisionID, Revision: found.Revision}
+			found = authzen.Found{Results: []authzen.Entity{}, DecisionID: found.DecisionID, Revision: found.Revision, Directory: found.Directory}
 		}
 	}()
 	switch {
 	case q.Revision != "" && q.Revision != snap.revision:
 		return found, errMoved
-	case !snap.searchable(q.For):
+	case !snap.searchable(q.For) && !e.knows(q.For):
 		return found, errUnsearchable
 	}
 	if _, deny := e.stale(e.opts.Now()); deny {
@@ -88,6 +88,16 @@ func (e *Engine) Search(ctx context.Context, q authzen.Search) (found authzen.Fo
 	}
 	if e.directoryStale(e.opts.Now()) {
 		return found, errDirectoryStale
+	}
+	if d := e.opts.Directory; d != nil {
+		view := d.View()
+		if view == nil {
+			return found, errNoDirectory
+		}
+		found.Directory = view.Word()
+	}
+	if !snap.searchable(q.For) {
+		return e.searchNames(ctx, snap, q, found)
 	}
 	candidates, reasons, err := e.candidates(ctx, snap, q)
 	if err != nil {
@@ -132,13 +142,20 @@ func (e *Engine) permits(ctx context.Context, snap *snapshot, q authzen.Search, 
 	if err != nil {
 		return false, err
 	}
+	allow, _, err := e.verdict(ctx, snap, r, properties)
+	return allow, err
+}
+
+// verdict decides on a request of which it is known what a look-up says, and answers what was read of the directory. Nothing is
+// remembered or recalled.
+func (e *Engine) verdict(ctx context.Context, snap *snapshot, r authzen.Request, looked map[string]any) (allow bool, read *readings, err error) {
 	now := e.opts.Now()
 	seen, err := e.consult(snap.looksAt, &r, now)
 	if err != nil {
-		return false, err
+		return false, nil, err
 	}
-	a, _, err := e.decide(seen.in(ctx, snap.looksAt), snap, r, properties, now)
-	return a.allow, err
+	a, _, err := e.decide(ctx, snap, &seen, r, looked, now)
+	return a.allow, seen.reads, err
 }
 
 // candidates asks the policy what a search may find, and why that may not be all.
@@ -157,12 +174,12 @@ func (e *Engine) candidates(ctx context.Context, snap *snapshot, q authzen.Searc
 	if err != nil {
 		return nil, nil, err
 	}
-	ctx = seen.in(ctx, looks)
+	ctx, noting := seen.reading(ctx)
 	f, err := e.prepared(ctx, &snap.documents, []string{"gatehouse", "search", searchRules[q.For]})
 	if err != nil {
 		return nil, nil, errFailed.Because(fmt.Errorf("prepare: %w", err))
 	}
-	got, _, err := e.ask(ctx, f, &question{request: r, now: now}, now)
+	got, _, err := e.ask(ctx, f, &question{request: r, now: now, seen: noting}, now)
 	switch {
 	case err != nil:
 		return nil, nil, err

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"maps"
 	"strings"
-	"sync/atomic"
 	"time"
 
 	"github.com/open-policy-agent/opa/v1/ast"
@@ -13,7 +12,6 @@ import (
 	"github.com/open-policy-agent/opa/v1/storage/inmem"
 
 	"github.com/gatehouse-auth/gatehouse/pdp/directory"
-	"github.com/gatehouse-auth/gatehouse/pdp/directory/feed"
 )
 
 // DefaultLarge is how many members an object of policy data may have to be kept as OPA does. A larger one is a relation: it is kept in
@@ -147,8 +145,7 @@ func (n *node) find(path storage.Path) (at *node, rest storage.Path) {
 // transaction reads one view of the directory.
 type transaction struct {
 	storage.Transaction
-	view *directory.View
-	now  time.Time
+	seen *consulted
 }
 
 // NewTransaction implements storage.Store. Who reads for a decision sees the view that the decision does.
@@ -163,10 +160,8 @@ func (s *store) NewTransaction(ctx context.Context, params ...storage.Transactio
 // seenBy is a transaction that sees the directory as the decision of a context does.
 func (s *store) seenBy(ctx context.Context, inner storage.Transaction) *transaction {
 	t := &transaction{Transaction: inner}
-	if c, ok := ctx.Value(consultedKey{}).(consulted); ok {
-		t.view, t.now = c.view, c.now
-	} else {
-		t.view, t.now = s.directory.View(), time.Now()
+	if t.seen, _ = ctx.Value(consultedKey{}).(*consulted); t.seen == nil {
+		t.seen = &consulted{view: s.directory.View(), now: time.Now()}
 	}
 	return t
 }
@@ -293,84 +288,4 @@ func (r *relation) whole(*transaction) ast.Value { return nil }
 
 func (r *relation) many() string {
 	return fmt.Sprintf("it has %d members", r.Len())
-}
-
-// subjects is data.directory.subjects.
-type subjects struct{}
-
-func (subjects) member(t *transaction, id string) ast.Value {
-	if t.view == nil {
-		return nil
-	}
-	e, ok := t.view.Find(id)
-	if !ok {
-		return nil
-	}
-	facts := e.Facts("", t.now)
-	items := make([][2]*ast.Term, 0, 4)
-	items = append(items, ast.Item(ast.StringTerm("roles"), texts(facts.Roles)), ast.Item(ast.StringTerm("groups"), texts(facts.Groups)),
-		ast.Item(ast.StringTerm("attributes"), ast.NewTerm(ast.MustInterfaceToValue(e.Attributes()))))
-	if facts.Tenant != "" {
-		items = append(items, ast.Item(ast.StringTerm("tenant"), ast.StringTerm(facts.Tenant)))
-	}
-	return ast.NewObject(items...)
-}
-
-func (subjects) whole(*transaction) ast.Value { return nil }
-
-func (subjects) many() string { return "the directory may have any number of subjects" }
-
-// roles is data.directory.roles. There are not many, and they seldom change, so that they are made once.
-type roles struct{ made atomic.Pointer[madeRoles] }
-
-type madeRoles struct {
-	of    *directory.Roles
-	value ast.Object
-}
-
-func (r *roles) whole(t *transaction) ast.Value {
-	if t.view == nil {
-		return ast.NewObject()
-	}
-	of := t.view.Roles()
-	if m := r.made.Load(); m != nil && m.of == of {
-		return m.value
-	}
-	items := make([][2]*ast.Term, 0, of.Len())
-	for name, role := range of.All() {
-		items = append(items, ast.Item(ast.StringTerm(name), ast.NewTerm(roleOf(role))))
-	}
-	m := &madeRoles{of, ast.NewObject(items...)}
-	r.made.Store(m)
-	return m.value
-}
-
-func (r *roles) member(t *transaction, name string) ast.Value {
-	if t.view == nil {
-		return nil
-	}
-	role, ok := t.view.Roles().Find(name)
-	if !ok {
-		return nil
-	}
-	return roleOf(role)
-}
-
-func (r *roles) many() string { return "" }
-
-func roleOf(r feed.Role) ast.Value {
-	permissions := make([]*ast.Term, len(r.Permissions))
-	for i, p := range r.Permissions {
-		permissions[i] = ast.ObjectTerm(ast.Item(ast.StringTerm("action"), ast.StringTerm(p.Action)), ast.Item(ast.StringTerm("resource"), ast.StringTerm(p.Resource)),
-			ast.Item(ast.StringTerm("conditions"), texts(p.Conditions)))
-	}
-	return ast.NewObject(ast.Item(ast.StringTerm("inherits"), texts(r.Inherits)), ast.Item(ast.StringTerm("permissions"), ast.ArrayTerm(permissions...)))
-}
-
-func texts(s []string) *ast.Term {
-	terms := make([]*ast.Term, len(s))
-	for i := range s {
-		terms[i] = ast.StringTerm(s[i])
-	}
-	return ast.ArrayTerm(terms...)
 }

@@ -97,7 +97,7 @@ type Answer struct {
 func (p *Program) Constants() []any { return p.plain }
 
 // Compile makes a program of the rules, or data, at ref. The compiler has compiled its modules; data is what the rules see, as
-// encoding/json decodes it with UseNumber, and is used as it is: nothing may change it. A Relation may stand for an object in it;
+// encoding/json decodes it with UseNumber, and is used as it is: nothing may change it. A Relation or a Source may stand for an object in it;
 // what else it holds is not compiled. The error says what is not.
 func Compile(c *ast.Compiler, data map[string]any, ref ast.Ref) (*Program, error) {
 	p := &Program{}

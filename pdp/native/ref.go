@@ -21,7 +21,7 @@ func (b *builder) resolve(r ast.Ref, loc *ast.Location) (found, error) {
 	i := 1
 	for ; i < len(r); i++ {
 		name, ok := r[i].Value.(ast.String)
-		if !ok {
+		if _, changes := v.(Source); !ok || changes {
 			break
 		}
 		if !readable(v) {
@@ -57,7 +57,7 @@ func (b *builder) resolve(r ast.Ref, loc *ast.Location) (found, error) {
 // readable reports whether a value of the data is of a kind that is known here.
 func readable(v any) bool {
 	switch v.(type) {
-	case nil, bool, string, json.Number, int64, []any, map[string]any, Relation:
+	case nil, bool, string, json.Number, int64, []any, map[string]any, Relation, Source:
 		return true
 	}
 	return v == undefined
@@ -81,6 +81,9 @@ func (s *scope) head(r ast.Ref, loc *ast.Location) (value, int, error) {
 		at, err := s.resolve(r, loc)
 		if err != nil {
 			return nil, 0, err
+		}
+		if of, changes := at.value.(Source); changes {
+			return s.source(of), at.used, nil
 		}
 		if at.rules == nil {
 			return constant(at.value), at.used, nil

@@ -94,11 +94,11 @@ func (s *server) search(w http.ResponseWriter, r *http.Request, kind authzen.Kin
 	}
 	res := authzen.SearchResponse{
 		Page:    authzen.Page{Count: len(found.Results)},
-		Context: &authzen.SearchContext{Complete: found.Complete, Reasons: found.Reasons, Undecided: found.Undecided, Revision: found.Revision, DecisionID: found.DecisionID},
+		Context: &authzen.SearchContext{Complete: found.Complete, Reasons: found.Reasons, Undecided: found.Undecided, Revision: found.Revision, Directory: found.Directory, DecisionID: found.DecisionID},
 		Results: found.Results,
 	}
 	if found.More {
-		res.Page.NextToken = pageToken{revision: found.Revision, from: found.Next, limit: q.limit}.seal(q)
+		res.Page.NextToken = pageToken{revision: found.Revision, from: found.Next, after: found.Last, limit: q.limit}.seal(q)
 	}
 	answer(w, r, res)
 }
@@ -174,7 +174,7 @@ func parseSearch(body []byte, kind authzen.Kind) (q question, fields []web.Field
 		return q, f.errors, nil
 	}
 	t, err := openPageToken(token, q, limited)
-	q.limit, q.From, q.Revision = t.limit, t.from, t.revision
+	q.limit, q.From, q.After, q.Revision = t.limit, t.from, t.after, t.revision
 	return q, nil, err
 }
 
@@ -188,7 +188,7 @@ func (f *form) page(root map[string]any, q *question) (token string, limited boo
 	f.sameCase(page, "page.", "token", "limit", "properties")
 	f.object(page, "page.", "properties", false)
 	if v, present := page["token"]; present {
-		if token, ok = v.(string); !ok || len(token) > 512 {
+		if token, ok = v.(string); !ok || len(token) > 2048 {
 			f.fail("page.token", "must be the next_token of an answer")
 		}
 	}
@@ -208,10 +208,11 @@ func (f *form) page(root map[string]any, q *question) (token string, limited boo
 type pageToken struct {
 	revision    string
 	from, limit int
+	after       string
 }
 
 const (
-	tokenVersion = 1
+	tokenVersion = 2
 	digestSize   = 16
 )
 
@@ -219,6 +220,7 @@ func (t pageToken) seal(q question) string {
 	b := append([]byte{tokenVersion}, t.digest(q)...)
 	b = binary.AppendUvarint(b, uint64(t.from))  //nolint:gosec // never below 0
 	b = binary.AppendUvarint(b, uint64(t.limit)) //nolint:gosec // never below 0
+	b = append(binary.AppendUvarint(b, uint64(len(t.after))), t.after...)
 	return base64.RawURLEncoding.EncodeToString(append(b, t.revision...))
 }
 
@@ -228,7 +230,7 @@ func (t pageToken) digest(q question) []byte {
 	if err != nil {
 		request = nil // it came from JSON
 	}
-	sum := sha256.Sum256(fmt.Appendf(nil, "%s %d %d %q %s", q.For, t.from, t.limit, t.revision, request))
+	sum := sha256.Sum256(fmt.Appendf(nil, "%s %d %d %q %q %s", q.For, t.from, t.limit, t.after, t.revision, request))
 	return sum[:digestSize]
 }
 
@@ -246,7 +248,12 @@ func openPageToken(token string, q question, limited bool) (t pageToken, err err
 		}
 		*to, rest = int(v), rest[n:]
 	}
-	t.revision = string(rest)
+	length, n := binary.Uvarint(rest)
+	if n <= 0 || length > uint64(len(rest)-n) {
+		return pageToken{}, errPageToken
+	}
+	rest = rest[n:]
+	t.after, t.revision = string(rest[:length]), string(rest[length:])
 	if !slices.Equal(digest, t.digest(q)) || limited && t.limit != q.limit || t.revision == "" {
 		return pageToken{}, errPageToken
 	}

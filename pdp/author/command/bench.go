@@ -13,6 +13,7 @@ import (
 func bench(ctx context.Context, in *invocation) (int, error) {
 	log := in.flags.String("decisions", "", "a decision log, as replay takes it: what it asks is decided, too")
 	each := in.flags.Duration("time", 3*time.Second, "how long to measure each policy")
+	known := in.directory()
 	most := in.flags.Float64("max-allocs", 0, "allocations of a decision above which to fail; 0: any number will do. It hardly depends on the machine")
 	dirs, err := in.parse()
 	if err != nil {
@@ -23,7 +24,7 @@ func bench(ctx context.Context, in *invocation) (int, error) {
 	}
 	var policies []*author.Policy
 	for _, dir := range dirs {
-		p, err := author.Open(dir)
+		p, err := in.open(dir, *known)
 		if err != nil {
 			return Failure, err
 		}

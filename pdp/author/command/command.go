@@ -38,7 +38,7 @@ func table() []command {
 		{"rollback", "", "put the policy in force that decided before", rollback},
 		{"release", "", "let what the sources of bundles send decide again, where that was taken back", release},
 		{"who-can", "ACTION RESOURCE", "say who may do something, and under which conditions", whoCan},
-		{"what-can", "ROLE", "say what a role may do, and under which conditions", whatCan},
+		{"what-can", "ROLE|SUBJECT", "say what a role, or a subject of a directory, may do, and under which conditions", whatCan},
 		{"lint", "[DIR]", "find what should not be in a policy", lint},
 		{"fmt", "[DIR]", "write the Rego of a folder as opa fmt does", formatting},
 		{"price", "[DIR]", "measure what each rule costs, and whether OPA indexes it", price},

@@ -16,6 +16,7 @@ func diff(ctx context.Context, in *invocation) (int, error) {
 	in.flags.StringVar(log, "log", "", "the same as --decisions")
 	markdown := in.flags.Bool("markdown", false, "write a table for a pull request")
 	failOnWidening := in.flags.Bool("fail-on-widening", false, "exit with 1 if anybody gains access")
+	known := in.directory()
 	rest, err := in.parse()
 	if err != nil {
 		return Failure, err
@@ -23,11 +24,11 @@ func diff(ctx context.Context, in *invocation) (int, error) {
 	if len(rest) != 2 {
 		return Failure, errors.New("diff takes two folders, the old policy and the new")
 	}
-	before, err := author.Open(rest[0])
+	before, err := in.open(rest[0], *known)
 	if err != nil {
 		return Failure, err
 	}
-	after, err := author.Open(rest[1])
+	after, err := in.open(rest[1], *known)
 	if err != nil {
 		return Failure, err
 	}

@@ -21,6 +21,7 @@ func explain(ctx context.Context, in *invocation) (int, error) {
 	title := in.flags.String("case", "", "of a file of cases or a matrix, those whose titles hold this text")
 	id := in.flags.String("id", "", "of a decision log, one JSON document a line, the decision of this id")
 	verbose := in.flags.Bool("v", false, "tell of every rule that did not hold")
+	known := in.directory()
 	rest, err := in.parse()
 	if err != nil {
 		return Failure, err
@@ -28,11 +29,11 @@ func explain(ctx context.Context, in *invocation) (int, error) {
 	if len(rest) != 1 {
 		return Failure, errors.New("explain takes a file of cases (*.yaml), a request (*.json), a decision log with --id, or - for stdin")
 	}
-	questions, err := in.questions(rest[0], *title, *id)
+	p, err := in.open(*dir, *known)
 	if err != nil {
 		return Failure, err
 	}
-	p, err := author.Open(*dir)
+	questions, err := in.questions(p, rest[0], *title, *id)
 	if err != nil {
 		return Failure, err
 	}
@@ -55,7 +56,7 @@ func explain(ctx context.Context, in *invocation) (int, error) {
 }
 
 // questions reads a request, the decision id of a log, or the cases of a file that hold title.
-func (in *invocation) questions(name, title, id string) ([]author.Question, error) {
+func (in *invocation) questions(p *author.Policy, name, title, id string) ([]author.Question, error) {
 	if id != "" {
 		return in.decided(name, title, id)
 	}
@@ -68,7 +69,7 @@ func (in *invocation) questions(name, title, id string) ([]author.Question, erro
 	case !cases && title != "":
 		return nil, errors.New("--case is for files of cases (*.yaml)")
 	case !cases:
-		q, err := author.ParseQuestion(name, text, time.Now())
+		q, err := p.ParseQuestion(name, text, time.Now())
 		return []author.Question{q}, err
 	}
 	cases, err := author.ParseCases(name, text)

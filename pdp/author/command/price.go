@@ -13,11 +13,12 @@ import (
 func price(ctx context.Context, in *invocation) (int, error) {
 	each := in.flags.Duration("time", 300*time.Millisecond, "how long to measure each rule")
 	most := in.flags.Float64("max-p99", 0, "microseconds above which the p99 of a decision is too dear; 0: any price will do")
+	known := in.directory()
 	dir, err := in.dir()
 	if err != nil {
 		return Failure, err
 	}
-	p, err := author.Open(dir)
+	p, err := in.open(dir, *known)
 	if err != nil {
 		return Failure, err
 	}

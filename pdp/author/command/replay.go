@@ -19,6 +19,7 @@ func replay(ctx context.Context, in *invocation) (int, error) {
 	markdown := in.flags.Bool("markdown", false, "write a table for a pull request")
 	failOnWidening := in.flags.Bool("fail-on-widening", false, "exit with 1 if anybody gains access")
 	failOnChange := in.flags.Bool("fail-on-change", false, "exit with 1 if anybody gains or loses access")
+	known := in.directory()
 	names, err := in.parse()
 	if err != nil {
 		return Failure, err
@@ -30,7 +31,7 @@ func replay(ctx context.Context, in *invocation) (int, error) {
 	if err != nil {
 		return Failure, err
 	}
-	p, err := author.Open(*candidate)
+	p, err := in.open(*candidate, *known)
 	if err != nil {
 		return Failure, err
 	}

@@ -19,6 +19,7 @@ func test(ctx context.Context, in *invocation) (int, error) {
 	mutate := in.flags.Bool("mutate", false, "make small mistakes in rules and data, and say which of them no test notices")
 	leastScore := in.flags.Float64("min-mutation", 0, "percent of noticed mistakes below which to fail; implies --mutate")
 	deadline := in.flags.Duration("deadline", author.DefaultDeadline, "how long the tests of one mistake may take")
+	known := in.directory()
 	dir, err := in.dir()
 	if err != nil {
 		return Failure, err
@@ -35,7 +36,7 @@ func test(ctx context.Context, in *invocation) (int, error) {
 		}
 	}
 	began := time.Now()
-	p, err := author.Open(dir)
+	p, err := in.open(dir, *known)
 	if err != nil {
 		return Failure, err
 	}
