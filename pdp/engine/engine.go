@@ -92,6 +92,7 @@ type Engine struct {
 	hits, misses atomic.Uint64
 	counts       counts
 	again        uint32 // oneIn, but in tests
+	later        backlog
 
 	sources map[string]*state // by name; the map itself never changes
 	bounded []*state          // those with a MaxStaleness
@@ -195,8 +196,11 @@ func (e *Engine) newID(now time.Time) string {
 // Remembered answers how many decisions were remembered, and how many had to be made, since the start.
 func (e *Engine) Remembered() (hits, misses uint64) { return e.hits.Load(), e.misses.Load() }
 
-// Close drops idle connections to the services of look-ups. Run does so when it ends.
-func (e *Engine) Close() { e.http.CloseIdleConnections() }
+// Close drops idle connections to the services of look-ups, and ends what goes on in the background. Run does so when it ends.
+func (e *Engine) Close() {
+	e.later.stop()
+	e.http.CloseIdleConnections()
+}
 
 // Revision names the policies that decide now: 16 hexadecimal digits of the SHA-256 of their files. It is empty before there
 // are any.

@@ -19,6 +19,7 @@ import (
 	"github.com/open-policy-agent/opa/v1/rego"
 
 	"github.com/gatehouse-auth/gatehouse/pdp/native"
+	"github.com/gatehouse-auth/gatehouse/pdp/pace"
 )
 
 // What answered, in records of decisions and in metrics.
@@ -35,7 +36,6 @@ const (
 	partialKnown  = 256                    // members; what is larger stays unknown, or rules would be multiplied by users
 	partialRules  = 20_000                 // that it may leave
 	probeTime     = 300 * time.Millisecond // for all comparisons of one form
-	documentProbe = 20 * time.Millisecond  // and for those of a document, which somebody waits for
 	maxProbes     = 512
 	writtenProbes = 32
 	smallData     = 4 << 20 // bytes of data that are kept as OPA's values too, which topdown reads twice as fast and which take five times the room
@@ -89,10 +89,6 @@ func (f *forms) name() string {
 // quicken makes the fast forms of a reference, keeps those that answer as topdown does, and drops those that are not faster. It
 // never fails: whatever goes wrong leaves topdown. Without modules, as parsed, there is no partial evaluation.
 func (e *Engine) quicken(ctx context.Context, d *documents, modules map[string]*ast.Module, ref ast.Ref, plain rego.PreparedEvalQuery) *forms {
-	within := probeTime
-	if modules == nil {
-		within = documentProbe
-	}
 	f := &forms{rule: ref.String(), plain: plain, settled: true}
 	if !e.opts.NoNative {
 		p, err := compileNative(d, ref)
@@ -104,7 +100,7 @@ func (e *Engine) quicken(ctx context.Context, d *documents, modules map[string]*
 		}
 	}
 	probes := d.probes()
-	expected := askAll(ctx, regoOf(&f.plain), probes, within)
+	expected := askAll(ctx, regoOf(&f.plain), probes, probeTime)
 	if modules != nil && len(expected) < len(probes) {
 		if f.late = e.neverInTime(ctx, &f.plain, probes[len(expected)]); f.late != nil {
 			return f
@@ -199,17 +195,19 @@ func saidBy(results rego.ResultSet) said {
 	return said{value: results[0].Expressions[0].Value, defined: true}
 }
 
-// askAll answers as many inputs as it can within a time.
+// askAll answers as many inputs as it can within a time of work.
 func askAll(ctx context.Context, ask func(context.Context, any) said, inputs []any, within time.Duration) []said {
-	ctx, cancel := context.WithTimeout(ctx, within)
-	defer cancel()
-	all := make([]said, 0, len(inputs))
+	all, spent := make([]said, 0, len(inputs)), pace.Watch(ctx)
 	for _, in := range inputs {
-		got := ask(ctx, in)
-		if ctx.Err() != nil {
+		limited, cancel := context.WithTimeout(ctx, within-spent())
+		got := ask(limited, in)
+		late := limited.Err() != nil
+		cancel()
+		if late {
 			break
 		}
 		all = append(all, got)
+		pace.Breathe(ctx)
 	}
 	return all
 }
@@ -229,6 +227,7 @@ func (f *forms) checkNative(ctx context.Context, probes []any, expected []said) 
 			f.native, f.wrong = nil, fmt.Sprintf("the native form answers otherwise than topdown for generated input %d", i)
 			return
 		}
+		pace.Breathe(ctx)
 	}
 	if len(probes) > 0 && left == len(probes) {
 		f.native, f.notNative = nil, "it left every question to topdown"

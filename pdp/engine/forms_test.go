@@ -149,6 +149,7 @@ func TestDocumentsAreNativeOnceTheyAreAskedForOften(t *testing.T) {
 	if by != "topdown" { // the number is Go's, and not as JSON has it
 		t.Errorf("by %s", by)
 	}
+	e.Settle()
 	doc, err := e.Document(t.Context(), question("gatehouse/authz/decision", nil))
 	if err != nil || doc.EvaluatedBy != "native" || !reflect.DeepEqual(doc.Value, map[string]any{"allow": false, "reasons": []any{"no_rule"}}) {
 		t.Errorf("%+v, %v", doc, err)
