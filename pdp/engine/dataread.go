@@ -36,7 +36,7 @@ func readData(ctx context.Context, text []byte, large int, rooted bool) (any, er
 func withoutMark(text []byte) []byte { return bytes.TrimPrefix(text, []byte{0xef, 0xbb, 0xbf}) }
 
 type dataReader struct {
-	ctx   context.Context // it lives as long as one call
+	ctx   context.Context //nolint:containedctx // it lives as long as one call
 	dec   *jsontext.Decoder
 	large int
 	size  int // of the whole text
