@@ -98,8 +98,10 @@ func (e *Engine) quicken(ctx context.Context, d *documents, modules map[string]*
 		} else if f.rule == Entrypoint {
 			f.decided = decisionsOf(p.Constants())
 		}
+		pace.Breathe(ctx)
 	}
 	probes := d.probes()
+	pace.Breathe(ctx)
 	expected := askAll(ctx, regoOf(&f.plain), probes, probeTime)
 	if modules != nil && len(expected) < len(probes) {
 		if f.late = e.neverInTime(ctx, &f.plain, probes[len(expected)]); f.late != nil {

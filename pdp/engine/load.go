@@ -125,10 +125,12 @@ func (e *Engine) steps(ctx context.Context, ps parts, step *string) (*snapshot, 
 	if err != nil {
 		return nil, err
 	}
+	pace.Breathe(ctx)
 	compiler, err := compile(ctx, store, src.modules)
 	if err != nil {
 		return nil, err
 	}
+	pace.Breathe(ctx)
 	if err := scans(compiler, store); err != nil {
 		return nil, err
 	}
@@ -139,10 +141,12 @@ func (e *Engine) steps(ctx context.Context, ps parts, step *string) (*snapshot, 
 	if err != nil {
 		return nil, err
 	}
+	pace.Breathe(ctx)
 	*step = StepSchema
 	if err := e.conform(ps, src, compiler); err != nil {
 		return nil, err
 	}
+	pace.Breathe(ctx)
 	*step = StepTests
 	plain, err := testStoreOf(src.data)
 	if err != nil {
@@ -151,12 +155,14 @@ func (e *Engine) steps(ctx context.Context, ps parts, step *string) (*snapshot, 
 	if err := runTests(ctx, plain, src, e.opts.Tests); err != nil {
 		return nil, err
 	}
+	pace.Breathe(ctx)
 	*step = StepPrepare
 	query, err := rego.New(rego.Query(Entrypoint), rego.Compiler(compiler), rego.Store(store),
 		rego.StrictBuiltinErrors(true)).PrepareForEval(ctx)
 	if err != nil {
 		return nil, err
 	}
+	pace.Breathe(ctx)
 	*step = StepGolden
 	if err := e.agree(ctx, ps, query); err != nil {
 		return nil, err
@@ -165,6 +171,7 @@ func (e *Engine) steps(ctx context.Context, ps parts, step *string) (*snapshot, 
 	if err := e.afford(ctx, ps, src, compiler, query); err != nil {
 		return nil, err
 	}
+	pace.Breathe(ctx)
 	*step = StepProbe
 	s := &snapshot{
 		revision: src.revision, forms: &forms{rule: Entrypoint, plain: query}, lookups: lookups, looksAt: deps, answers: newAnswers(e.opts.Memory, &e.hits, &e.misses),
