@@ -154,6 +154,9 @@ func Open(ctx context.Context, opts Options) (*Engine, error) {
 		}
 	}
 	e := &Engine{opts: opts, again: oneIn, files: opts.Policies, http: lookup.NewClient(), sources: map[string]*state{}, offered: parts{}, active: parts{}, lanes: newLanes(runtime.GOMAXPROCS(0), opts.Log)}
+	if opts.Directory != nil {
+		opts.Directory.GiveWay(e.answered)
+	}
 	if e.files == nil && opts.Dir != "" {
 		e.files = os.DirFS(opts.Dir)
 	}

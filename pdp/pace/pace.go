@@ -55,7 +55,7 @@ func In(ctx context.Context, p *Pacer) context.Context { return context.WithValu
 // Breathe rests if it is time to. Without a pacer in ctx it never does.
 func Breathe(ctx context.Context) {
 	if p, ok := ctx.Value(key{}).(*Pacer); ok {
-		p.breathe(ctx)
+		p.Breathe(ctx)
 	}
 }
 
@@ -91,7 +91,11 @@ func (p *Pacer) asking(now time.Time) bool {
 	return !p.busy.IsZero() && now.Sub(p.busy) < calm
 }
 
-func (p *Pacer) breathe(ctx context.Context) {
+// Breathe rests if it is time to, no longer than ctx goes on. A nil pacer never does.
+func (p *Pacer) Breathe(ctx context.Context) {
+	if p == nil {
+		return
+	}
 	now := p.now()
 	worked := now.Sub(p.since)
 	if worked < slice {
