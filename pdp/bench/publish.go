@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -12,7 +13,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
-	"strings"
 	"time"
 )
 
@@ -22,37 +22,49 @@ func steadily(requests []request) load {
 	return load{api: dataAPI, requests: requests, conns: 8, time: 2 * time.Second, rate: 1000}
 }
 
-// edition writes one of a file's contents, each with another number that can be asked for.
-type edition struct {
-	name, file string
-	text       func(n int) ([]byte, error)
+// published is something that is published again and again, with a number that a server tells once it knows it. What can be done
+// before is done before publish is called, which answers the number.
+type published struct {
+	name, path string
+	prepare    func(n int) (publish func() (int, error), err error)
 }
 
-func (b *bench) editions(users int) ([]edition, error) {
-	data := dataOf(indexed, users)
-	whole, err := json.Marshal(data)
+// inFile replaces a file of a folder.
+func inFile(name, path, file string, text func(n int) []byte) published {
+	return published{name, path, func(n int) (func() (int, error), error) {
+		next := file + ".next" // no policy file by its name
+		return func() (int, error) { return n, os.Rename(next, file) }, os.WriteFile(next, text(n), 0o600)
+	}}
+}
+
+func fileEditions(dir string, users int) ([]published, error) {
+	whole, err := json.Marshal(dataOf(indexed, users))
 	if err != nil {
 		return nil, err
 	}
-	return []edition{
-		{"rules", "authz/policy.rego", func(n int) ([]byte, error) {
-			return fmt.Appendf(nil, "%s\nrules_published := %d\n", policyOf(indexed), n), nil
-		}},
-		// One binding more each time; a program that writes JSON writes all of it.
-		{"data", "rbac/data.json", func(n int) ([]byte, error) {
-			return fmt.Appendf(nil, `{"data_published": %d, %s, "user_roles": {%q: ["r00"], %s`, n, strings.TrimSuffix(string(whole[1:strings.Index(string(whole), `"user_roles"`)]), ","),
-				fmt.Sprintf("v%07d", n), whole[strings.Index(string(whole), `"user_roles":{`)+len(`"user_roles":{`):]), nil
-		}},
+	const from = `"user_roles":{`
+	before, after, ok := bytes.Cut(whole, []byte(from))
+	if !ok {
+		return nil, errors.New("there are no bindings")
+	}
+	return []published{
+		inFile("rules", "authz/published", filepath.Join(dir, "authz/policy.rego"), func(n int) []byte {
+			return fmt.Appendf(nil, "%s\npublished := %d\n", policyOf(indexed), n)
+		}),
+		// One binding more; whatever writes JSON writes all of it.
+		inFile("a binding in data.json", "rbac/published", filepath.Join(dir, "rbac/data.json"), func(n int) []byte {
+			text := fmt.Appendf(make([]byte, 0, len(whole)+100), `{"published":%d,%s%s"w%07d":["r00"],`, n, before[1:], from, n)
+			return append(text, after...)
+		}),
 	}, nil
 }
 
-// published asks a server until it knows the number of an edition, and answers how long that took.
-func (p *process) published(ctx context.Context, name string, n int, began time.Time) (time.Duration, error) {
+// knows asks a server until it tells a number, and answers how long that took.
+func (p *process) knows(ctx context.Context, path string, n int, began time.Time) (time.Duration, error) {
 	client := &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return new(net.Dialer).DialContext(ctx, "unix", p.socket)
 	}}}
 	defer client.CloseIdleConnections()
-	path := map[string]string{"rules": "authz/rules_published", "data": "rbac/data_published"}[name]
 	for time.Since(began) < time.Minute {
 		req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://server/v1/data/"+path, nil)
 		if err != nil {
@@ -104,37 +116,59 @@ func (b *bench) publish(ctx context.Context, bindings, rounds int) error {
 		return nil
 	}
 	users := usersFor(bindings)
-	editions, err := b.editions(users)
+	steady := steadily(dataAPI.requests(questions(5000, users, 7)))
+	fmt.Printf("\nPublishing with %d bindings at 1,000 requests/s (%d rounds): p99.9 in ms, median and worst of the rounds, and of all together\n%-40s %20s   %20s %10s %12s %8s\n",
+		bindings, rounds, "", "nothing published", "publishing", "seen after", "CPU s each", "RSS MB")
+	dir, err := b.write("publish", indexed, users, false)
 	if err != nil {
 		return err
 	}
-	steady := steadily(dataAPI.requests(questions(5000, users, 7)))
-	fmt.Printf("\nPublishing with %d bindings at 1,000 requests/s (%d rounds): p99.9 in ms, median and worst of the rounds, and of all together\n%-24s %20s   %20s %10s %12s %8s\n",
-		bindings, rounds, "", "nothing published", "publishing", "seen after", "CPU s each", "RSS MB")
-	for _, start := range []func(context.Context, string) (*process, error){
-		func(ctx context.Context, dir string) (*process, error) { return b.startOPA(ctx, dir, "--watch") },
-		func(ctx context.Context, dir string) (*process, error) {
-			return b.startPDP(ctx, dir, "-data-paths", "authz/allow,authz/rules_published,rbac/data_published")
-		},
-	} {
-		if err := b.publishTo(ctx, start, editions, users, rounds, steady); err != nil {
-			return err
-		}
+	files, err := fileEditions(dir, users)
+	if err != nil {
+		return err
+	}
+	opa, err := b.startOPA(ctx, dir, "--watch")
+	if err != nil {
+		return err
+	}
+	err = publishTo(ctx, opa, files, rounds, steady)
+	opa.stop()
+	if err != nil {
+		return err
+	}
+	pdp, err := b.startPDP(ctx, dir, "-data-paths", "authz/allow,authz/published,rbac/published")
+	if err != nil {
+		return err
+	}
+	err = publishTo(ctx, pdp, files, rounds, steady)
+	pdp.stop()
+	if err != nil {
+		return err
+	}
+	sent, err := sendRoles(ctx, users)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = sent.server.Close() }()
+	dir, changes, err := b.directoryEditions(sent)
+	if err != nil {
+		return err
+	}
+	if pdp, err = b.startPDP(ctx, dir, "-data-paths", "authz/allow,authz/published", "-directory-url", sent.url()); err != nil {
+		return err
+	}
+	defer pdp.stop()
+	if _, err := pdp.knows(ctx, "authz/published", 1, time.Now()); err != nil {
+		return err
+	}
+	if err := publishTo(ctx, pdp, changes, rounds, steady); err != nil {
+		return err
 	}
 	fmt.Println("No decision failed, and none was wrong.")
 	return nil
 }
 
-func (b *bench) publishTo(ctx context.Context, start func(context.Context, string) (*process, error), editions []edition, users, rounds int, steady load) error {
-	dir, err := b.write("publish", indexed, users, false)
-	if err != nil {
-		return err
-	}
-	p, err := start(ctx, dir)
-	if err != nil {
-		return err
-	}
-	defer p.stop()
+func publishTo(ctx context.Context, p *process, editions []published, rounds int, steady load) error {
 	if _, err := steady.run(ctx, p); err != nil { // for warmth
 		return err
 	}
@@ -147,7 +181,7 @@ func (b *bench) publishTo(ctx context.Context, start func(context.Context, strin
 				return err
 			}
 			quiet.add(idle)
-			loading, took, err := publishing(ctx, p, dir, e, round+1, steady)
+			loading, took, err := publishing(ctx, p, e, round+1, steady)
 			if err != nil {
 				return err
 			}
@@ -155,20 +189,15 @@ func (b *bench) publishTo(ctx context.Context, start func(context.Context, strin
 			seen = append(seen, took.Seconds())
 			spent = append(spent, (loading.cpu-idle.cpu)*loading.perSecond*steady.time.Seconds()/1e6)
 		}
-		fmt.Printf("%-24s %s   %s %8.2f s %12.2f %8d\n", p.name+", "+e.name+" changed", &quiet, &busy, median(seen), median(spent), p.resident())
+		fmt.Printf("%-40s %s   %s %8.2f s %12.2f %8d\n", p.name+": "+e.name, &quiet, &busy, median(seen), median(spent), p.resident())
 	}
 	return nil
 }
 
-// publishing asks steadily, and publishes an edition soon after it has begun.
-func publishing(ctx context.Context, p *process, dir string, e edition, n int, steady load) (result, time.Duration, error) {
-	text, err := e.text(n)
+// publishing asks steadily, publishes an edition soon after it has begun, and goes on until it is known.
+func publishing(ctx context.Context, p *process, e published, n int, steady load) (result, time.Duration, error) {
+	publish, err := e.prepare(n)
 	if err != nil {
-		return result{}, 0, err
-	}
-	at := filepath.Join(dir, e.file)
-	next := filepath.Join(filepath.Dir(dir), "next")
-	if err := os.WriteFile(next, text, 0o600); err != nil {
 		return result{}, 0, err
 	}
 	type answer struct {
@@ -182,10 +211,10 @@ func publishing(ctx context.Context, p *process, dir string, e edition, n int, s
 		case <-time.After(100 * time.Millisecond):
 		}
 		began := time.Now()
-		err := os.Rename(next, at)
+		n, err := publish()
 		took := time.Duration(0)
 		if err == nil {
-			took, err = p.published(ctx, e.name, n, began)
+			took, err = p.knows(ctx, e.path, n, began)
 		}
 		seen <- answer{took, err}
 	}()
