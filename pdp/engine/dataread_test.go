@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"reflect"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/fstest"
 	"time"
@@ -231,6 +232,41 @@ func TestAClosedEngineHasNothingGoingOn(t *testing.T) {
 		doc, err := e.Document(t.Context(), question("shop/allow", map[string]any{"user": "ann"}))
 		if err != nil || doc.Value != true || doc.EvaluatedBy != "topdown" {
 			t.Fatalf("%+v, %v", doc, err)
+		}
+	}
+}
+
+// Policies that are published while somebody always asks are the same as else, whichever form decides.
+func TestPublishingGivesWayToAllWhoDecideInTheProcess(t *testing.T) {
+	t.Parallel()
+	const body = "decision := {\"allow\": true} if {\n\tsome role in data.rbac.user_roles[input.subject.id]\n\tstartswith(role, \"r07\")\n\tinput.action.name in {\"GET\", \"PUT\"}\n}\n"
+	for _, by := range []string{"native", "partial"} {
+		var looks atomic.Uint64
+		gauge := new(pace.Gauge)
+		gauge.Join(func() uint64 { return looks.Add(1) })
+		files := withRoles(20_001, body)
+		files["rbac/rbac_test.rego"] = &fstest.MapFile{Data: []byte("package rbac_test\n\ntest_all if count(data.rbac.user_roles) == 20001\n")}
+		e := open(t, engine.Options{Policies: files, Memory: -1, NoNative: by == "partial", Gauge: gauge})
+		if n := looks.Load(); n < 10 {
+			t.Errorf("it looked %d times whether somebody asks", n)
+		}
+		seen := false
+		for i := range 100 {
+			r := ask("order", "1")
+			r.Subject.ID = fmt.Sprintf("u%07d", i)
+			res, err := e.Evaluate(t.Context(), r)
+			if want := i%50 == 7 || (i*7+3)%50 == 7; err != nil || res.Decision != want {
+				t.Errorf("%s: %+v, %v", r.Subject.ID, res, err)
+			}
+			seen = seen || err == nil && res.Context.EvaluatedBy == by
+		}
+		if !seen {
+			t.Errorf("none was %s", by)
+		}
+		before := looks.Load()
+		e.Close()
+		if e.Reload(t.Context()) != nil || looks.Load() == before {
+			t.Error("a closed engine gives way to nobody")
 		}
 	}
 }

@@ -298,11 +298,17 @@ func partially(ctx context.Context, d *documents, modulesOf map[string]*ast.Modu
 			q, err = nil, fmt.Errorf("panic: %v", r)
 		}
 	}()
-	ctx, cancel := context.WithTimeout(ctx, partialTime)
+	ctx, cancel := context.WithTimeout(ctx, pace.Limit(ctx, partialTime))
 	defer cancel()
 	answer := ast.NewTerm(answered)
-	made := rego.New(rego.ParsedQuery(ast.NewBody(ast.Equality.Expr(answer, ast.NewTerm(ref)))), rego.Compiler(d.compiler), rego.Store(d.store),
-		rego.StrictBuiltinErrors(true), rego.Unknowns(append([]string{"input"}, large(d.data, "data")...)))
+	options := []func(*rego.Rego){
+		rego.ParsedQuery(ast.NewBody(ast.Equality.Expr(answer, ast.NewTerm(ref)))), rego.Compiler(d.compiler), rego.Store(d.store),
+		rego.StrictBuiltinErrors(true), rego.Unknowns(append([]string{"input"}, large(d.data, "data")...)),
+	}
+	if pace.Paced(ctx) { // it costs time, and is the only way in
+		options = append(options, rego.QueryTracer(breather{ctx}))
+	}
+	made := rego.New(options...)
 	residue, err := made.Partial(ctx)
 	if err != nil {
 		return nil, err
@@ -328,7 +334,7 @@ func partially(ctx context.Context, d *documents, modulesOf map[string]*ast.Modu
 		m.Rules = mergeRules(m.Rules)
 		modules[fmt.Sprintf("support %d", i)] = m
 	}
-	compiler := ast.NewCompiler().WithCapabilities(Capabilities())
+	compiler := breathing(ctx, ast.NewCompiler().WithCapabilities(Capabilities()))
 	if compiler.Compile(modules); compiler.Failed() {
 		return nil, compiler.Errors
 	}

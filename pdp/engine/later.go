@@ -11,6 +11,7 @@ import (
 
 	"github.com/open-policy-agent/opa/v1/ast"
 	"github.com/open-policy-agent/opa/v1/rego"
+	"github.com/open-policy-agent/opa/v1/topdown"
 
 	"github.com/gatehouse-auth/gatehouse/pdp/pace"
 )
@@ -80,15 +81,15 @@ func (e *Engine) answered() uint64 {
 	return e.hits.Load() + e.counts.native.Load() + e.counts.partial.Load() + e.counts.topdown.Load()
 }
 
-// givingWay is for work that must not make decisions late.
-func (e *Engine) givingWay(ctx context.Context) context.Context {
-	return pace.In(ctx, pace.New(e.answered))
+// GivingWay is for work of one goroutine that must not make decisions late.
+func (e *Engine) GivingWay(ctx context.Context) context.Context {
+	return pace.In(ctx, pace.New(e.opts.Gauge.Asked))
 }
 
 // hasten makes the fast forms of a path while plain ones go on answering.
 func (e *Engine) hasten(ctx context.Context, d *documents, path []string, plain rego.PreparedEvalQuery) {
 	e.later.do(func(until context.Context) {
-		ctx, cancel := context.WithCancel(e.givingWay(context.WithoutCancel(ctx))) // it is not for who asked
+		ctx, cancel := context.WithCancel(e.GivingWay(context.WithoutCancel(ctx))) // it is not for who asked
 		defer cancel()
 		defer context.AfterFunc(until, cancel)()
 		ref := refOf(path)
@@ -149,3 +150,26 @@ func plainForms(ctx context.Context, d *documents, ref ast.Ref) (*forms, error) 
 		rego.StrictBuiltinErrors(true)).PrepareForEval(ctx)
 	return &forms{rule: ref.String(), plain: plain}, err
 }
+
+// breathing lets decisions go first between the longer stages of a compilation.
+func breathing(ctx context.Context, c *ast.Compiler) *ast.Compiler {
+	for _, stage := range []ast.StageID{
+		ast.StageResolveRefs, ast.StageSetRuleTree, ast.StageRewriteLocalVars, ast.StageRewriteExprTerms, ast.StageSetGraph,
+		ast.StageCheckRuleConflicts, ast.StageCheckSafetyRuleBodies, ast.StageRewriteDynamicTerms, ast.StageCheckTypes, ast.StageBuildRuleIndices,
+	} {
+		c = c.WithStageAfterID(stage, ast.CompilerStageDefinition{Name: "Breathe", MetricName: "breathe", Stage: func(*ast.Compiler) *ast.Error {
+			pace.Breathe(ctx)
+			return nil
+		}})
+	}
+	return c
+}
+
+// breather lets decisions go first between the steps of an evaluation.
+type breather struct{ ctx context.Context } //nolint:containedctx // it lives as long as one call
+
+func (breather) Enabled() bool { return true }
+
+func (b breather) TraceEvent(topdown.Event) { pace.Breathe(b.ctx) }
+
+func (breather) Config() topdown.TraceConfig { return topdown.TraceConfig{} }

@@ -245,20 +245,6 @@ func compile(ctx context.Context, store storage.Store, modules map[string]*ast.M
 	return compiler, err
 }
 
-// breathing lets decisions go first between the longer stages of a compilation.
-func breathing(ctx context.Context, c *ast.Compiler) *ast.Compiler {
-	for _, stage := range []ast.StageID{
-		ast.StageResolveRefs, ast.StageSetRuleTree, ast.StageRewriteLocalVars, ast.StageRewriteExprTerms, ast.StageSetGraph,
-		ast.StageCheckRuleConflicts, ast.StageCheckSafetyRuleBodies, ast.StageRewriteDynamicTerms, ast.StageCheckTypes, ast.StageBuildRuleIndices,
-	} {
-		c = c.WithStageAfterID(stage, ast.CompilerStageDefinition{Name: "Breathe", MetricName: "breathe", Stage: func(*ast.Compiler) *ast.Error {
-			pace.Breathe(ctx)
-			return nil
-		}})
-	}
-	return c
-}
-
 // runTests runs the *_test.rego beside the rules: policies that break their own tests do not go live.
 func runTests(ctx context.Context, store storage.Store, src source, limit time.Duration) error {
 	if len(src.tests) == 0 {

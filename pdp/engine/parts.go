@@ -182,7 +182,7 @@ func (e *Engine) Put(ctx context.Context, p Part) error {
 	if e.sources[p.Source] == nil {
 		return fmt.Errorf("engine: no source is called %q", p.Source)
 	}
-	return e.offer(e.givingWay(ctx), p)
+	return e.offer(e.GivingWay(ctx), p)
 }
 
 // offer is Put for those who hold the lock.

@@ -62,7 +62,7 @@ func (e *Engine) look(ctx context.Context, last string) string {
 
 func (e *Engine) load(ctx context.Context, print string) error {
 	e.seen = print
-	ctx = e.givingWay(ctx)
+	ctx = e.GivingWay(ctx)
 	files, err := read(ctx, e.files, e.filesOf(Folder))
 	if err != nil {
 		e.seen = ""

@@ -84,3 +84,25 @@ func TestARestEndsWithItsContext(t *testing.T) {
 		t.Error("it went on")
 	}
 }
+
+// Who answers no more still counts for what it was asked: else the sum would go back, and look like news.
+func TestAGaugeAddsUpAllWhoAnswer(t *testing.T) {
+	t.Parallel()
+	var g Gauge
+	if g.Asked() != 0 {
+		t.Error("of nobody something was asked")
+	}
+	a, b := uint64(1), uint64(10)
+	leave := g.Join(func() uint64 { return a })
+	g.Join(func() uint64 { return b })
+	a, b = 2, 20
+	if n := g.Asked(); n != 22 {
+		t.Errorf("%d", n)
+	}
+	leave()
+	a = 5
+	leave()
+	if n := g.Asked(); n != 22 {
+		t.Errorf("%d after one has left", n)
+	}
+}
