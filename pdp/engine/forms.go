@@ -238,6 +238,10 @@ func (f *forms) checkNative(ctx context.Context, probes []any, expected []said) 
 
 // tryPartial evaluates the rules as far as they do not depend on the input, and keeps what is left if it is right.
 func (f *forms) tryPartial(ctx context.Context, d *documents, modules map[string]*ast.Module, ref ast.Ref, probes []any, expected []said) {
+	if at := withItself(d.compiler); at != "" {
+		f.notPartial = at + ": something is compared with itself, of which partial evaluation forgets that it must be there"
+		return
+	}
 	q, err := partially(ctx, d, modules, ref)
 	if err != nil {
 		f.notPartial = err.Error()
@@ -256,6 +260,20 @@ func (f *forms) tryPartial(ctx context.Context, d *documents, modules map[string
 		}
 	}
 	f.partial = q
+}
+
+// withItself answers where rules compare something with itself. OPA leaves that out of what partial evaluation leaves of a rule that
+// others read, so that what is undefined would be taken for true.
+func withItself(c *ast.Compiler) (at string) {
+	for _, name := range slices.Sorted(maps.Keys(c.Modules)) {
+		ast.WalkExprs(c.Modules[name], func(e *ast.Expr) bool {
+			if e.IsEquality() && e.Location != nil && !ast.IsConstant(e.Operand(0).Value) && e.Operand(0).Equal(e.Operand(1)) {
+				at = fmt.Sprintf("%s:%d", e.Location.File, e.Location.Row)
+			}
+			return false
+		})
+	}
+	return at
 }
 
 // trial finds out on real questions which of two forms is faster: made-up ones are mostly denied early, and say little.
