@@ -86,7 +86,7 @@ func (o *operation) deliver(c config, sources bundle.Config, e, candidate *engin
 			if o.bundles != nil {
 				o.bundles.Restore(ctx, name)
 			}
-			return all[name].Run(ctx)
+			return all[name].Run(e.GivingWay(ctx))
 		}))
 	}
 	for _, s := range sources.Candidates {
@@ -94,7 +94,7 @@ func (o *operation) deliver(c config, sources bundle.Config, e, candidate *engin
 		if err != nil {
 			return err
 		}
-		o.parts = append(o.parts, one)
+		o.parts = append(o.parts, lifecycle.Func(func(ctx context.Context) error { return one.Run(e.GivingWay(ctx)) }))
 	}
 	return nil
 }

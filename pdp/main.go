@@ -21,6 +21,7 @@ import (
 	"github.com/gatehouse-auth/gatehouse/internal/web"
 	"github.com/gatehouse-auth/gatehouse/pdp/engine"
 	"github.com/gatehouse-auth/gatehouse/pdp/metrics"
+	"github.com/gatehouse-auth/gatehouse/pdp/pace"
 	"github.com/gatehouse-auth/gatehouse/pdp/recording"
 	"github.com/gatehouse-auth/gatehouse/pdp/server"
 	"github.com/gatehouse-auth/gatehouse/pdp/traced"
@@ -61,7 +62,7 @@ func run(ctx context.Context, args []string, getenv func(string) string, stderr 
 		return err
 	}
 	defer tracer.Close()
-	opts := engine.Options{Dir: c.policies, Services: c.services, Tokens: c.tokenFiles, Skip: c.skip, OtherInputs: c.otherInputs(), Log: log, NoNative: !c.native, NoPartial: !c.partial, Span: traced.Parts(tracer), Now: now}
+	opts := engine.Options{Dir: c.policies, Services: c.services, Tokens: c.tokenFiles, Skip: c.skip, OtherInputs: c.otherInputs(), Log: log, NoNative: !c.native, NoPartial: !c.partial, Span: traced.Parts(tracer), Now: now, Gauge: new(pace.Gauge)}
 	sources, err := feeds(c.bundles, &opts)
 	if err != nil {
 		return err

@@ -5,10 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"os"
-	"path/filepath"
 	"runtime"
-	"slices"
 	"syscall"
 	"time"
 
@@ -217,49 +214,5 @@ func (b *bench) growth(ctx context.Context, bindings, rounds int) error {
 		e.Close()
 		runtime.KeepAlive(e)
 	}
-	return nil
-}
-
-// publish asks a server steadily while its policies are published again and again.
-func (b *bench) publish(ctx context.Context, bindings, rounds int) error {
-	if bindings == 0 {
-		return nil
-	}
-	users := usersFor(bindings)
-	dir, err := b.write("publish", indexed, users, false)
-	if err != nil {
-		return err
-	}
-	pdp, err := b.startPDP(ctx, dir)
-	if err != nil {
-		return err
-	}
-	defer pdp.stop()
-	requests := dataAPI.requests(questions(5000, users, 7))
-	steady := load{api: dataAPI, requests: requests, conns: 8, time: 4 * time.Second, rate: 1000}
-	if _, err := steady.run(ctx, pdp); err != nil {
-		return err
-	}
-	var quiet, busy []result
-	for range max(rounds/2, 1) {
-		idle, err := steady.run(ctx, pdp)
-		if err != nil {
-			return err
-		}
-		text := policyOf(indexed) + fmt.Sprintf("\n# published %s\n", time.Now())
-		if err := os.WriteFile(filepath.Join(dir, "authz/policy.rego"), []byte(text), 0o600); err != nil {
-			return err
-		}
-		loading, err := steady.run(ctx, pdp)
-		if err != nil {
-			return err
-		}
-		quiet, busy = append(quiet, idle), append(busy, loading)
-	}
-	late := func(all []result) float64 {
-		return slices.MaxFunc(all, func(a, b result) int { return int(a.p3n - b.p3n) }).p3n
-	}
-	fmt.Printf("\nPublishing with %d bindings at 1,000 requests/s: worst p99.9 %.1f ms while it loads, %.1f ms else; RSS %d MB; no decision failed\n",
-		bindings, late(busy)/1e3, late(quiet)/1e3, pdp.resident())
 	return nil
 }

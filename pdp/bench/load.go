@@ -79,6 +79,7 @@ type result struct {
 	cpu           float64 // µs of the server's per decision
 	p50, p99, p3n float64 // µs; p3n is the 99.9th
 	failed, wrong int64
+	times         []float64 // µs, sorted
 }
 
 // stamps makes every request of a run another one.
@@ -148,7 +149,7 @@ func (l load) run(ctx context.Context, p *process) (result, error) {
 	at := func(share float64) float64 { return times[int(share*float64(len(times)-1))] }
 	r := result{
 		perSecond: float64(len(times)) / elapsed.Seconds(), cpu: float64(spent.Microseconds()) / float64(len(times)),
-		p50: at(.5), p99: at(.99), p3n: at(.999), failed: failed.Load(), wrong: wrong.Load(),
+		p50: at(.5), p99: at(.99), p3n: at(.999), failed: failed.Load(), wrong: wrong.Load(), times: times,
 	}
 	if r.failed+r.wrong > 0 {
 		return r, fmt.Errorf("%s: %d failed and %d wrong decisions of %d", p.name, r.failed, r.wrong, len(times))

@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -140,11 +141,13 @@ func (b *bench) write(name, style string, users int, authzen bool) (string, erro
 }
 
 // startOPA serves a folder by OPA's own server, which logs every decision to the collector.
-func (b *bench) startOPA(ctx context.Context, dir string) (*process, error) {
+func (b *bench) startOPA(ctx context.Context, dir string, flags ...string) (*process, error) {
 	socket := dir + ".opa.sock"
-	return start(ctx, "OPA", socket, b.opa, "run", "--server", "--addr", "unix://"+socket, "--disable-telemetry", "--log-level", "error",
-		"--set", "services.logs.url="+b.logs.url(), "--set", "decision_logs.service=logs", "--set", "decision_logs.reporting.min_delay_seconds=1",
-		"--set", "decision_logs.reporting.max_delay_seconds=1", "-b", dir)
+	return start(ctx, "OPA", socket, b.opa, slices.Concat([]string{
+		"run", "--server", "--addr", "unix://" + socket, "--disable-telemetry", "--log-level", "error",
+		"--set", "services.logs.url=" + b.logs.url(), "--set", "decision_logs.service=logs", "--set", "decision_logs.reporting.min_delay_seconds=1",
+		"--set", "decision_logs.reporting.max_delay_seconds=1",
+	}, flags, []string{"-b", dir})...)
 }
 
 // startPDP serves it by gatehouse-pdp, likewise.

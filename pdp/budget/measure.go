@@ -14,6 +14,7 @@ import (
 	"github.com/open-policy-agent/opa/v1/rego"
 
 	"github.com/gatehouse-auth/gatehouse/pdp/golden"
+	"github.com/gatehouse-auth/gatehouse/pdp/pace"
 )
 
 // reference is the least that the yardstick costs on the machine that budgets speak of, in µs: a server's core (AMD EPYC, Go 1.26).
@@ -146,8 +147,8 @@ func took(ctx context.Context, query rego.PreparedEvalQuery, input ast.Value) (t
 // measure answers the p99 of the inputs in µs of the reference machine.
 func (s *stick) measure(ctx context.Context, query rego.PreparedEvalQuery, inputs []ast.Value, within time.Duration) (float64, error) {
 	best, unit := make([]time.Duration, len(inputs)), time.Duration(math.MaxInt64)
-	began := time.Now()
-	for round := 0; round < most && (round < least || time.Since(began) < within); round++ {
+	spent := pace.Watch(ctx)
+	for round := 0; round < most && (round < least || spent() < within); round++ {
 		for i, input := range inputs {
 			d, err := took(ctx, query, input)
 			if err != nil {
@@ -162,6 +163,7 @@ func (s *stick) measure(ctx context.Context, query rego.PreparedEvalQuery, input
 				}
 				unit = min(unit, d)
 			}
+			pace.Breathe(ctx)
 		}
 	}
 	slices.Sort(best)

@@ -155,6 +155,8 @@ func (s *scanner) size(prefix ast.Ref) (members int, there bool) {
 		return len(v), true
 	case []any:
 		return len(v), true
+	case interface{ Len() int }: // what an engine keeps otherwise
+		return v.Len(), true
 	}
 	return 0, true
 }

@@ -4,6 +4,7 @@ import (
 	"archive/tar"
 	"bytes"
 	"compress/gzip"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -13,6 +14,8 @@ import (
 	"slices"
 	"strings"
 	"unicode/utf8"
+
+	"github.com/gatehouse-auth/gatehouse/pdp/pace"
 )
 
 // Limits bound an archive. A zero is its default.
@@ -51,7 +54,7 @@ func (l Limits) withDefaults() Limits {
 }
 
 // unpack reads a tar archive in one gzip stream, whole or not at all.
-func unpack(archive []byte, l Limits) (map[string][]byte, error) {
+func unpack(ctx context.Context, archive []byte, l Limits) (map[string][]byte, error) {
 	l = l.withDefaults()
 	if int64(len(archive)) > l.Compressed {
 		return nil, fmt.Errorf("larger than %d bytes", l.Compressed)
@@ -62,7 +65,7 @@ func unpack(archive []byte, l Limits) (map[string][]byte, error) {
 		return nil, errors.New("not a .tar.gz archive")
 	}
 	z.Multistream(false)
-	unfolded := &limited{r: z, left: l.Uncompressed, limit: l.Uncompressed}
+	unfolded := &limited{ctx: ctx, r: z, left: l.Uncompressed, limit: l.Uncompressed}
 	files, err := untar(tar.NewReader(unfolded), l)
 	if err != nil {
 		return nil, err
@@ -181,8 +184,9 @@ func onlyZeros(r io.Reader) error {
 	}
 }
 
-// limited fails, rather than ends, when more comes than it may.
+// limited fails, rather than ends, when more comes than it may. It gives way to decisions.
 type limited struct {
+	ctx         context.Context //nolint:containedctx // it lives as long as one call
 	r           io.Reader
 	left, limit int64
 }
@@ -196,6 +200,7 @@ func (l *limited) Read(p []byte) (int, error) {
 		p = p[:l.left+1]
 	}
 	n, err := l.r.Read(p)
+	pace.Breathe(l.ctx)
 	if l.left -= int64(n); l.left < 0 {
 		return 0, &overflow{l.limit}
 	}

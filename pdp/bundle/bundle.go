@@ -10,6 +10,7 @@
 package bundle
 
 import (
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -40,20 +41,24 @@ type Bundle struct {
 }
 
 // Open reads an archive. Without a verifier its signature is not looked at.
-func Open(archive []byte, limits Limits, v *Verifier) (b *Bundle, err error) {
+func Open(archive []byte, limits Limits, v *Verifier) (*Bundle, error) {
+	return openIn(context.Background(), archive, limits, v)
+}
+
+func openIn(ctx context.Context, archive []byte, limits Limits, v *Verifier) (b *Bundle, err error) {
 	defer func() {
 		if p := recover(); p != nil { // foreign bytes must not end the program, whichever parser they break
 			b, err = nil, fmt.Errorf("a parser panicked: %v", p)
 		}
 	}()
-	files, err := unpack(archive, limits)
+	files, err := unpack(ctx, archive, limits)
 	if err != nil {
 		return nil, err
 	}
 	digest := sha256.Sum256(archive)
 	b = &Bundle{Digest: hex.EncodeToString(digest[:]), Archive: archive}
 	if v != nil {
-		if b.KeyID, err = v.verify(files); err != nil {
+		if b.KeyID, err = v.verify(ctx, files); err != nil {
 			return nil, &SignatureError{err}
 		}
 	}

@@ -110,7 +110,7 @@ func (s *Source) restore(ctx context.Context) {
 	}
 	var b *Bundle
 	if err == nil {
-		b, err = s.open(archive)
+		b, err = s.open(ctx, archive)
 	}
 	if err != nil {
 		s.Log.ErrorContext(ctx, "kept bundle not used", "source", s.Name, "error", err)

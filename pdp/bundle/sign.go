@@ -1,6 +1,7 @@
 package bundle
 
 import (
+	"context"
 	"crypto"
 	"encoding/hex"
 	"encoding/json"
@@ -27,7 +28,7 @@ type SigningKey struct {
 
 // Sign answers the archive with a signature over all its files, in place of one that it may have had.
 func Sign(archive []byte, limits Limits, key SigningKey) ([]byte, error) {
-	files, err := unpack(archive, limits)
+	files, err := unpack(context.Background(), archive, limits)
 	if err != nil {
 		return nil, err
 	}

@@ -2,6 +2,7 @@ package bundle
 
 import (
 	"bytes"
+	"context"
 	"crypto/ecdsa"
 	"crypto/ed25519"
 	"crypto/rsa"
@@ -17,6 +18,8 @@ import (
 	"strings"
 
 	obundle "github.com/open-policy-agent/opa/v1/bundle"
+
+	"github.com/gatehouse-auth/gatehouse/pdp/pace"
 )
 
 // Key is a public key by which bundles may be signed.
@@ -102,7 +105,7 @@ func fits(public any, algorithm string) error {
 }
 
 // verify checks that the one signature is by one of the keys and covers every other file, and nothing else. It answers whose.
-func (v *Verifier) verify(files map[string][]byte) (keyID string, err error) {
+func (v *Verifier) verify(ctx context.Context, files map[string][]byte) (keyID string, err error) {
 	text, ok := files[signaturesFile]
 	if !ok {
 		return "", fmt.Errorf("not signed: there is no %s", signaturesFile)
@@ -120,7 +123,7 @@ func (v *Verifier) verify(files map[string][]byte) (keyID string, err error) {
 	if err != nil {
 		return "", fmt.Errorf("by key %s: %w", keyID, err)
 	}
-	return keyID, covered(files, token, listed)
+	return keyID, covered(ctx, files, token, listed)
 }
 
 // tokenOf reads .signatures.json, strictly: one token, and no plugin that would have another way of verifying.
@@ -207,7 +210,7 @@ func decode(part string, into any) error {
 var strong = []string{"SHA-256", "SHA-384", "SHA-512", "SHA-512-256"}
 
 // covered checks each file against the verified list.
-func covered(files map[string][]byte, token string, listed map[string]obundle.FileInfo) error {
+func covered(ctx context.Context, files map[string][]byte, token string, listed map[string]obundle.FileInfo) error {
 	var claims obundle.DecodedSignature
 	if err := decode(strings.Split(token, ".")[1], &claims); err != nil {
 		return errors.New("the signature's list of files cannot be read")
@@ -232,6 +235,7 @@ func covered(files map[string][]byte, token string, listed map[string]obundle.Fi
 		if err := obundle.VerifyBundleFile(name, *bytes.NewBuffer(files[name]), listed); err != nil {
 			return fmt.Errorf("%q is not what was signed: %w", name, err)
 		}
+		pace.Breathe(ctx)
 	}
 	if len(listed) > 0 {
 		return fmt.Errorf("signed files are missing: %q", slices.Sorted(maps.Keys(listed)))

@@ -187,7 +187,7 @@ func (s *Source) exchange(ctx context.Context) (retryAfter time.Duration, err er
 		return 0, nil
 	}
 	s.etag = a.etag
-	b, err := s.open(a.archive)
+	b, err := s.open(ctx, a.archive)
 	if err != nil {
 		s.pending, s.digest = nil, ""
 		s.Sink.Refuse(ctx, s.Name, err)
@@ -203,11 +203,11 @@ func (s *Source) exchange(ctx context.Context) (retryAfter time.Duration, err er
 }
 
 // Open checks an archive as one that has come from the server.
-func (s *Source) Open(archive []byte) (*Bundle, error) { return s.open(archive) }
+func (s *Source) Open(archive []byte) (*Bundle, error) { return s.open(context.Background(), archive) }
 
 // open reads an archive and checks that it keeps to what the source may define.
-func (s *Source) open(archive []byte) (*Bundle, error) {
-	b, err := Open(archive, s.Limits, s.Verifier)
+func (s *Source) open(ctx context.Context, archive []byte) (*Bundle, error) {
+	b, err := openIn(ctx, archive, s.Limits, s.Verifier)
 	if err != nil {
 		return nil, err
 	}

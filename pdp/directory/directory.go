@@ -88,6 +88,7 @@ type Directory struct {
 	loads    map[string]uint64
 
 	kept keeper
+	way  *way
 }
 
 // held is a view, and when it was last known to be the newest.
@@ -111,11 +112,12 @@ type source interface {
 // wrong with them.
 func New(o Options) (*Directory, error) {
 	o = o.withDefaults()
+	o.Limits.way = new(way)
 	from, err := o.source()
 	if err = errors.Join(o.check(), err); err != nil {
 		return nil, fmt.Errorf("directory: %w", err)
 	}
-	d := &Directory{opts: o, from: from, after: time.After, failures: map[string]uint64{}, loads: map[string]uint64{}}
+	d := &Directory{opts: o, from: from, after: time.After, failures: map[string]uint64{}, loads: map[string]uint64{}, way: o.Limits.way}
 	d.kept.name, d.kept.busy = o.keptFile(), make(chan struct{}, 1)
 	return d, nil
 }

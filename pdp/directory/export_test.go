@@ -18,7 +18,7 @@ func (v *View) Apply(in io.Reader, limits Limits, small int) (*View, error) {
 func (d *Directory) After(after func(time.Duration) <-chan time.Time) { d.after = after }
 
 // Write writes a view as it is kept.
-func (v *View) Write(w io.Writer) error { return v.write(w, feed.Begin{}) }
+func (v *View) Write(w io.Writer) error { return v.write(w, feed.Begin{}, nil) }
 
 // Tell calls told after each time that the source was asked.
 func (d *Directory) Tell(told func(error)) { d.told = told }

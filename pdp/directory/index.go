@@ -104,6 +104,22 @@ func (b *indexBuilder) put(name string, n numbers) (isNew bool, err error) {
 	return true, nil
 }
 
+// set changes the numbers of a name that is there.
+func (b *indexBuilder) set(name string, n numbers) {
+	half := maphash.String(b.seed, name) >> 32
+	for i := place(half, len(b.table)); b.table[i] != 0; {
+		if at := b.table[i]; at>>32 == half && b.nameAt(uint32(at)-1) == name { //nolint:gosec // the other half
+			record := b.records[uint32(at)-1:] //nolint:gosec // as above
+			binary.LittleEndian.PutUint32(record, n.grants)
+			binary.LittleEndian.PutUint32(record[4:], n.attrs)
+			return
+		}
+		if i++; i == len(b.table) {
+			i = 0
+		}
+	}
+}
+
 func (b *indexBuilder) nameAt(from uint32) string {
 	size, n := binary.Uvarint(b.records[from+8:])
 	start := from + 8 + uint32(n) //nolint:gosec // at most 10

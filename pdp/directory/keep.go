@@ -79,7 +79,7 @@ func (d *Directory) keep(ctx context.Context) {
 	if k.name == "" || h == nil || k.note.Epoch == h.view.epoch && k.note.Revision == h.view.revision && k.note.Confirmed.Equal(h.confirmed) {
 		return
 	}
-	err := k.save(h.view, h.confirmed)
+	err := k.save(h.view, h.confirmed, d.way)
 	if err == nil {
 		k.failed = ""
 	} else if k.failed != err.Error() {
@@ -88,13 +88,13 @@ func (d *Directory) keep(ctx context.Context) {
 	}
 }
 
-func (k *keeper) save(v *View, confirmed time.Time) error {
+func (k *keeper) save(v *View, confirmed time.Time, to *way) error {
 	n := note{v.epoch, v.revision, confirmed}
 	if k.note.Epoch != v.epoch || k.note.Revision != v.revision {
 		if err := os.MkdirAll(filepath.Dir(k.name), 0o700); err != nil {
 			return err
 		}
-		err := replace(k.name, func(w io.Writer) error { return v.write(w, feed.Begin{At: confirmed}) })
+		err := replace(k.name, func(w io.Writer) error { return v.write(w, feed.Begin{At: confirmed}, to) })
 		if err != nil {
 			return err
 		}

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"runtime"
 	"slices"
 	"strings"
 	"time"
@@ -37,16 +36,10 @@ func (l *layer) bytes() int {
 	return l.ids.bytes() + l.granted.bytes() + l.known.bytes() + l.words.bytes() + 8*cap(l.ends)
 }
 
-// breathe lets decisions go first now and then: whoever builds would otherwise keep a processor for 10 ms at a time.
-func breathe(n int) {
-	if n&0xff == 0xff {
-		runtime.Gosched()
-	}
-}
-
 // layerBuilder makes a layer of subjects.
 type layerBuilder struct {
 	limits  Limits
+	rest    *resting
 	ids     *indexBuilder
 	granted *poolBuilder
 	known   *poolBuilder
@@ -60,7 +53,7 @@ type layerBuilder struct {
 // newLayer begins a layer of about so many subjects.
 func newLayer(hint int, limits Limits) *layerBuilder {
 	return &layerBuilder{
-		limits: limits, ids: newIndex(hint),
+		limits: limits, rest: limits.way.rest(), ids: newIndex(hint),
 		granted: newPool(16), known: newPool(16), words: newPool(16),
 	}
 }
@@ -98,7 +91,7 @@ func (b *layerBuilder) place(id string, known numbers) error {
 	case b.ids.count > b.limits.Subjects:
 		return fmt.Errorf("more than %d subjects", b.limits.Subjects)
 	}
-	breathe(b.ids.count)
+	b.rest.breathe()
 	return b.fits()
 }
 

@@ -16,7 +16,8 @@ type Limits struct {
 	Subjects int   // default 10 million
 	Roles    int   // default 100,000
 
-	small int // subjects of layers that are always merged; default 1024
+	small int  // subjects of layers that are always merged; default 1024
+	way   *way // to be given by whoever builds; nil is none
 }
 
 const maxName = 1024 // bytes of an id or a name
@@ -205,7 +206,7 @@ func readSnapshot(in io.Reader, hint int, limits Limits) (*View, error) {
 func (v *View) readChanges(in io.Reader, limits Limits) (*View, error) {
 	var begin feed.Begin
 	var changes []feed.Line
-	at := v.revision
+	at, rest := v.revision, limits.way.rest()
 	err := readFeed(in, limits, func(b feed.Begin) error {
 		begin = b
 		if b.Epoch != v.epoch {
@@ -224,6 +225,7 @@ func (v *View) readChanges(in io.Reader, limits Limits) (*View, error) {
 		}
 		at = revision
 		changes = append(changes, l)
+		rest.breathe()
 		return nil
 	})
 	switch {
@@ -238,14 +240,14 @@ func (v *View) readChanges(in io.Reader, limits Limits) (*View, error) {
 }
 
 // write writes a view as a snapshot.
-func (v *View) write(w io.Writer, begin feed.Begin) error {
+func (v *View) write(w io.Writer, begin feed.Begin, to *way) error {
 	enc := json.NewEncoder(w)
 	enc.SetEscapeHTML(false)
 	begin.Epoch, begin.Revision = v.epoch, v.revision
 	if err := enc.Encode(feed.Line{Begin: &begin}); err != nil {
 		return err
 	}
-	lines := 0
+	lines, rest := 0, to.rest()
 	for _, r := range v.roles.All() {
 		if err := enc.Encode(feed.Line{Role: &r}); err != nil {
 			return err
@@ -257,6 +259,7 @@ func (v *View) write(w io.Writer, begin feed.Begin) error {
 		if err := enc.Encode(feed.Line{Subject: &s}); err != nil {
 			return err
 		}
+		rest.breathe()
 		lines++
 	}
 	return enc.Encode(feed.Line{End: &feed.End{Lines: lines}})

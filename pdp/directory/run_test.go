@@ -43,6 +43,11 @@ func run(t *testing.T, o directory.Options) *running {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return runs(t, d)
+}
+
+func runs(t *testing.T, d *directory.Directory) *running {
+	t.Helper()
 	r := &running{Directory: d, steps: make(chan error), delays: make(chan time.Duration, 1000)}
 	ctx, cancel := context.WithCancel(t.Context())
 	d.Tell(func(err error) {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 )
 
 // Table is one large object of JSON, as subjects are kept: in few blocks without pointers, and equal members once. It never
@@ -16,24 +17,53 @@ type Table struct {
 
 // NewTable takes an object as encoding/json decodes it, numbers as json.Number.
 func NewTable(object map[string]any) (*Table, error) {
-	names, values := newIndex(len(object)), newPool(16)
-	var buf []byte
+	b := BuildTable(len(object))
 	for i, name := range slices.Sorted(maps.Keys(object)) {
-		var err error
-		if buf, err = appendValue(buf[:0], object[name], 0); err != nil {
+		n, err := b.Value(object[name])
+		if err != nil {
 			return nil, fmt.Errorf("%q: %w", name, err)
 		}
-		n, _, err := values.put(buf)
-		if err != nil {
-			return nil, err
-		}
-		if _, err := names.put(name, numbers{grants: n}); err != nil {
+		if err := b.Put(name, n); err != nil {
 			return nil, err
 		}
 		breathe(i)
 	}
-	return &Table{names: names.seal(), values: values.seal()}, nil
+	return b.Seal(), nil
 }
+
+// TableBuilder makes a Table member by member.
+type TableBuilder struct {
+	names  *indexBuilder
+	values *poolBuilder
+	buf    []byte
+}
+
+// BuildTable begins a table of about so many members.
+func BuildTable(hint int) *TableBuilder {
+	return &TableBuilder{names: newIndex(hint), values: newPool(16)}
+}
+
+// Value answers the number of a value, as encoding/json decodes it, numbers as json.Number.
+func (b *TableBuilder) Value(v any) (n int, err error) {
+	if b.buf, err = appendValue(b.buf[:0], v, 0); err != nil {
+		return 0, err
+	}
+	number, _, err := b.values.put(b.buf)
+	return int(number), err
+}
+
+// Put has a name stand for a value of a number. As in encoding/json, the last word holds.
+func (b *TableBuilder) Put(name string, n int) error {
+	held := numbers{grants: uint32(n)} //nolint:gosec // one of Value's
+	isNew, err := b.names.put(name, held)
+	if err == nil && !isNew {
+		b.names.set(name, held)
+	}
+	return err
+}
+
+// Seal answers the table. Nothing may be put after it.
+func (b *TableBuilder) Seal() *Table { return &Table{names: b.names.seal(), values: b.values.seal()} }
 
 // Len is how many members there are.
 func (t *Table) Len() int { return t.names.count }
@@ -73,6 +103,18 @@ func (t *Table) Member(name string) (any, bool) {
 		return nil, false
 	}
 	return t.Value(n), true
+}
+
+// Object answers all of it, as encoding/json decodes it.
+func (t *Table) Object() map[string]any {
+	all, made := make(map[string]any, t.Len()), make([]any, t.Distinct())
+	for i := range made {
+		made[i] = t.Value(i)
+	}
+	for name, at := range t.names.all() {
+		all[strings.Clone(name)] = made[at.grants]
+	}
+	return all
 }
 
 var _ json.Marshaler = (*Table)(nil)

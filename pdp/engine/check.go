@@ -19,7 +19,7 @@ import (
 
 // ReadFolder reads the files of a policy folder as an Engine does.
 func ReadFolder(folder fs.FS) (Part, error) {
-	files, err := read(folder)
+	files, err := read(context.Background(), folder, nil)
 	return Part{Source: Folder, Files: files}, err
 }
 
@@ -32,7 +32,7 @@ type Packed struct {
 
 // Pack parses a part.
 func Pack(p Part) (Packed, error) {
-	src, err := parse(p)
+	src, err := parse(context.Background(), p)
 	if err != nil {
 		return Packed{}, &Refused{Step: StepParse, Err: err}
 	}
@@ -67,7 +67,7 @@ func Pack(p Part) (Packed, error) {
 // look-ups need not be known.
 func Check(ctx context.Context, p Part) (decides bool, err error) {
 	ps := parts{p.Source: p}
-	src, err := ps.parse()
+	src, err := ps.parse(ctx)
 	if err != nil {
 		return false, &Refused{Step: StepParse, Err: err}
 	}

@@ -1,16 +1,16 @@
 package engine
 
 import (
-	"bytes"
+	"context"
+	"path"
 	"sync"
-
-	"github.com/open-policy-agent/opa/v1/util"
 )
 
 // decoded keeps what data files hold, so that who publishes another rule does not decode all data anew, beside those who wait for
-// decisions. Large files are not kept: a relation takes a tenth of the room that it takes decoded. Nothing changes what it answers:
-// snapshots share it.
+// decisions. Nothing changes what it answers: snapshots share it.
 type decoded struct {
+	large int // members beyond which an object is a relation
+
 	mu    sync.Mutex
 	files map[string]decodedFile
 }
@@ -20,19 +20,20 @@ type decodedFile struct {
 	value any
 }
 
-// decode reads JSON or YAML. Of each file it keeps what it was last.
-func (d *decoded) decode(name string, text []byte) (any, error) {
-	if d != nil {
-		d.mu.Lock()
-		last, ok := d.files[name]
-		d.mu.Unlock()
-		if ok && bytes.Equal(last.text, text) {
-			return last.value, nil
-		}
+// decode reads JSON or YAML. Of each file it keeps what it was last. What is not to be kept has no relations.
+func (d *decoded) decode(ctx context.Context, name string, text []byte) (any, error) {
+	if d == nil {
+		return readData(ctx, text, never, true)
 	}
-	var v any
-	if err := util.Unmarshal(text, &v); err != nil || d == nil || len(text) > smallData {
-		return v, err
+	d.mu.Lock()
+	last, ok := d.files[name]
+	d.mu.Unlock()
+	if ok && equal(ctx, last.text, text) {
+		return last.value, nil
+	}
+	v, err := readData(ctx, text, d.large, path.Dir(name) == ".")
+	if err != nil {
+		return nil, err
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -41,6 +42,14 @@ func (d *decoded) decode(name string, text []byte) (any, error) {
 	}
 	d.files[name] = decodedFile{text, v}
 	return v, nil
+}
+
+// large is how many members an object of data may have that OPA keeps.
+func (e *Engine) large() int {
+	if e.opts.Large == 0 {
+		return DefaultLarge
+	}
+	return e.opts.Large
 }
 
 // keep forgets files that are no more.

@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/open-policy-agent/opa/v1/ast"
-	"github.com/open-policy-agent/opa/v1/rego"
 	"github.com/open-policy-agent/opa/v1/storage"
 	"github.com/open-policy-agent/opa/v1/util"
 	"github.com/open-policy-agent/opa/v1/version"
@@ -99,35 +98,46 @@ func refOf(path []string) ast.Ref {
 
 // prepared answers the forms for a path. When there are too many it forgets any one: paths that are asked for often come back.
 func (e *Engine) prepared(ctx context.Context, d *documents, path []string) (*forms, error) {
-	name := strings.Join(path, "\x00")
 	d.mu.Lock()
-	f, ok := d.queries[name]
+	f, ok := d.queries[nameOf(path)]
 	d.mu.Unlock()
-	if ok && (f.settled || f.asked.Add(1) < often) {
+	if ok {
+		if !f.settled && f.asked.Add(1) == often {
+			e.hasten(ctx, d, path, f.plain)
+		}
 		return f, nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, e.opts.Deadline)
+	within, cancel := context.WithTimeout(ctx, e.opts.Deadline)
 	defer cancel()
-	ref := refOf(path)
-	if ok {
-		f = e.quicken(ctx, d, nil, ref, f.plain)
-		e.tell(ctx, f)
-	} else {
-		plain, err := rego.New(rego.ParsedQuery(ast.NewBody(ast.NewExpr(ast.NewTerm(ref)))), rego.Compiler(d.compiler), rego.Store(d.store),
-			rego.StrictBuiltinErrors(true)).PrepareForEval(ctx)
-		if err != nil {
-			return nil, err
-		}
-		f = &forms{rule: ref.String(), plain: plain}
+	f, err := plainForms(within, d, refOf(path))
+	if err != nil {
+		return nil, err
 	}
+	d.keep(path, f)
+	return f, nil
+}
+
+// keep has a path be answered by f from here on.
+func (d *documents) keep(path []string, f *forms) {
+	name := nameOf(path)
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if len(d.queries) >= maxPrepared {
+	if d.queries[name] == nil && len(d.queries) >= maxPrepared {
 		for old := range d.queries {
 			delete(d.queries, old)
 			break
 		}
 	}
-	d.queries[name] = f
-	return f, nil
+	if d.queries[name] == nil || f.settled { // many may come for the same at once
+		d.queries[name] = f
+	}
+}
+
+func nameOf(path []string) string { return strings.Join(path, "\x00") }
+
+func pathNamed(name string) []string {
+	if name == "" {
+		return nil
+	}
+	return strings.Split(name, "\x00")
 }

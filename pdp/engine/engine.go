@@ -38,6 +38,7 @@ import (
 	"github.com/gatehouse-auth/gatehouse/pdp/authzen"
 	"github.com/gatehouse-auth/gatehouse/pdp/directory"
 	"github.com/gatehouse-auth/gatehouse/pdp/lookup"
+	"github.com/gatehouse-auth/gatehouse/pdp/pace"
 )
 
 // Defaults of Options.
@@ -70,6 +71,8 @@ type Options struct {
 	NewID       func() string       // decision ids; default UUIDv7 of Now
 	Log         *slog.Logger        // default slog.Default
 
+	Gauge *pace.Gauge // of all who decide in this process, to whom publishing gives way; nil for this engine alone
+
 	NoPartial bool // never decide by what partial evaluation leaves of the rules
 	NoNative  bool // never decide by native code
 
@@ -92,6 +95,8 @@ type Engine struct {
 	hits, misses atomic.Uint64
 	counts       counts
 	again        uint32 // oneIn, but in tests
+	later        backlog
+	leave        func() // Options.Gauge
 
 	sources map[string]*state // by name; the map itself never changes
 	bounded []*state          // those with a MaxStaleness
@@ -144,6 +149,9 @@ func Open(ctx context.Context, opts Options) (*Engine, error) {
 	if opts.Log == nil {
 		opts.Log = slog.Default()
 	}
+	if opts.Gauge == nil {
+		opts.Gauge = new(pace.Gauge)
+	}
 	if opts.OnLoad == nil {
 		opts.OnLoad = func(Load) {}
 	}
@@ -169,13 +177,23 @@ func Open(ctx context.Context, opts Options) (*Engine, error) {
 		if len(opts.Feeds) == 0 {
 			return nil, errors.New("engine: neither policies nor a folder of them")
 		}
+		e.join()
 		return e, nil
 	}
 	e.sources[Folder] = &state{failures: map[string]uint64{}}
 	if err := e.Reload(ctx); err != nil {
 		return nil, fmt.Errorf("engine: %w", err)
 	}
+	e.join()
 	return e, nil
+}
+
+// join has everything in this process give way to what is asked of the engine.
+func (e *Engine) join() {
+	e.leave = e.opts.Gauge.Join(e.answered)
+	if e.opts.Directory != nil {
+		e.opts.Directory.GiveWay(e.opts.Gauge.Asked)
+	}
 }
 
 // newID makes a UUIDv7 (RFC 9562 section 5.7). It need not be secret, and asking the kernel for each costs more than some
@@ -195,8 +213,14 @@ func (e *Engine) newID(now time.Time) string {
 // Remembered answers how many decisions were remembered, and how many had to be made, since the start.
 func (e *Engine) Remembered() (hits, misses uint64) { return e.hits.Load(), e.misses.Load() }
 
-// Close drops idle connections to the services of look-ups. Run does so when it ends.
-func (e *Engine) Close() { e.http.CloseIdleConnections() }
+// Close drops idle connections to the services of look-ups, and ends what goes on in the background. Run does so when it ends.
+func (e *Engine) Close() {
+	e.later.stop()
+	if e.leave != nil {
+		e.leave()
+	}
+	e.http.CloseIdleConnections()
+}
 
 // Revision names the policies that decide now: 16 hexadecimal digits of the SHA-256 of their files. It is empty before there
 // are any.

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"io/fs"
 	"time"
 
 	"github.com/open-policy-agent/opa/v1/ast"
@@ -36,6 +37,9 @@ func (e *Engine) Prepared() int {
 	defer d.mu.Unlock()
 	return len(d.queries)
 }
+
+// Settle waits until nothing goes on in the background.
+func (e *Engine) Settle() { e.later.wait() }
 
 // Occupy takes every processor that policies are evaluated on, until the answered function is called.
 func (e *Engine) Occupy() (leave func()) {
@@ -137,3 +141,34 @@ const gone = "(gone)"
 
 // MergeRules makes one of rules that differ in one text.
 func MergeRules(all []*ast.Rule) []*ast.Rule { return mergeRules(all) }
+
+// RelationAt answers what stands in the place of a large object of the data that decides now, nil for another.
+func (e *Engine) RelationAt(path ...string) *relation {
+	r, _ := e.DataAt(path[:len(path)-1]...)[path[len(path)-1]].(*relation)
+	return r
+}
+
+// ReadData reads a data file, and answers what it holds without relations, and whether there were any.
+func ReadData(ctx context.Context, text []byte, large int, rooted bool) (v any, relations bool, err error) {
+	v, err = readData(ctx, text, large, rooted)
+	return expanded(v), hasRelations(v), err
+}
+
+func hasRelations(v any) bool {
+	switch v := v.(type) {
+	case *relation:
+		return true
+	case map[string]any:
+		for _, member := range v {
+			if hasRelations(member) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// ReadFiles reads a folder of which some was read before.
+func ReadFiles(ctx context.Context, files fs.FS, before map[string][]byte) (map[string][]byte, error) {
+	return read(ctx, files, before)
+}

@@ -19,6 +19,7 @@ import (
 	"github.com/open-policy-agent/opa/v1/rego"
 
 	"github.com/gatehouse-auth/gatehouse/pdp/native"
+	"github.com/gatehouse-auth/gatehouse/pdp/pace"
 )
 
 // What answered, in records of decisions and in metrics.
@@ -35,7 +36,6 @@ const (
 	partialKnown  = 256                    // members; what is larger stays unknown, or rules would be multiplied by users
 	partialRules  = 20_000                 // that it may leave
 	probeTime     = 300 * time.Millisecond // for all comparisons of one form
-	documentProbe = 20 * time.Millisecond  // and for those of a document, which somebody waits for
 	maxProbes     = 512
 	writtenProbes = 32
 	smallData     = 4 << 20 // bytes of data that are kept as OPA's values too, which topdown reads twice as fast and which take five times the room
@@ -89,10 +89,6 @@ func (f *forms) name() string {
 // quicken makes the fast forms of a reference, keeps those that answer as topdown does, and drops those that are not faster. It
 // never fails: whatever goes wrong leaves topdown. Without modules, as parsed, there is no partial evaluation.
 func (e *Engine) quicken(ctx context.Context, d *documents, modules map[string]*ast.Module, ref ast.Ref, plain rego.PreparedEvalQuery) *forms {
-	within := probeTime
-	if modules == nil {
-		within = documentProbe
-	}
 	f := &forms{rule: ref.String(), plain: plain, settled: true}
 	if !e.opts.NoNative {
 		p, err := compileNative(d, ref)
@@ -102,12 +98,14 @@ func (e *Engine) quicken(ctx context.Context, d *documents, modules map[string]*
 		} else if f.rule == Entrypoint {
 			f.decided = decisionsOf(p.Constants())
 		}
+		pace.Breathe(ctx)
 	}
 	probes, seen := d.probes()
 	if seen != nil {
 		ctx = context.WithValue(ctx, consultedKey{}, seen)
 	}
-	expected := askAll(ctx, regoOf(&f.plain), probes, within)
+	pace.Breathe(ctx)
+	expected := askAll(ctx, regoOf(&f.plain), probes, probeTime)
 	if modules != nil && len(expected) < len(probes) {
 		if f.late = e.neverInTime(ctx, &f.plain, probes[len(expected)]); f.late != nil {
 			return f
@@ -209,17 +207,19 @@ func saidBy(results rego.ResultSet) said {
 	return said{value: results[0].Expressions[0].Value, defined: true}
 }
 
-// askAll answers as many inputs as it can within a time.
+// askAll answers as many inputs as it can within a time of work.
 func askAll(ctx context.Context, ask func(context.Context, any) said, inputs []any, within time.Duration) []said {
-	ctx, cancel := context.WithTimeout(ctx, within)
-	defer cancel()
-	all := make([]said, 0, len(inputs))
+	all, spent := make([]said, 0, len(inputs)), pace.Watch(ctx)
 	for _, in := range inputs {
-		got := ask(ctx, in)
-		if ctx.Err() != nil {
+		limited, cancel := context.WithTimeout(ctx, within-spent())
+		got := ask(limited, in)
+		late := limited.Err() != nil
+		cancel()
+		if late {
 			break
 		}
 		all = append(all, got)
+		pace.Breathe(ctx)
 	}
 	return all
 }
@@ -239,6 +239,7 @@ func (f *forms) checkNative(ctx context.Context, probes []any, expected []said, 
 			f.native, f.wrong = nil, fmt.Sprintf("the native form answers otherwise than topdown for generated input %d", i)
 			return
 		}
+		pace.Breathe(ctx)
 	}
 	if len(probes) > 0 && left == len(probes) {
 		f.native, f.notNative = nil, "it left every question to topdown"
@@ -247,6 +248,10 @@ func (f *forms) checkNative(ctx context.Context, probes []any, expected []said, 
 
 // tryPartial evaluates the rules as far as they do not depend on the input, and keeps what is left if it is right.
 func (f *forms) tryPartial(ctx context.Context, d *documents, modules map[string]*ast.Module, ref ast.Ref, probes []any, expected []said) {
+	if at := withItself(d.compiler); at != "" {
+		f.notPartial = at + ": something is compared with itself, of which partial evaluation forgets that it must be there"
+		return
+	}
 	q, err := partially(ctx, d, modules, ref)
 	if err != nil {
 		f.notPartial = err.Error()
@@ -269,6 +274,20 @@ func (f *forms) tryPartial(ctx context.Context, d *documents, modules map[string
 		return
 	}
 	f.partial = q
+}
+
+// withItself answers where rules compare something with itself. OPA leaves that out of what partial evaluation leaves of a rule that
+// others read, so that what is undefined would be taken for true.
+func withItself(c *ast.Compiler) (at string) {
+	for _, name := range slices.Sorted(maps.Keys(c.Modules)) {
+		ast.WalkExprs(c.Modules[name], func(e *ast.Expr) bool {
+			if e.IsEquality() && e.Location != nil && !ast.IsConstant(e.Operand(0).Value) && e.Operand(0).Equal(e.Operand(1)) {
+				at = fmt.Sprintf("%s:%d", e.Location.File, e.Location.Row)
+			}
+			return false
+		})
+	}
+	return at
 }
 
 // trial finds out on real questions which of two forms is faster: made-up ones are mostly denied early, and say little.
@@ -311,11 +330,17 @@ func partially(ctx context.Context, d *documents, modulesOf map[string]*ast.Modu
 			q, err = nil, fmt.Errorf("panic: %v", r)
 		}
 	}()
-	ctx, cancel := context.WithTimeout(ctx, partialTime)
+	ctx, cancel := context.WithTimeout(ctx, pace.Limit(ctx, partialTime))
 	defer cancel()
 	answer := ast.NewTerm(answered)
-	made := rego.New(rego.ParsedQuery(ast.NewBody(ast.Equality.Expr(answer, ast.NewTerm(ref)))), rego.Compiler(d.compiler), rego.Store(d.store),
-		rego.StrictBuiltinErrors(true), rego.Unknowns(append([]string{"input"}, large(d.data, "data")...)))
+	options := []func(*rego.Rego){
+		rego.ParsedQuery(ast.NewBody(ast.Equality.Expr(answer, ast.NewTerm(ref)))), rego.Compiler(d.compiler), rego.Store(d.store),
+		rego.StrictBuiltinErrors(true), rego.Unknowns(append([]string{"input"}, large(d.data, "data")...)),
+	}
+	if pace.Paced(ctx) { // it costs time, and is the only way in
+		options = append(options, rego.QueryTracer(breather{ctx}))
+	}
+	made := rego.New(options...)
 	residue, err := made.Partial(ctx)
 	if err != nil {
 		return nil, err
@@ -341,7 +366,7 @@ func partially(ctx context.Context, d *documents, modulesOf map[string]*ast.Modu
 		m.Rules = mergeRules(m.Rules)
 		modules[fmt.Sprintf("support %d", i)] = m
 	}
-	compiler := ast.NewCompiler().WithCapabilities(Capabilities())
+	compiler := breathing(ctx, ast.NewCompiler().WithCapabilities(Capabilities()))
 	if compiler.Compile(modules); compiler.Failed() {
 		return nil, compiler.Errors
 	}

@@ -149,9 +149,32 @@ func TestDocumentsAreNativeOnceTheyAreAskedForOften(t *testing.T) {
 	if by != "topdown" { // the number is Go's, and not as JSON has it
 		t.Errorf("by %s", by)
 	}
+	e.Settle()
 	doc, err := e.Document(t.Context(), question("gatehouse/authz/decision", nil))
 	if err != nil || doc.EvaluatedBy != "native" || !reflect.DeepEqual(doc.Value, map[string]any{"allow": false, "reasons": []any{"no_rule"}}) {
 		t.Errorf("%+v, %v", doc, err)
+	}
+}
+
+// S56: partial evaluation forgets, in a rule that others read, that what is compared with itself must be there.
+func TestWhatIsComparedWithItselfMustBeThere(t *testing.T) {
+	t.Parallel()
+	for _, condition := range []string{"input.subject.roles == input.subject.roles", "same(input.subject.roles, input.subject.roles)", "x := input.subject.roles\n\tx == input.subject.roles"} {
+		e := open(t, engine.Options{NoNative: true, Memory: -1, Policies: module("decision := {\"allow\": count(met) > 0} if count(met) > 0\n\n" +
+			"met contains \"r0\" if {\n\tinput.subject.type == \"user\"\n\tinput.resource.route == input.resource.type\n\t" + condition + "\n}\n\nsame(x, y) if x == y\n")})
+		r := ask("a", "1")
+		r.Resource.Properties = map[string]any{"route": "a"}
+		for _, roles := range []any{nil, []any{"clerk"}} {
+			if r.Subject.Properties = map[string]any{}; roles != nil {
+				r.Subject.Properties["roles"] = roles
+			}
+			for range 4 {
+				res, err := e.Evaluate(t.Context(), r)
+				if err != nil || res.Decision != (roles != nil) {
+					t.Errorf("%s, roles %v: %+v %+v, %v", condition, roles, res, res.Context, err)
+				}
+			}
+		}
 	}
 }
 

@@ -2,12 +2,8 @@ package engine
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
-	"io"
-	"io/fs"
 	"maps"
 	"path"
 	"slices"
@@ -22,12 +18,11 @@ import (
 
 	"github.com/gatehouse-auth/gatehouse/pdp/authzen"
 	"github.com/gatehouse-auth/gatehouse/pdp/lookup"
+	"github.com/gatehouse-auth/gatehouse/pdp/pace"
 )
 
 // Entrypoint is the rule that decides.
 const Entrypoint = "data.gatehouse.authz.decision"
-
-const maxFiles = 64 << 20 // bytes of all policy files together
 
 // snapshot is everything that a decision depends on. It never changes.
 type snapshot struct {
@@ -111,7 +106,7 @@ func (e *Engine) steps(ctx context.Context, ps parts, step *string) (*snapshot, 
 		return nil, err
 	}
 	*step = StepParse
-	src, err := ps.parse()
+	src, err := ps.parse(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -127,14 +122,16 @@ func (e *Engine) steps(ctx context.Context, ps parts, step *string) (*snapshot, 
 	lookups.CountIn(&e.lookups)
 	lookups.Authorize(e.opts.Tokens)
 	*step = StepCompile
-	store, tree, err := storeOf(src.data, e.opts.Large, e.opts.Directory, inmem.OptReturnASTValuesOnRead(ps.dataBytes() <= smallData))
+	store, tree, err := storeOf(src.data, e.large(), e.opts.Directory, inmem.OptReturnASTValuesOnRead(ps.dataBytes() <= smallData))
 	if err != nil {
 		return nil, err
 	}
+	pace.Breathe(ctx)
 	compiler, err := compile(ctx, store, src.modules)
 	if err != nil {
 		return nil, err
 	}
+	pace.Breathe(ctx)
 	if err := scans(compiler, store); err != nil {
 		return nil, err
 	}
@@ -145,21 +142,28 @@ func (e *Engine) steps(ctx context.Context, ps parts, step *string) (*snapshot, 
 	if err != nil {
 		return nil, err
 	}
+	pace.Breathe(ctx)
 	*step = StepSchema
 	if err := e.conform(ps, src, compiler); err != nil {
 		return nil, err
 	}
+	pace.Breathe(ctx)
 	*step = StepTests
-	plain := inmem.NewFromObjectWithOpts(src.data, inmem.OptRoundTripOnWrite(false)) // as opa test has it
+	plain, err := testStoreOf(src.data)
+	if err != nil {
+		return nil, err
+	}
 	if err := runTests(ctx, plain, src, e.opts.Tests); err != nil {
 		return nil, err
 	}
+	pace.Breathe(ctx)
 	*step = StepPrepare
 	query, err := rego.New(rego.Query(Entrypoint), rego.Compiler(compiler), rego.Store(store),
 		rego.StrictBuiltinErrors(true)).PrepareForEval(ctx)
 	if err != nil {
 		return nil, err
 	}
+	pace.Breathe(ctx)
 	*step = StepGolden
 	aside := ctx // cases and budgets are about what the policies themselves say of subjects, not about who there is today
 	if e.opts.Directory != nil && deps.directory {
@@ -176,6 +180,7 @@ func (e *Engine) steps(ctx context.Context, ps parts, step *string) (*snapshot, 
 	if err := e.afford(aside, ps, src, compiler, query); err != nil {
 		return nil, err
 	}
+	pace.Breathe(ctx)
 	*step = StepProbe
 	s := &snapshot{
 		revision: src.revision, forms: &forms{rule: Entrypoint, plain: query}, lookups: lookups, looksAt: deps, answers: newAnswers(e.opts.Memory, &e.hits, &e.misses),
@@ -189,6 +194,7 @@ func (e *Engine) steps(ctx context.Context, ps parts, step *string) (*snapshot, 
 		return nil, s.forms.late
 	}
 	e.tell(ctx, s.forms)
+	e.takeOver(ctx, &s.documents, e.current.Load())
 	return s, nil
 }
 
@@ -237,7 +243,7 @@ func Capabilities() *ast.Capabilities {
 func compile(ctx context.Context, store storage.Store, modules map[string]*ast.Module) (*ast.Compiler, error) {
 	var compiler *ast.Compiler
 	err := storage.Txn(ctx, store, storage.TransactionParams{}, func(txn storage.Transaction) error {
-		compiler = ast.NewCompiler().WithCapabilities(Capabilities()).WithStrict(true).
+		compiler = breathing(ctx, ast.NewCompiler().WithCapabilities(Capabilities())).WithStrict(true).
 			WithPathConflictsCheck(storage.NonEmpty(ctx, store, txn))
 		compiler.Compile(modules)
 		if compiler.Failed() {
@@ -259,11 +265,15 @@ func runTests(ctx context.Context, store storage.Store, src source, limit time.D
 	for name, m := range all {
 		all[name] = m.Copy()
 	}
-	ctx, cancel := context.WithTimeout(ctx, limit)
+	ctx, cancel := context.WithTimeout(ctx, pace.Limit(ctx, limit))
 	defer cancel()
 	return storage.Txn(ctx, store, storage.TransactionParams{}, func(txn storage.Transaction) error {
-		results, err := tester.NewRunner().SetCompiler(ast.NewCompiler().WithCapabilities(Capabilities())).
-			SetStore(store).SetModules(all).SetTimeout(limit).RunTests(ctx, txn)
+		runner := tester.NewRunner().SetCompiler(breathing(ctx, ast.NewCompiler().WithCapabilities(Capabilities()))).
+			SetStore(store).SetModules(all).SetTimeout(limit)
+		if pace.Paced(ctx) {
+			runner.SetParallel(1)
+		}
+		results, err := runner.RunTests(ctx, txn)
 		if err != nil {
 			return err
 		}
@@ -272,6 +282,7 @@ func runTests(ctx context.Context, store storage.Store, src source, limit time.D
 			if r.Fail || r.Error != nil {
 				failed = append(failed, r.Location.File+": "+r.Name)
 			}
+			pace.Breathe(ctx) // the runner waits meanwhile
 		}
 		if len(failed) > 0 {
 			slices.Sort(failed)
@@ -282,8 +293,8 @@ func runTests(ctx context.Context, store storage.Store, src source, limit time.D
 }
 
 // parse reads modules and data as `opa test <folder>` does: a data file's place in the folder is its path in data.
-func parse(p Part) (source, error) {
-	src := source{revision: revisionOf(p.Files), modules: map[string]*ast.Module{}, tests: map[string]*ast.Module{}, data: map[string]any{}}
+func parse(ctx context.Context, p Part) (source, error) {
+	src := source{revision: p.digestOf(ctx), modules: map[string]*ast.Module{}, tests: map[string]*ast.Module{}, data: map[string]any{}}
 	var errs []error
 	for _, file := range slices.Sorted(maps.Keys(p.Files)) {
 		name := p.at(file)
@@ -291,6 +302,7 @@ func parse(p Part) (source, error) {
 			continue
 		}
 		if strings.HasSuffix(name, ".rego") {
+			pace.Breathe(ctx)
 			m, err := ast.ParseModuleWithOpts(name, string(p.Files[file]), ast.ParserOptions{RegoVersion: ast.RegoV1, Capabilities: Capabilities()})
 			switch {
 			case err != nil:
@@ -304,22 +316,22 @@ func parse(p Part) (source, error) {
 			}
 			continue
 		}
-		v, err := p.decoded.decode(file, p.Files[file])
+		v, err := p.decoded.decode(ctx, file, p.Files[file])
 		if err != nil {
 			errs = append(errs, fmt.Errorf("%s: %w", name, err))
 			continue
 		}
-		object, ok := v.(map[string]any)
-		if !ok {
+		if !isObject(v) {
 			errs = append(errs, fmt.Errorf("%s: data must be an object", name))
 			continue
 		}
 		if dir := path.Dir(file); dir != "." {
 			parts := strings.Split(dir, "/")
 			for _, p := range slices.Backward(parts) {
-				object = map[string]any{p: object}
+				v = map[string]any{p: v}
 			}
 		}
+		object := objectOf(v)
 		if at := merge(src.data, object, ""); at != "" {
 			errs = append(errs, fmt.Errorf("%s: %s is also defined by another file", name, at))
 		}
@@ -336,73 +348,14 @@ func merge(into, from map[string]any, at string) (conflict string) {
 			into[k] = v
 			continue
 		}
-		a, okA := old.(map[string]any)
-		b, okB := v.(map[string]any)
-		if !okA || !okB {
+		if !isObject(old) || !isObject(v) {
 			return at + "/" + k
 		}
-		a = maps.Clone(a) // it may be what a file holds, which stays as it is
+		a, b := maps.Clone(objectOf(old)), objectOf(v) // old may be what a file holds, which stays as it is
 		into[k] = a
 		if c := merge(a, b, at+"/"+k); c != "" {
 			return c
 		}
 	}
 	return ""
-}
-
-// wanted reports whether a file belongs to the policies. Hidden names are left out: editors' and Kubernetes' own.
-func wanted(name string) bool {
-	if strings.HasPrefix(path.Base(name), ".") {
-		return false
-	}
-	switch path.Ext(name) {
-	case ".rego", ".yaml", ".yml", ".json":
-		return true
-	}
-	return false
-}
-
-// walk calls visit for each policy file.
-func walk(files fs.FS, visit func(name string, d fs.DirEntry) error) error {
-	return fs.WalkDir(files, ".", func(name string, d fs.DirEntry, err error) error {
-		switch {
-		case err != nil:
-			return err
-		case d.IsDir() && name != "." && strings.HasPrefix(d.Name(), "."):
-			return fs.SkipDir
-		case d.IsDir() || !wanted(name):
-			return nil
-		}
-		return visit(name, d)
-	})
-}
-
-func read(files fs.FS) (map[string][]byte, error) {
-	all, left := map[string][]byte{}, int64(maxFiles)
-	err := walk(files, func(name string, _ fs.DirEntry) error {
-		f, err := files.Open(name)
-		if err != nil {
-			return err
-		}
-		defer func() { _ = f.Close() }() // it was only read
-		b, err := io.ReadAll(io.LimitReader(f, left+1))
-		if err != nil {
-			return err
-		}
-		if left -= int64(len(b)); left < 0 {
-			return fmt.Errorf("the policy files are larger than %d bytes together", maxFiles)
-		}
-		all[name] = b
-		return nil
-	})
-	return all, err
-}
-
-func revisionOf(files map[string][]byte) string {
-	h := sha256.New()
-	for _, name := range slices.Sorted(maps.Keys(files)) {
-		fmt.Fprintf(h, "%d:%s%d:", len(name), name, len(files[name]))
-		h.Write(files[name])
-	}
-	return hex.EncodeToString(h.Sum(nil)[:8])
 }

@@ -27,7 +27,8 @@ type Part struct {
 	Confirmed time.Time         // when the source last said that there is nothing newer; default now
 	Decides   func()            // called once, when this part begins to decide; may be nil
 
-	known   string   // print, once it has been worked out
+	digest  string   // what digestOf answers, once it has been worked out
+	known   string   // and print
 	decoded *decoded // what the source's data files held before; nil for nothing
 }
 
@@ -37,8 +38,16 @@ func (p Part) print() string {
 		return p.known
 	}
 	h := sha256.New()
-	fmt.Fprintf(h, "%q %q %s", p.Source, p.Roots, revisionOf(p.Files))
+	fmt.Fprintf(h, "%q %q %s", p.Source, p.Roots, p.digestOf(context.Background()))
 	return hex.EncodeToString(h.Sum(nil)[:8])
+}
+
+// digestOf names the files of a part.
+func (p Part) digestOf(ctx context.Context) string {
+	if p.digest != "" {
+		return p.digest
+	}
+	return digestOf(ctx, p.Files)
 }
 
 // roots are those of the part; one root is everything if it names none.
@@ -63,7 +72,7 @@ type parts map[string]Part
 // revision is that of the folder if there is nothing else.
 func (ps parts) revision() string {
 	if folder, ok := ps[Folder]; ok && len(ps) == 1 {
-		return revisionOf(folder.Files)
+		return folder.digestOf(context.Background())
 	}
 	h := sha256.New()
 	for _, name := range slices.Sorted(maps.Keys(ps)) {
@@ -98,12 +107,12 @@ func called(source string) string {
 }
 
 // parse reads all parts into one; each keeps within its roots.
-func (ps parts) parse() (source, error) {
+func (ps parts) parse(ctx context.Context) (source, error) {
 	all := source{revision: ps.revision(), modules: map[string]*ast.Module{}, tests: map[string]*ast.Module{}, data: map[string]any{}}
 	var errs []error
 	for _, name := range slices.Sorted(maps.Keys(ps)) {
 		p := ps[name]
-		src, err := parse(p)
+		src, err := parse(ctx, p)
 		if err == nil {
 			err = src.within(p.roots())
 		}
@@ -154,11 +163,10 @@ func outside(data map[string]any, at string, roots []string) string {
 			continue
 		}
 		leads := slices.ContainsFunc(roots, func(r string) bool { return strings.HasPrefix(r, here+"/") })
-		below, ok := data[k].(map[string]any)
-		if !leads || !ok {
+		if !leads || !isObject(data[k]) {
 			return here
 		}
-		if found := outside(below, here, roots); found != "" {
+		if found := outside(objectOf(data[k]), here, roots); found != "" {
 			return found
 		}
 	}
@@ -174,7 +182,7 @@ func (e *Engine) Put(ctx context.Context, p Part) error {
 	if e.sources[p.Source] == nil {
 		return fmt.Errorf("engine: no source is called %q", p.Source)
 	}
-	return e.offer(ctx, p)
+	return e.offer(e.GivingWay(ctx), p)
 }
 
 // offer is Put for those who hold the lock.
@@ -183,6 +191,8 @@ func (e *Engine) offer(ctx context.Context, p Part) error {
 		p.Confirmed = e.opts.Now()
 	}
 	p.decoded = &e.sources[p.Source].decoded
+	p.decoded.large = e.large()
+	p.digest = p.digestOf(ctx)
 	p.known = p.print() // not under the lock of those who only ask
 	e.telling.Lock()
 	e.offered[p.Source] = p

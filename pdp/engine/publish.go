@@ -18,6 +18,7 @@ import (
 	"github.com/gatehouse-auth/gatehouse/pdp/authzen"
 	"github.com/gatehouse-auth/gatehouse/pdp/budget"
 	"github.com/gatehouse-auth/gatehouse/pdp/golden"
+	"github.com/gatehouse-auth/gatehouse/pdp/pace"
 	"github.com/gatehouse-auth/gatehouse/pdp/schema"
 )
 
@@ -123,7 +124,7 @@ func (e *Engine) agree(ctx context.Context, ps parts, query rego.PreparedEvalQue
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(ctx, e.opts.Tests)
+	ctx, cancel := context.WithTimeout(ctx, pace.Limit(ctx, e.opts.Tests))
 	defer cancel()
 	var failed []text
 	for _, c := range all {
@@ -152,6 +153,7 @@ func (e *Engine) agree(ctx context.Context, ps parts, query rego.PreparedEvalQue
 		if why := c.Met(d); why != "" {
 			failed = append(failed, text(c.Place()+": "+why))
 		}
+		pace.Breathe(ctx)
 	}
 	return listed(failed)
 }
@@ -210,7 +212,7 @@ func (e *Engine) afford(ctx context.Context, ps parts, src source, compiler *ast
 	if e.skips(StepBudget) {
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, e.opts.Tests)
+	ctx, cancel := context.WithTimeout(ctx, pace.Limit(ctx, e.opts.Tests))
 	defer cancel()
 	deciding := schema.Deciding(compiler, ast.MustParseRef(Entrypoint))
 	for _, source := range slices.Sorted(maps.Keys(ps)) {

@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"context"
 	"io/fs"
 	"maps"
 	"time"
@@ -23,11 +24,11 @@ type Source struct {
 
 // ReadSource reads a folder exactly as an Engine does.
 func ReadSource(dir fs.FS) (Source, error) {
-	files, err := read(dir)
+	files, err := read(context.Background(), dir, nil)
 	if err != nil {
 		return Source{}, err
 	}
-	src, err := parse(Part{Files: files})
+	src, err := parse(context.Background(), Part{Files: files})
 	besides := map[string][]byte{}
 	for name, text := range files {
 		if aside(name) {
@@ -53,4 +54,4 @@ func Decision(results rego.ResultSet) (allow bool, about authzen.ResponseContext
 }
 
 // Digest names the files of the part, as Engine.Revision does where they alone decide.
-func (p Part) Digest() string { return revisionOf(p.Files) }
+func (p Part) Digest() string { return p.digestOf(context.Background()) }

@@ -18,9 +18,6 @@ import (
 // a tenth of the room, policies read it by a key, and none may go through all of it.
 const DefaultLarge = 20_000
 
-// keptValues is how many different members of a relation are kept as OPA's values; of more, each is made when it is read.
-const keptValues = 4096
-
 // node is a place in data at or below which something is not OPA's to keep. It never changes.
 type node struct {
 	below map[string]*node
@@ -39,6 +36,7 @@ type store struct {
 	storage.Store // the rest; nothing writes to it
 	root          *node
 	directory     *directory.Directory
+	all           map[string]any // all data, where relations may be read whole; else nil
 }
 
 // over is data with what nodes keep in its place: a *relation, which has Member for those who look things up in Go, or something of
@@ -62,9 +60,6 @@ func (n *node) over(rest map[string]any) map[string]any {
 // storeOf answers a store over data, and what it holds as node.over does. With a directory, data.directory is that; what data has
 // there is for tests. The options are for OPA's store of the rest.
 func storeOf(data map[string]any, large int, d *directory.Directory, opts ...inmem.Opt) (s storage.Store, tree map[string]any, err error) {
-	if large == 0 {
-		large = DefaultLarge
-	}
 	root := &node{}
 	rest, err := root.relate(data, large, "")
 	if err != nil {
@@ -84,6 +79,24 @@ func storeOf(data map[string]any, large int, d *directory.Directory, opts ...inm
 	return &store{Store: plain, root: root, directory: d}, root.over(rest), nil
 }
 
+// testStoreOf answers a store over all data as it is to tests, which may read all of anything.
+func testStoreOf(data map[string]any) (storage.Store, error) {
+	made, _, err := storeOf(data, never, nil)
+	if own, ok := made.(*store); ok {
+		own.all = data
+	}
+	return made, err
+}
+
+// whole answers all that stands at a place above a relation, or at one.
+func (s *store) whole(path storage.Path) any {
+	var v any = s.all
+	for _, name := range path {
+		v = objectOf(v)[name]
+	}
+	return expanded(v)
+}
+
 func (n *node) put(name string, child *node) {
 	if n.below == nil {
 		n.below = map[string]*node{}
@@ -95,26 +108,27 @@ func (n *node) put(name string, child *node) {
 func (n *node) relate(data map[string]any, large int, at string) (map[string]any, error) {
 	rest, own := data, false
 	for name, v := range data {
-		object, ok := v.(map[string]any)
-		if !ok {
-			continue
-		}
 		child := &node{}
 		var smaller map[string]any
-		if len(object) > large {
-			t, err := directory.NewTable(object)
-			if err != nil {
-				return nil, fmt.Errorf("data%s/%s: %w", at, name, err)
+		switch v := v.(type) {
+		case *relation:
+			child.of = v
+		case map[string]any:
+			if len(v) > large {
+				t, err := directory.NewTable(v)
+				if err != nil {
+					return nil, fmt.Errorf("data%s/%s: %w", at, name, err)
+				}
+				child.of = newRelation(t)
+				break
 			}
-			child.of = newRelation(t)
-		} else {
 			var err error
-			if smaller, err = child.relate(object, large, at+"/"+name); err != nil {
+			if smaller, err = child.relate(v, large, at+"/"+name); err != nil {
 				return nil, err
 			}
-			if child.below == nil {
-				continue
-			}
+		}
+		if child.of == nil && child.below == nil {
+			continue
 		}
 		n.put(name, child)
 		if !own {
@@ -178,6 +192,9 @@ func (s *store) Read(ctx context.Context, t storage.Transaction, path storage.Pa
 	at, rest := s.root.find(path)
 	if at == nil {
 		return s.Store.Read(ctx, inner(t), path)
+	}
+	if s.all != nil && (at.of == nil || len(rest) == 0) {
+		return s.whole(path), nil
 	}
 	own, _ := t.(*transaction)
 	if at.of == nil {
@@ -243,49 +260,4 @@ func (s *store) Abort(ctx context.Context, t storage.Transaction) { s.Store.Abor
 // ListPolicies implements storage.Store.
 func (s *store) ListPolicies(ctx context.Context, t storage.Transaction) ([]string, error) {
 	return s.Store.ListPolicies(ctx, inner(t))
-}
-
-// relation is a large object of policy data.
-type relation struct {
-	*directory.Table
-	values []ast.Value // all different members; nil if there are too many
-	plain  []any       // the same as encoding/json has them; nothing changes them
-}
-
-func newRelation(t *directory.Table) *relation {
-	r := &relation{Table: t}
-	if t.Distinct() <= keptValues {
-		r.values, r.plain = make([]ast.Value, t.Distinct()), make([]any, t.Distinct())
-		for i := range r.values {
-			r.plain[i] = t.Value(i)
-			r.values[i] = ast.MustInterfaceToValue(r.plain[i])
-		}
-	}
-	return r
-}
-
-func (r *relation) member(_ *transaction, name string) ast.Value {
-	n, ok := r.Find(name)
-	switch {
-	case !ok:
-		return nil
-	case r.values != nil:
-		return r.values[n]
-	}
-	return ast.MustInterfaceToValue(r.Value(n))
-}
-
-// Member answers what stands under a name, as encoding/json decodes it with UseNumber. It is shared, and must not be changed.
-func (r *relation) Member(name string) (any, bool) {
-	n, ok := r.Find(name)
-	if ok && r.plain != nil {
-		return r.plain[n], true
-	}
-	return r.Table.Member(name)
-}
-
-func (r *relation) whole(*transaction) ast.Value { return nil }
-
-func (r *relation) many() string {
-	return fmt.Sprintf("it has %d members", r.Len())
 }

@@ -62,13 +62,21 @@ func (e *Engine) look(ctx context.Context, last string) string {
 
 func (e *Engine) load(ctx context.Context, print string) error {
 	e.seen = print
-	files, err := read(e.files)
+	ctx = e.GivingWay(ctx)
+	files, err := read(ctx, e.files, e.filesOf(Folder))
 	if err != nil {
 		e.seen = ""
 		e.settle(ctx, Folder, err)
 		return err
 	}
 	return e.offer(ctx, Part{Source: Folder, Roots: e.opts.Roots, Files: files})
+}
+
+// filesOf are those that a source offered last.
+func (e *Engine) filesOf(source string) map[string][]byte {
+	e.telling.Lock()
+	defer e.telling.Unlock()
+	return e.offered[source].Files
 }
 
 // fingerprint changes when a policy file does: names, sizes and times.

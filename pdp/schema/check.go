@@ -329,13 +329,12 @@ func (k *checker) inData(ref ast.Ref, at *ast.Location) {
 			return
 		}
 		if k.leads(here) && i+2 < len(prefix) {
-			if object, ok := v.(map[string]any); ok {
-				v = object[string(name)]
+			if next, _, isObject := member(v, string(name)); isObject {
+				v = next
 			}
 			continue
 		}
-		object, isObject := v.(map[string]any)
-		next, there := object[string(name)]
+		next, there, isObject := member(v, string(name))
 		switch {
 		case there:
 			v = next
@@ -348,12 +347,25 @@ func (k *checker) inData(ref ast.Ref, at *ast.Location) {
 			return
 		}
 		hint := ""
-		if near := nearest(string(name), k.below(prefix[:i+1], object)); near != "" {
+		if near := nearest(string(name), k.below(prefix[:i+1], v)); near != "" {
 			hint = fmt.Sprintf("; did you mean %s.%s?", prefix[:i+1], near)
 		}
 		k.report(at, true, "%s: there is neither such data nor such a rule%s", here, hint)
 		return
 	}
+}
+
+// member looks into an object, also one that an engine keeps otherwise.
+func member(v any, name string) (next any, there, isObject bool) {
+	switch v := v.(type) {
+	case map[string]any:
+		next, there = v[name]
+		return next, there, true
+	case interface{ Member(name string) (any, bool) }:
+		next, there = v.Member(name)
+		return next, there, true
+	}
+	return nil, false, false
 }
 
 // made reports whether rules stand at, above or below a path.
@@ -387,7 +399,8 @@ func (k *checker) elsewhere(path ast.Ref) bool {
 }
 
 // below are the names of data and rules right below a path.
-func (k *checker) below(path ast.Ref, object map[string]any) []string {
+func (k *checker) below(path ast.Ref, v any) []string {
+	object, _ := v.(map[string]any) // names of one that is too large for that are no help
 	names := slices.Collect(maps.Keys(object))
 	for _, r := range k.compiler.GetRulesWithPrefix(path) {
 		full := r.Module.Package.Path.Extend(r.Head.Ref())
