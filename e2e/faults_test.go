@@ -115,7 +115,7 @@ func TestAnUpstreamThatIsAwayIsTheGatewaysToTell(t *testing.T) {
 	// What may be done to one order is not known either, and that is the guard's to tell: it denies.
 	a = send(t, ann.Client, http.MethodGet, "/orders/1", nil)
 	want(t, a, http.StatusForbidden, "forbidden")
-	if why := s.stack.Why(a.DecisionID()); why != "lookup_failed" {
+	if why := s.stack.Why(a.DecisionID()); why != "resource_unavailable" {
 		t.Errorf("the log says %q", why)
 	}
 }

@@ -298,7 +298,7 @@ func (e *Engine) Evaluate(ctx context.Context, r authzen.Request) (res authzen.R
 	properties, err := e.properties(ctx, snap, r.Resource, looksUp)
 	if err != nil {
 		e.opts.Log.WarnContext(ctx, "look-up failed; denied", "decision_id", about.DecisionID, "resource_type", r.Resource.Type, "error", err)
-		about.Outcome, about.Reasons = authzen.Indeterminate, []string{"lookup_failed"}
+		about.Outcome, about.Reasons = authzen.Indeterminate, []string{"resource_unavailable"}
 		return authzen.Response{Context: about}, nil
 	}
 	if looksUp {

@@ -317,7 +317,7 @@ func TestFailedLookUpIsADenial(t *testing.T) {
 	var log bytes.Buffer
 	e := open(t, engine.Options{Policies: patient(t), Services: map[string][]string{"orders": {down.URL}}, Log: slog.New(slog.NewTextHandler(&log, nil))})
 	res, err := e.Evaluate(t.Context(), ask("order", "17"))
-	if err != nil || res.Decision || !slices.Equal(res.Context.Reasons, []string{"lookup_failed"}) {
+	if err != nil || res.Decision || !slices.Equal(res.Context.Reasons, []string{"resource_unavailable"}) {
 		t.Errorf("answered %+v, %v", res.Context, err)
 	}
 	if !strings.Contains(log.String(), res.Context.DecisionID) {
