@@ -101,9 +101,7 @@ func (e *Engine) quicken(ctx context.Context, d *documents, modules map[string]*
 		pace.Breathe(ctx)
 	}
 	probes, seen := d.probes()
-	if seen != nil {
-		ctx = context.WithValue(ctx, consultedKey{}, seen)
-	}
+	ctx = context.WithValue(ctx, consultedKey{}, seen) // and not what somebody's question sees, which may be under way
 	pace.Breathe(ctx)
 	expected := askAll(ctx, regoOf(&f.plain), probes, probeTime)
 	if modules != nil && len(expected) < len(probes) {

@@ -268,6 +268,9 @@ func TestNativeDocumentsSeeTheDirectoryOfTheMoment(t *testing.T) {
 	e := open(t, engine.Options{Policies: module(managers), Now: monday, Directory: d})
 	by := ""
 	for i := range 40 {
+		if i == 30 {
+			e.Settle()
+		}
 		role := []string{"clerk", "reader"}[i%2]
 		changed(t, d, person("alice", "carol", role))
 		doc, err := e.Document(t.Context(), question("gatehouse/authz/decision/allow", map[string]any{"subject": map[string]any{"id": "alice"}}))
@@ -279,4 +282,18 @@ func TestNativeDocumentsSeeTheDirectoryOfTheMoment(t *testing.T) {
 	if by != "native" {
 		t.Errorf("by %s", by)
 	}
+}
+
+// What is made of a document that is asked for often has no part in the question that it was made for.
+func TestADocumentOfTheDirectoryItselfIsReadWhileItIsHastened(t *testing.T) {
+	t.Parallel()
+	d := directory.Fixed(viewOf(t, staff), directory.Options{})
+	e := open(t, engine.Options{Policies: module(`decision := {"allow": true} if input.subject.id == "alice"`), Now: monday, Directory: d})
+	for range 40 {
+		doc, err := e.Document(t.Context(), question("directory/subjects/carol/roles", nil))
+		if err != nil || textOf(t, doc.Value) != `["chief","deputy"]` {
+			t.Fatalf("%+v, %v", doc, err)
+		}
+	}
+	e.Settle()
 }
