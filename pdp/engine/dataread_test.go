@@ -74,7 +74,7 @@ func TestReadingDataGivesWay(t *testing.T) {
 			}
 			return asked
 		}))
-		began, spent := time.Now(), pace.Watch(ctx)
+		spent, began := pace.Watch(ctx), time.Now()
 		if _, _, err := engine.ReadData(ctx, text, engine.DefaultLarge, true); err != nil {
 			t.Fatal(err)
 		}
