@@ -103,7 +103,7 @@ func (e *Engine) prepared(ctx context.Context, d *documents, path []string) (*fo
 	d.mu.Unlock()
 	if ok {
 		if !f.settled && f.asked.Add(1) == often {
-			e.hasten(ctx, d, path, f.plain)
+			e.hasten(d, path, f.plain)
 		}
 		return f, nil
 	}

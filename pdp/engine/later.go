@@ -87,11 +87,9 @@ func (e *Engine) GivingWay(ctx context.Context) context.Context {
 }
 
 // hasten makes the fast forms of a path while plain ones go on answering.
-func (e *Engine) hasten(ctx context.Context, d *documents, path []string, plain rego.PreparedEvalQuery) {
+func (e *Engine) hasten(d *documents, path []string, plain rego.PreparedEvalQuery) {
 	e.later.do(func(until context.Context) {
-		ctx, cancel := context.WithCancel(e.GivingWay(context.WithoutCancel(ctx))) // it is not for who asked
-		defer cancel()
-		defer context.AfterFunc(until, cancel)()
+		ctx := e.GivingWay(until)
 		ref := refOf(path)
 		defer func() {
 			if p := recover(); p != nil {
