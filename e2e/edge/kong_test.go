@@ -41,6 +41,7 @@ func realKong(t *testing.T, command, plugin string, config []byte, socket, statu
 		"KONG_PROXY_ERROR_LOG=logs/error.log", "KONG_PLUGINSERVER_GATEHOUSE_SOCKET="+socket,
 		"KONG_PLUGINSERVER_GATEHOUSE_START_CMD="+plugin+" -socket "+socket+" -log-level error -status "+status,
 		"KONG_PLUGINSERVER_GATEHOUSE_QUERY_CMD="+plugin+" -dump -socket "+socket,
+		"KONG_PLUGINSERVER_GATEHOUSE_OUTCOME_SOCKET="+socket, "KONG_PLUGINSERVER_GATEHOUSE_OUTCOME_QUERY_CMD="+plugin+" -dump -plugin gatehouse-outcome -socket "+socket,
 	)
 	if u, err := user.Current(); err == nil && u.Uid == "0" {
 		env = append(env, "KONG_NGINX_USER=root")
