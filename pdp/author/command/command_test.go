@@ -327,6 +327,29 @@ func TestWhoCanAndWhatCan(t *testing.T) {
 	}
 }
 
+// "Nobody" about a word that was misspelt would be believed: what no case and no table speaks of is a failure that names what they
+// speak of.
+func TestWhoCanAndWhatCanSayNothingOfWhatWasNotTried(t *testing.T) {
+	t.Parallel()
+	dir, file := lean(t, broken(t, "cases/orders.yaml", "# Left out:", "# Left out,")), written(t, "directory.json", staff)
+	for _, c := range []struct {
+		want string
+		args []string
+	}{
+		{"speaks of GETT order, but of DELETE order, GET /orders, GET invoice, GET order, ", []string{"who-can", "GETT", "order"}},
+		{"speaks of GET order:17, but of", []string{"who-can", "GET", "order:17"}},
+		{"speaks of POST order, but of", []string{"who-can", "POST", "order"}},
+		{"speaks of GET orders, but of", []string{"who-can", "GET", "orders", "--directory", file}},
+		{"speaks of the role custommer, but of admin, anonymous, clerk, customer", []string{"what-can", "custommer"}},
+		{"people are named by --directory or --pdp", []string{"what-can", "alice"}},
+	} {
+		code, out, errs := on(t, "", append(c.args, "--policies", dir)...)
+		if code != command.Failure || out != "" || !strings.Contains(errs, c.want) {
+			t.Errorf("%q: %d, %s%s", c.args, code, out, errs)
+		}
+	}
+}
+
 func TestLintFindsWhatIsNotInTheInput(t *testing.T) {
 	t.Parallel()
 	dir := broken(t, "gatehouse/authz.rego", "== input.subject.attributes.department", "== input.subject.departement")

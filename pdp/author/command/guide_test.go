@@ -113,3 +113,15 @@ func TestTheGuideLeadsToTheFirstRule(t *testing.T) {
 	b[5].holds(t)
 	b[6].holds(t)
 }
+
+// What else the guide shows of the policies as they are shipped.
+func TestTheGuideShowsWhatCommandsAnswer(t *testing.T) {
+	b := guide(t, "Who gains, who loses?")
+	if len(b) != 5 {
+		t.Fatalf("%d blocks", len(b))
+	}
+	shipped(t)
+	for _, i := range []int{1, 2} { // those without a log, a directory or a decision point
+		b[i].holds(t)
+	}
+}
