@@ -108,8 +108,11 @@ func TestMisuseIsAFailure(t *testing.T) {
 			t.Errorf("%q: %d, %q, %q", args, code, out, errs)
 		}
 	}
-	if code, _, errs := on(t, "", "test", "-h"); code != command.OK || !strings.Contains(errs, "-min-coverage") {
-		t.Errorf("help: %d, %s", code, errs)
+	if code, out, errs := on(t, "", "test", "-h"); code != command.OK || !strings.Contains(out, "-min-coverage") || errs != "" {
+		t.Errorf("help: %d, %s%s", code, out, errs)
+	}
+	if _, _, errs := on(t, "", "bench", "-nonsense"); errs != "flag provided but not defined: -nonsense\nusage: gatehouse-pdp bench [flags] [DIR]… (-h lists the flags)\n" {
+		t.Errorf("a wrong flag: %s", errs)
 	}
 }
 
