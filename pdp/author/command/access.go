@@ -112,6 +112,9 @@ func (in *invocation) ask(ctx context.Context, of reach, kind authzen.Kind, r au
 		return Failure, err
 	}
 	if in.json {
+		if found == nil {
+			found = []authzen.Entity{}
+		}
 		return OK, in.document(authzen.SearchResponse{Page: authzen.Page{Count: len(found)}, Context: &about, Results: found})
 	}
 	for _, one := range found {

@@ -135,7 +135,7 @@ func TestWhoCanAsksADecisionPoint(t *testing.T) {
 		t.Errorf("%d, %s%s", code, out, errs)
 	}
 	code, out, _ = on(t, "", append([]string{"what-can", "u001", "order:17", "--json"}, asks...)...)
-	if results, _ := document(t, out)["results"].([]any); code != command.OK || len(results) != 0 {
+	if results, ok := document(t, out)["results"].([]any); code != command.OK || !ok || len(results) != 0 {
 		t.Errorf("%d, %s", code, out)
 	}
 	if code, out, errs = on(t, "", "who-can", "GET", "order:17", "--pdp", pdp.URL); code != command.Failure || out != "" || !strings.Contains(errs, "401 (caller_unknown)") {

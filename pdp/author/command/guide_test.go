@@ -44,13 +44,20 @@ func guide(t *testing.T, heading string) []block {
 
 var took = regexp.MustCompile(` in [0-9.]+m?s\b`)
 
-// holds runs the command lines of a block, each behind "$ gatehouse-pdp", and compares what they write with what the block says;
-// a line "…" stands for any lines.
+// holds runs the command lines of a block and compares what they write with what the block says; a line "…" stands for any lines,
+// and what is behind "$ cat" is put into that file.
 func (b block) holds(t *testing.T) {
 	t.Helper()
-	for part := range strings.SplitSeq("\n"+b.text, "\n$ gatehouse-pdp ") {
+	for part := range strings.SplitSeq("\n"+b.text, "\n$ ") {
 		line, want, _ := strings.Cut(part, "\n")
-		if line == "" {
+		if file, ok := strings.CutPrefix(line, "cat "); ok {
+			if err := os.WriteFile(file, []byte(want), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			continue
+		}
+		line, ok := strings.CutPrefix(line, "gatehouse-pdp ")
+		if !ok {
 			continue // before the first
 		}
 		var out, errs strings.Builder
@@ -114,14 +121,30 @@ func TestTheGuideLeadsToTheFirstRule(t *testing.T) {
 	b[6].holds(t)
 }
 
-// What else the guide shows of the policies as they are shipped.
+// What else the guide shows of the policies as they are shipped, without a log, a directory or a decision point.
 func TestTheGuideShowsWhatCommandsAnswer(t *testing.T) {
-	b := guide(t, "Who gains, who loses?")
-	if len(b) != 5 {
-		t.Fatalf("%d blocks", len(b))
+	gains, explain, lint := guide(t, "Who gains, who loses?"), guide(t, "Why was this denied?"), guide(t, "What should not be in a policy")
+	if len(gains) != 5 || len(explain) != 2 || len(lint) != 1 {
+		t.Fatalf("%d, %d and %d blocks", len(gains), len(explain), len(lint))
 	}
 	shipped(t)
-	for _, i := range []int{1, 2} { // those without a log, a directory or a decision point
-		b[i].holds(t)
+	gains[1].holds(t)
+	gains[2].holds(t)
+	explain[0].holds(t)
+	clean, _, _ := strings.Cut(lint[0].text, "\n$ gatehouse-pdp lint example")
+	block{text: clean}.holds(t)
+}
+
+// A policy begins with the routes of this repository's kong.yml as the guide says.
+func TestTheGuideBeginsWithRoutes(t *testing.T) {
+	b := guide(t, "Begin with what there is")
+	routes, err := os.ReadFile("../../../kong.yml")
+	if err != nil || len(b) != 1 {
+		t.Fatalf("%d blocks, %v", len(b), err)
 	}
+	t.Chdir(t.TempDir())
+	if err := os.WriteFile("kong.yml", routes, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	b[0].holds(t)
 }
