@@ -67,7 +67,7 @@ func (p *Policy) ParseQuestion(title string, text []byte, now time.Time) (Questi
 		return Question{}, fmt.Errorf("%s: %w", title, jsonPlace(text, err))
 	}
 	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
-		return Question{}, fmt.Errorf("%s: more than one JSON document", title)
+		return Question{}, fmt.Errorf("%s: more than one JSON document; --id says which decision of a log", title)
 	}
 	if inner, ok := v["input"].(map[string]any); ok {
 		v = inner
