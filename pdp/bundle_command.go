@@ -25,12 +25,20 @@ const bundleUsage = `usage: gatehouse-pdp bundle build [-o FILE] [-revision TEXT
   sign     sign a bundle, also one by opa build
   verify   say whether serve would take a bundle, and what it holds`
 
+// wanting is what a command found, and not what kept it from looking: the exit code is 1 and not 2.
+type wanting struct{ error }
+
+func (w wanting) Unwrap() error { return w.error }
+
 // bundleCommand makes and checks bundles.
 func bundleCommand(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	if len(args) == 0 {
 		return errors.New("bundle needs a command\n" + bundleUsage)
 	}
 	switch args[0] {
+	case "help", "-h", "-help", "--help":
+		_, err := fmt.Fprintln(stdout, bundleUsage)
+		return err
 	case "build":
 		return bundleBuild(ctx, args[1:], stdout, stderr)
 	case "sign":
@@ -38,7 +46,7 @@ func bundleCommand(ctx context.Context, args []string, stdout, stderr io.Writer)
 	case "verify":
 		return bundleVerify(args[1:], stdout, stderr)
 	}
-	return errors.New("bundle has no such command\n" + bundleUsage)
+	return fmt.Errorf("%q is no command of bundle\n%s", args[0], bundleUsage)
 }
 
 // keyFlags are those of a key, private or public.
@@ -52,6 +60,9 @@ func (k *keyFlags) register(f *flag.FlagSet, kind string) {
 }
 
 func (k *keyFlags) signing() (bundle.SigningKey, error) {
+	if k.file == "" || k.id == "" {
+		return bundle.SigningKey{}, errors.New("a bundle is signed with -key FILE and -key-id ID")
+	}
 	text, err := os.ReadFile(k.file)
 	return bundle.SigningKey{ID: k.id, Algorithm: k.algorithm, PEM: string(text), Scope: k.scope}, err
 }
@@ -66,20 +77,31 @@ func (l *list) Set(v string) error { *l = append(*l, strings.Trim(v, "/")); retu
 func jsonFlag(f *flag.FlagSet) *bool { return f.Bool("json", false, "answer in JSON") }
 
 func newFlags(name string, stderr io.Writer) *flag.FlagSet {
-	f := flag.NewFlagSet("gatehouse-pdp bundle "+name, flag.ContinueOnError)
+	f := flag.NewFlagSet("bundle "+name, flag.ContinueOnError)
 	f.SetOutput(stderr)
+	f.Usage = func() {
+		_, _ = fmt.Fprintf(stderr, "flags of gatehouse-pdp bundle %s:\n", name)
+		f.PrintDefaults()
+	}
 	return f
 }
 
-// one parses flags that are followed by one name.
+// one parses flags, which may stand anywhere, and answers the one name among them.
 func one(f *flag.FlagSet, args []string, what string) (string, error) {
-	if err := f.Parse(args); err != nil {
-		return "", err
+	var names []string
+	for {
+		if err := f.Parse(args); err != nil {
+			return "", err
+		}
+		if args = f.Args(); len(args) == 0 {
+			break
+		}
+		names, args = append(names, args[0]), args[1:]
 	}
-	if f.NArg() != 1 {
-		return "", fmt.Errorf("%s takes one %s after its flags", f.Name(), what)
+	if len(names) != 1 {
+		return "", fmt.Errorf("%s takes one %s", f.Name(), what)
 	}
-	return f.Arg(0), nil
+	return names[0], nil
 }
 
 func bundleBuild(ctx context.Context, args []string, stdout, stderr io.Writer) error {
@@ -96,13 +118,16 @@ func bundleBuild(ctx context.Context, args []string, stdout, stderr io.Writer) e
 	if err != nil {
 		return err
 	}
+	if _, err := os.ReadDir(dir); err != nil {
+		return err
+	}
 	part, err := engine.ReadFolder(os.DirFS(dir))
 	if err != nil {
-		return fmt.Errorf("%s: %w", dir, err)
+		return wanting{fmt.Errorf("%s: %w", dir, err)}
 	}
 	packed, err := engine.Pack(part)
 	if err != nil {
-		return fmt.Errorf("%s: %w", dir, err)
+		return wanting{fmt.Errorf("%s: %w", dir, err)}
 	}
 	if len(packed.Files) == 0 {
 		return fmt.Errorf("%s: no policies", dir)
@@ -121,7 +146,7 @@ func bundleBuild(ctx context.Context, args []string, stdout, stderr io.Writer) e
 	if !*unchecked {
 		part.Roots = roots
 		if decides, err = engine.Check(ctx, part); err != nil {
-			return fmt.Errorf("%s: %w", dir, err)
+			return wanting{fmt.Errorf("%s: %w", dir, err)}
 		}
 	}
 	manifest, err := json.Marshal(map[string]any{"revision": *revision, "roots": roots, "rego_version": 1})
@@ -133,7 +158,7 @@ func bundleBuild(ctx context.Context, args []string, stdout, stderr io.Writer) e
 	if err != nil {
 		return err
 	}
-	if key.file != "" {
+	if key.file != "" || key.id != "" {
 		if archive, err = signed(archive, key); err != nil {
 			return err
 		}
@@ -208,9 +233,12 @@ func bundleVerify(args []string, stdout, stderr io.Writer) error {
 	}
 	var v *bundle.Verifier
 	if !*unsigned {
+		if key.file == "" || key.id == "" {
+			return errors.New("a bundle is verified by -key FILE and -key-id ID, or as it is by -unsigned")
+		}
 		text, err := os.ReadFile(key.file)
 		if err != nil {
-			return fmt.Errorf("a bundle is verified by -key FILE and -key-id ID: %w", err)
+			return err
 		}
 		if v, err = bundle.NewVerifier(key.scope, bundle.Key{ID: key.id, Algorithm: key.algorithm, PEM: string(text)}); err != nil {
 			return err
@@ -222,7 +250,7 @@ func bundleVerify(args []string, stdout, stderr io.Writer) error {
 	}
 	b, err := bundle.Open(archive, bundle.Limits{}, v)
 	if err != nil {
-		return fmt.Errorf("%s: refused: %w", name, err)
+		return wanting{fmt.Errorf("%s: refused: %w", name, err)}
 	}
 	return tell(stdout, *asJSON, name, b, [2]string{"signed", orNo(b.KeyID, b.KeyID)})
 }

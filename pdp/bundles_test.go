@@ -294,20 +294,20 @@ func TestTheToolsSayWhatTheyDid(t *testing.T) {
 	open, _ := folder(t, "package gatehouse.authz\n\ndefault decision := {\"allow\": true}\n")
 	broken, _ := folder(t, "package gatehouse.authz\n\ndecision := {")
 	for want, args := range map[string][]string{
-		"needs a command":        {},
-		"no such command":        {"publish"},
-		"takes one folder":       {"build"},
-		"no policies":            {"build", t.TempDir()},
-		"probe: ":                {"build", "-o", out, open},
-		"parse: ":                {"build", "-o", out, broken},
-		"is outside the roots":   {"build", "-o", out, "-root", "other", "../policies"},
-		"overlap":                {"build", "-o", out, "-root", "a", "-root", "a/b", "../policies"},
-		"a signing key needs an": {"sign", "-key", private, out},
-		"no such file":           {"sign", "-key", "/nowhere", "-key-id", "k", out},
-		"verified by -key":       {"verify", out},
-		"is not a public key":    {"verify", "-key", private, "-key-id", "k", out},
-		"key cannot be read":     {"sign", "-key", public, "-key-id", "k", out},
-		"for this key":           {"verify", "-key", public, "-key-id", "k", "-algorithm", "RS256", out},
+		"needs a command":      {},
+		"is no command":        {"publish"},
+		"takes one folder":     {"build"},
+		"no policies":          {"build", t.TempDir()},
+		"probe: ":              {"build", "-o", out, open},
+		"parse: ":              {"build", "-o", out, broken},
+		"is outside the roots": {"build", "-o", out, "-root", "other", "../policies"},
+		"overlap":              {"build", "-o", out, "-root", "a", "-root", "a/b", "../policies"},
+		"signed with -key":     {"sign", "-key", private, out},
+		"no such file":         {"sign", "-key", "/nowhere", "-key-id", "k", out},
+		"verified by -key":     {"verify", out},
+		"is not a public key":  {"verify", "-key", private, "-key-id", "k", out},
+		"key cannot be read":   {"sign", "-key", public, "-key-id", "k", out},
+		"for this key":         {"verify", "-key", public, "-key-id", "k", "-algorithm", "RS256", out},
 	} {
 		if _, err := tool(t, args...); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%v: %v", args, err)

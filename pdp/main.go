@@ -28,32 +28,28 @@ import (
 	"github.com/gatehouse-auth/gatehouse/policies"
 )
 
-const usage = `usage: gatehouse-pdp serve [flags]
-       gatehouse-pdp bundle build|sign|verify [flags]
-
-  serve   decide by AuthZEN: POST /access/v1/evaluation and /access/v1/evaluations
-  bundle  make and check policy bundles`
-
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	authorTools(ctx, os.Args[1:])
 	if err := run(ctx, os.Args[1:], os.Getenv, os.Stderr); err != nil && !errors.Is(err, flag.ErrHelp) {
 		fmt.Fprintln(os.Stderr, "gatehouse-pdp:", err)
-		os.Exit(1)
+		os.Exit(exitCode(os.Args[1:], err)) //nolint:gocritic // nothing is left to be stopped
 	}
 }
 
 func run(ctx context.Context, args []string, getenv func(string) string, stderr io.Writer) error {
-	if len(args) > 0 && args[0] == "bundle" {
-		return bundleCommand(ctx, args[1:], os.Stdout, stderr)
-	}
 	if len(args) == 0 || args[0] != "serve" {
-		return errors.New("no such command\n" + usage + "\n" + authorUsage())
+		return other(ctx, args, os.Stdout, stderr)
 	}
 	c, err := readConfig(args[1:], getenv, stderr)
 	if err != nil {
 		return err
+	}
+	if c.policies != "" {
+		if _, err := os.ReadDir(c.policies); err != nil {
+			return err // names the folder, which is all that the engine cannot
+		}
 	}
 	log := telemetry.Logger(stderr, c.level)
 	memory.Limit(log)

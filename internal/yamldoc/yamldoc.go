@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"regexp"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
@@ -76,7 +77,41 @@ func Error(file string, err error) error {
 			continue
 		}
 		what, _, _ = strings.Cut(what, " in type ")
-		all[i] = fmt.Errorf("%s:%s: %s", file, line, what)
+		all[i] = fmt.Errorf("%s:%s: %s", file, line, plain(what))
 	}
 	return errors.Join(all...)
+}
+
+var mismatch = regexp.MustCompile("^cannot unmarshal !!(\\w+)(?: `(.*)`)? into (.*)$")
+
+// plain says without the names of Go's types and YAML's what stands where something else is wanted.
+func plain(what string) string {
+	m := mismatch.FindStringSubmatch(what)
+	if m == nil {
+		return what
+	}
+	kinds := map[string]string{"seq": "a list", "map": "a mapping", "str": "a text", "int": "a number", "float": "a number", "bool": "true or false", "timestamp": "a time"}
+	have, ok := kinds[m[1]]
+	if !ok {
+		have = m[1]
+	}
+	if m[2] != "" {
+		have += " (" + m[2] + ")"
+	}
+	want := "a mapping"
+	switch into := m[3]; {
+	case strings.HasPrefix(into, "[]"):
+		want = "a list"
+	case into == "string":
+		want = "a text"
+	case into == "bool":
+		want = "true or false"
+	case strings.HasPrefix(into, "int"), strings.HasPrefix(into, "uint"), strings.HasPrefix(into, "float"):
+		want = "a number"
+	case into == "time.Time":
+		want = "a time"
+	case into == "time.Duration":
+		want = "a duration"
+	}
+	return have + " stands where " + want + " is wanted"
 }

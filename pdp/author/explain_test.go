@@ -116,10 +116,10 @@ func TestAQuestionIsReadInAnyOfItsForms(t *testing.T) {
 		}
 	}
 	for text, want := range map[string]string{
-		"{\n\n]":               "q.json: line 3: ",
+		"{\n\n]":               "q.json:3: ",
 		`{} {}`:                "more than one",
 		`{}`:                   "neither",
-		`[]`:                   "q.json: ",
+		`[]`:                   "q.json:1: ",
 		`{"subject": "alice"}`: "neither",
 		strings.Replace(request, `"ip"`, `"time": "noon", "ip"`, 1): "context.time",
 	} {

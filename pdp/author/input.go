@@ -64,10 +64,10 @@ func (p *Policy) ParseQuestion(title string, text []byte, now time.Time) (Questi
 	dec.UseNumber()
 	var v map[string]any
 	if err := dec.Decode(&v); err != nil {
-		return Question{}, fmt.Errorf("%s: %w", title, jsonPlace(text, err))
+		return Question{}, jsonPlace(title, text, err)
 	}
 	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
-		return Question{}, fmt.Errorf("%s: more than one JSON document", title)
+		return Question{}, fmt.Errorf("%s: more than one JSON document; --id says which decision of a log", title)
 	}
 	if inner, ok := v["input"].(map[string]any); ok {
 		v = inner
@@ -112,14 +112,20 @@ func onlyHas(m map[string]any, names ...string) bool {
 	return true
 }
 
-// jsonPlace adds the line to an error of syntax.
-func jsonPlace(text []byte, err error) error {
+// jsonPlace is "file:line: what" for what is no JSON; the last line where it breaks off.
+func jsonPlace(file string, text []byte, err error) error {
+	at := len(bytes.TrimSpace(text))
 	var syntax *json.SyntaxError
-	if !errors.As(err, &syntax) {
-		return err
+	var kind *json.UnmarshalTypeError
+	switch {
+	case errors.As(err, &syntax):
+		at = int(syntax.Offset)
+	case errors.As(err, &kind):
+		at, err = int(kind.Offset), errors.New("something else stands where an object is wanted")
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+		err = errors.New("the document breaks off")
 	}
-	at := min(int(syntax.Offset), len(text))
-	return fmt.Errorf("line %d: %w", 1+bytes.Count(text[:at], []byte{'\n'}), err)
+	return fmt.Errorf("%s:%d: %w", file, 1+bytes.Count(text[:min(at, len(text))], []byte{'\n'}), err)
 }
 
 // value is the input as OPA's.

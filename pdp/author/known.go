@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"strings"
 	"time"
 
 	"github.com/gatehouse-auth/gatehouse/pdp/authzen"
@@ -18,6 +19,9 @@ const mostShown = 200
 func ReadDirectory(name string) (*directory.View, error) {
 	v, err := directory.ReadFile(name, directory.Limits{})
 	if err != nil {
+		if line, what, ok := strings.Cut(err.Error(), ": "); ok && strings.HasPrefix(line, "line ") {
+			return nil, fmt.Errorf("%s:%s: %s", name, strings.TrimPrefix(line, "line "), what)
+		}
 		return nil, fmt.Errorf("%s: %w", name, err)
 	}
 	return v, nil

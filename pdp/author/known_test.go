@@ -107,6 +107,18 @@ func TestPoliciesThatReadADirectoryAreTestedByOne(t *testing.T) {
 	if _, err := author.ReadDirectory(filepath.Join(t.TempDir(), "none.json")); err == nil || !strings.Contains(err.Error(), "none.json") {
 		t.Errorf("no file: %v", err)
 	}
+	for name, c := range map[string]struct{ text, want string }{
+		"d.json":   {"{\"subjects\": {\n  \"ann\": {},\n  \"bob\": {\"roles\": \"clerk\"}}}", "d.json:3: roles is not of the right type"},
+		"d.ndjson": {"{\"id\":\"x\"}\n", `d.ndjson:1: json: unknown field "id"`},
+	} {
+		file := filepath.Join(t.TempDir(), name)
+		if err := os.WriteFile(file, []byte(c.text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := author.ReadDirectory(file); err == nil || !strings.HasSuffix(err.Error(), c.want) {
+			t.Errorf("%v, want %s", err, c.want)
+		}
+	}
 	// Whom a request is about has what the directory says of him, and the explanation goes by it.
 	q, err := p.ParseQuestion("q.json", []byte(`{"subject":{"type":"user","id":"bob","properties":{"roles":["chief"]}},"action":{"name":"GET"},"resource":{"type":"order","id":"17"}}`), time.Date(2026, 3, 3, 10, 0, 0, 0, time.UTC))
 	if err != nil {

@@ -146,6 +146,7 @@ func (l *linter) policy(p *Policy) {
 		}
 		l.schema(p, c)
 		l.directory(p)
+		l.shape(p)
 	}
 }
 
@@ -160,6 +161,23 @@ func (l *linter) directory(p *Policy) {
 		_, err = known.Store(c, p.Data)
 	}
 	l.errors(lintScan, placed(p.Dir, err))
+}
+
+// shape looks for a directory in the data that no decision point's would look like: rules would find nobody in it.
+func (l *linter) shape(p *Policy) {
+	known, _ := p.Data["directory"].(map[string]any)
+	for _, member := range sorted(known) {
+		if member == "subjects" || member == "roles" {
+			continue
+		}
+		at := p.Dir
+		for _, name := range sorted(p.Files) {
+			if strings.HasPrefix(name, "directory/") && !strings.HasSuffix(name, ".rego") {
+				at = p.place(name)
+			}
+		}
+		l.found = append(l.found, Finding{File: at, Rule: lintSchema, Message: fmt.Sprintf("data.directory has subjects and roles, and no %q; files in the folder directory hold these two by themselves", member)})
+	}
 }
 
 // schema looks for references to what is not there, and to what is nearly something else.

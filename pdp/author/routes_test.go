@@ -43,7 +43,7 @@ func begun(t *testing.T, r author.Routes) *author.Policy {
 	t.Helper()
 	dir := filepath.Join(t.TempDir(), "new")
 	written, err := author.Skeleton(r, policies.FS, dir)
-	if err != nil || len(written) != 4 {
+	if err != nil || len(written) != 5 {
 		t.Fatalf("written %v, %v", written, err)
 	}
 	if _, err := author.Skeleton(r, policies.FS, dir); err == nil {

@@ -16,8 +16,8 @@ var (
 	wordsOnObjects     = map[string]string{"GET": "read", "POST": "act", "PUT": "replace", "PATCH": "change", "DELETE": "delete"}
 )
 
-// Skeleton writes a policy for routes into the new folder dir: the rules and conditions of shipped, a table in which only admin may do
-// anything, and a matrix that says so. It answers the files that it wrote.
+// Skeleton writes a policy for routes into the new folder dir: the rules, their tests and the conditions of shipped, a table in which
+// only admin may do anything, and a matrix that says so. It answers the files that it wrote.
 func Skeleton(routes Routes, shipped fs.FS, dir string) (written []string, err error) {
 	if len(routes.Operations) == 0 {
 		return nil, fmt.Errorf("there is no operation that a policy could be asked about")
@@ -30,6 +30,7 @@ func Skeleton(routes Routes, shipped fs.FS, dir string) (written []string, err e
 		"cases/routes.matrix.yaml":  []byte(matrixOf(routes)),
 		"gatehouse/conditions.yaml": nil,
 		"gatehouse/authz.rego":      nil,
+		"gatehouse/authz_test.rego": nil,
 	}
 	for _, name := range sorted(files) {
 		text := files[name]

@@ -99,7 +99,7 @@ func TestABudgetThatSaysNothingIsRefused(t *testing.T) {
 		"growing: [a.b]":        "b.yaml:1: growing",
 		"growing: ['']":         "b.yaml:1: growing",
 		"grwoing: [a]":          "b.yaml:1: field grwoing not found",
-		"p99: {order: a word}":  "b.yaml:1: cannot unmarshal",
+		"p99: {order: a word}":  "b.yaml:1: a text (a word) stands where a number is wanted",
 		"p99: [":                "b.yaml:",
 		"default: {p99_us: 10}": "b.yaml:1: field default not found",
 	} {

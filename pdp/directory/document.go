@@ -19,6 +19,7 @@ type document struct {
 	b      *snapshotBuilder
 	nested bool
 	seen   map[string]bool
+	at     int64 // byte behind the name of the member that was read last
 }
 
 // member is what a data.json says of a subject: roles for the whole world and for ever, and bindings as the feed has them.
@@ -48,13 +49,21 @@ func readData(in io.Reader, hint int, limits Limits) (*View, error) {
 	case errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF):
 		return nil, errCut
 	case err != nil:
-		return nil, plain(err)
+		return nil, &placedError{plain(err), d.at}
 	case len(d.seen) == 0:
 		return nil, errors.New("it has no directory with subjects or roles")
 	}
 	d.b.begin = feed.Begin{Epoch: "file", Revision: binary.BigEndian.Uint64(sum.Sum(nil))}
 	return d.b.view(), nil
 }
+
+// placedError is a mistake behind the member whose name ends at a byte of the document.
+type placedError struct {
+	error
+	at int64
+}
+
+func (e *placedError) Unwrap() error { return e.error }
 
 type summed struct {
 	in  io.Reader
@@ -80,6 +89,7 @@ func (d *document) object(member func(name string) error) error {
 			return err
 		}
 		name, _ := t.(string)
+		d.at = d.dec.InputOffset()
 		if err := member(name); err != nil {
 			return err
 		}

@@ -2,8 +2,10 @@ package directory
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"strings"
@@ -87,8 +89,26 @@ func plainPath(err error) error {
 	return err
 }
 
-// ReadFile reads a snapshot of the feed (.ndjson) or an OPA data.json, as from Options.URL file:///name.
+// ReadFile reads a snapshot of the feed (.ndjson) or an OPA data.json, as from Options.URL file:///name. What is wrong in one is
+// "line 3: what", the line being that of the member.
 func ReadFile(name string, limits Limits) (*View, error) {
 	v, err := (&file{name: name, limits: limits.withDefaults()}).read(nil)
+	var placed *placedError
+	if errors.As(err, &placed) {
+		if line, ok := lineAt(name, placed.at); ok {
+			return nil, fmt.Errorf("line %d: %w", line, err)
+		}
+	}
 	return v, plainPath(err)
+}
+
+// lineAt is the line of a byte of a file.
+func lineAt(name string, at int64) (line int, ok bool) {
+	in, err := os.Open(name) //nolint:gosec // the caller says which
+	if err != nil {
+		return 0, false
+	}
+	defer func() { _ = in.Close() }() // it was only read
+	text, err := io.ReadAll(io.LimitReader(in, at))
+	return 1 + bytes.Count(text, []byte("\n")), err == nil
 }

@@ -5,6 +5,7 @@
 package golden
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -12,6 +13,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"go.yaml.in/yaml/v3"
 
 	"github.com/gatehouse-auth/gatehouse/internal/yamldoc"
 	"github.com/gatehouse-auth/gatehouse/pdp/authzen"
@@ -254,7 +257,7 @@ func Parse(file string, text []byte) ([]Case, error) {
 	known := map[string]Case{}
 	entries, err := yamldoc.Decode(file, text, &known)
 	if err != nil {
-		return nil, err
+		return nil, cmp.Or(untimely(file, text), err)
 	}
 	var errs []error
 	all := make([]Case, 0, len(entries))
@@ -268,4 +271,25 @@ func Parse(file string, text []byte) ([]Case, error) {
 		all = append(all, c)
 	}
 	return all, errors.Join(errs...)
+}
+
+// untimely says where a time is that cannot be read, which the decoder does not; nil where there is none.
+func untimely(file string, text []byte) error {
+	var doc yaml.Node
+	if _ = yaml.Unmarshal(text, &doc); len(doc.Content) == 0 { // what is wrong with it is told already
+		return nil
+	}
+	var errs []error
+	look := func(n *yaml.Node) {
+		if at := yamldoc.Member(n, "at"); at != nil && at.Decode(new(time.Time)) != nil {
+			errs = append(errs, fmt.Errorf("%s:%d: at: %q is no time, such as 2026-03-03T10:00:00Z", file, at.Line, at.Value))
+		}
+	}
+	for _, e := range yamldoc.Entries(doc.Content[0]) {
+		look(e.Value)
+		for _, column := range yamldoc.Entries(yamldoc.Member(e.Value, "when")) {
+			look(column.Value)
+		}
+	}
+	return errors.Join(errs...)
 }

@@ -1,6 +1,7 @@
 package golden
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"maps"
@@ -49,7 +50,7 @@ func parseMatrix(file string, text []byte) ([]Case, error) {
 	known := map[string]matrix{}
 	tables, err := yamldoc.Decode(file, text, &known)
 	if err != nil {
-		return nil, err
+		return nil, cmp.Or(untimely(file, text), err)
 	}
 	var all []Case
 	var errs []error

@@ -99,7 +99,7 @@ func (d declaration) check(services map[string][]string) (*spec, error) {
 	}
 	s := &spec{service: u.Host, before: before, after: after, properties: map[string][]string{}, deadline: DefaultDeadline}
 	if len(services[u.Host]) == 0 {
-		return nil, fmt.Errorf("url: no address is known of the service %q", u.Host)
+		return nil, fmt.Errorf("url: no address is known of the service %q; PDP_SERVICES says where it is, as %s=http://…", u.Host, u.Host)
 	}
 	for _, base := range services[u.Host] {
 		b, err := url.Parse(base)

@@ -21,6 +21,7 @@ const mostNamed = 10
 // reach is whom who-can and what-can ask about: roles, the people of a directory, or whom a running decision point knows.
 type reach struct {
 	dir, directory, pdp, token, tenant *string
+	roles                              *string // of what-can alone
 }
 
 func (in *invocation) reach() reach {
@@ -49,13 +50,14 @@ func whoCan(ctx context.Context, in *invocation) (int, error) {
 		r := authzen.Request{Subject: authzen.Subject{Type: "user"}, Action: authzen.Action{Name: rest[0]}}
 		return in.ask(ctx, of, authzen.Subjects, r, rest[1])
 	case *of.directory != "":
-		return in.people(ctx, of, "", func(action, resource string) bool { return action == rest[0] && resource == rest[1] })
+		return in.people(ctx, of, "", rest, func(action, resource string) bool { return action == rest[0] && resource == rest[1] })
 	}
-	return in.access(ctx, *of.dir, func(c author.Change) bool { return c.Action == rest[0] && c.Resource == rest[1] })
+	return in.access(ctx, *of.dir, rest, "", func(c author.Change) bool { return c.Action == rest[0] && c.Resource == rest[1] })
 }
 
 func whatCan(ctx context.Context, in *invocation) (int, error) {
 	of := in.reach()
+	of.roles = in.flags.String("roles", "", "with --pdp: roles that a token gives the subject, as clerk,admin; those of a directory that knows the subject count instead")
 	rest, err := in.parse()
 	if err != nil {
 		return Failure, err
@@ -70,9 +72,9 @@ func whatCan(ctx context.Context, in *invocation) (int, error) {
 	case len(rest) != 1:
 		return Failure, errors.New("what-can takes a role, or anonymous for those without a token; with --directory a subject's id")
 	case *of.directory != "":
-		return in.people(ctx, of, rest[0], func(string, string) bool { return true })
+		return in.people(ctx, of, rest[0], nil, func(string, string) bool { return true })
 	}
-	return in.access(ctx, *of.dir, func(c author.Change) bool { return slices.Contains(strings.Split(c.Who, " + "), rest[0]) })
+	return in.access(ctx, *of.dir, nil, rest[0], func(c author.Change) bool { return slices.Contains(strings.Split(c.Who, " + "), rest[0]) })
 }
 
 // ask asks a decision point.
@@ -82,8 +84,15 @@ func (in *invocation) ask(ctx context.Context, of reach, kind authzen.Kind, r au
 		return Failure, fmt.Errorf("%q is no type and id of a resource, such as order:17 or order:/orders", resource)
 	}
 	r.Resource = authzen.Resource{Type: name, ID: id}
+	properties := map[string]any{}
 	if *of.tenant != "" {
-		r.Subject.Properties = map[string]any{"tenant": *of.tenant}
+		properties["tenant"] = *of.tenant
+	}
+	if of.roles != nil && *of.roles != "" {
+		properties["roles"] = strings.Split(*of.roles, ",")
+	}
+	if len(properties) > 0 {
+		r.Subject.Properties = properties
 	}
 	var options []authzen.Option
 	if *of.token != "" {
@@ -103,12 +112,19 @@ func (in *invocation) ask(ctx context.Context, of reach, kind authzen.Kind, r au
 		return Failure, err
 	}
 	if in.json {
+		if found == nil {
+			found = []authzen.Entity{}
+		}
 		return OK, in.document(authzen.SearchResponse{Page: authzen.Page{Count: len(found)}, Context: &about, Results: found})
 	}
 	for _, one := range found {
 		in.printf("%s\n", one.ID+one.Name)
 	}
 	what := map[authzen.Kind]string{authzen.Subjects: "subjects", authzen.Actions: "actions"}[kind]
+	if of.roles != nil && *of.roles == "" && about.Directory == "" {
+		in.printf("these %d %s of somebody without roles, by revision %s: the decision point has no directory, so name by --roles what a token would give\n", len(found), what, about.Revision)
+		return OK, nil
+	}
 	if about.Complete {
 		in.printf("these %d %s, and no others, by revision %s\n", len(found), what, about.Revision)
 	} else {
@@ -117,10 +133,41 @@ func (in *invocation) ask(ctx context.Context, of reach, kind authzen.Kind, r au
 	return OK, nil
 }
 
+// tried refuses what no case and no table speaks of: that nobody may do it would be said without having tried. An ask and a role
+// may be missing.
+func tried(p *author.Policy, ask []string, role string) error {
+	all, err := p.Spoken()
+	if err != nil {
+		return err
+	}
+	if what := strings.Join(ask, " "); what != "" && !slices.Contains(all.Asks, what) {
+		return fmt.Errorf("no case and no table of %s speaks of %s, but of %s", p.Dir, what, some(all.Asks))
+	}
+	if role != "" && !slices.Contains(all.Who, role) {
+		return fmt.Errorf("no case and no table of %s speaks of the role %s, but of %s; people are named by --directory or --pdp", p.Dir, role, some(all.Who))
+	}
+	return nil
+}
+
+// some is a list of at most 20 words.
+func some(words []string) string {
+	const most = 20
+	switch n := len(words); {
+	case n == 0:
+		return "none"
+	case n > most:
+		return strings.Join(words[:most], ", ") + fmt.Sprintf(" and %d more", n-most)
+	}
+	return strings.Join(words, ", ")
+}
+
 // people shows who of a directory may do what.
-func (in *invocation) people(ctx context.Context, of reach, id string, wanted func(action, resource string) bool) (int, error) {
+func (in *invocation) people(ctx context.Context, of reach, id string, ask []string, wanted func(action, resource string) bool) (int, error) {
 	p, err := in.open(*of.dir, *of.directory)
 	if err != nil {
+		return Failure, err
+	}
+	if err := tried(p, ask, ""); err != nil {
 		return Failure, err
 	}
 	all, err := p.People(ctx, id, wanted)
@@ -175,9 +222,12 @@ func (in *invocation) rows(all []row) {
 }
 
 // access shows what of all that may be done is wanted.
-func (in *invocation) access(ctx context.Context, dir string, wanted func(author.Change) bool) (int, error) {
+func (in *invocation) access(ctx context.Context, dir string, ask []string, role string, wanted func(author.Change) bool) (int, error) {
 	p, err := author.Open(dir)
 	if err != nil {
+		return Failure, err
+	}
+	if err := tried(p, ask, role); err != nil {
 		return Failure, err
 	}
 	all, err := p.Access(ctx)

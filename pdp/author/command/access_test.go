@@ -67,6 +67,31 @@ func TestWhoCanNamesPeople(t *testing.T) {
 	}
 }
 
+// Where roles come from tokens alone, a subject's id says nothing: the answer is not given as if it were all.
+func TestWhatCanOfADecisionPointWithoutADirectory(t *testing.T) {
+	t.Parallel()
+	quiet := slog.New(slog.DiscardHandler)
+	e, err := engine.Open(t.Context(), engine.Options{
+		Log: quiet, Deadline: 5 * time.Second,
+		Policies: fstest.MapFS{"authz.rego": {Data: []byte("package gatehouse.authz\n\ndefault decision := {\"allow\": false}\n\ndecision := {\"allow\": true} if {\n\t\"clerk\" in input.subject.roles\n\tinput.action.name == \"GET\"\n}\n")}},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	pdp := httptest.NewServer(server.New(server.Options{Engine: e, Search: e, SearchCallers: []string{"*"}, DecisionLog: decisionlog.New(quiet), Log: quiet, BatchTime: 20 * time.Second}))
+	t.Cleanup(func() {
+		pdp.Close()
+		e.Close()
+	})
+	code, out, errs := on(t, "", "what-can", "ann", "order:17", "--pdp", pdp.URL)
+	if code != command.OK || !strings.HasPrefix(out, "these 0 actions of somebody without roles") || strings.Contains(out, "no others") {
+		t.Errorf("%d, %s%s", code, out, errs)
+	}
+	if code, out, errs = on(t, "", "what-can", "ann", "order:17", "--roles", "reader,clerk", "--pdp", pdp.URL); code != command.OK || !strings.HasPrefix(out, "GET\nthese 1 actions, and no others") {
+		t.Errorf("%d, %s%s", code, out, errs)
+	}
+}
+
 // A running decision point is asked by AuthZEN's searches, page by page.
 func TestWhoCanAsksADecisionPoint(t *testing.T) {
 	t.Parallel()
@@ -110,7 +135,7 @@ func TestWhoCanAsksADecisionPoint(t *testing.T) {
 		t.Errorf("%d, %s%s", code, out, errs)
 	}
 	code, out, _ = on(t, "", append([]string{"what-can", "u001", "order:17", "--json"}, asks...)...)
-	if results, _ := document(t, out)["results"].([]any); code != command.OK || len(results) != 0 {
+	if results, ok := document(t, out)["results"].([]any); code != command.OK || !ok || len(results) != 0 {
 		t.Errorf("%d, %s", code, out)
 	}
 	if code, out, errs = on(t, "", "who-can", "GET", "order:17", "--pdp", pdp.URL); code != command.Failure || out != "" || !strings.Contains(errs, "401 (caller_unknown)") {

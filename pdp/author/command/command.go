@@ -27,6 +27,13 @@ type command struct {
 	run              func(ctx context.Context, in *invocation) (code int, err error)
 }
 
+func (c command) usage() string {
+	return strings.TrimSpace(fmt.Sprintf("gatehouse-pdp %s [flags] %s", c.name, c.args))
+}
+
+// errFlags is behind flags that cannot be read.
+var errFlags = errors.New("")
+
 func table() []command {
 	return []command{
 		{"test", "[DIR]", "run the tests, cases and matrices of a policy; what they cover, and which mistakes they would miss", test},
@@ -73,16 +80,19 @@ func Run(ctx context.Context, args []string, s Streams) (code int, known bool) {
 			continue
 		}
 		in := &invocation{Streams: s, args: args[1:], flags: flag.NewFlagSet(c.name, flag.ContinueOnError)}
-		in.flags.SetOutput(s.Err)
-		in.flags.Usage = func() {
-			fmt.Fprintf(s.Err, "usage: gatehouse-pdp %s [flags] %s\n\n%s\n\n", c.name, c.args, c.what)
-			in.flags.PrintDefaults()
-		}
+		in.flags.SetOutput(io.Discard) // what is wrong is said once, below
+		in.flags.Usage = func() {}
 		in.flags.BoolVar(&in.json, "json", false, "write one JSON document")
 		code, err := c.run(ctx, in)
 		switch {
 		case errors.Is(err, flag.ErrHelp):
+			in.printf("usage: %s\n\n%s\n\n", c.usage(), c.what)
+			in.flags.SetOutput(s.Out)
+			in.flags.PrintDefaults()
 			return OK, true
+		case errors.Is(err, errFlags):
+			fmt.Fprintf(s.Err, "%v\nusage: %s (-h lists the flags)\n", err, c.usage())
+			return Failure, true
 		case err != nil:
 			fmt.Fprintln(s.Err, err)
 			return Failure, true
@@ -104,8 +114,11 @@ type invocation struct {
 func (in *invocation) parse() ([]string, error) {
 	var rest []string
 	for args := in.args; ; {
-		if err := in.flags.Parse(args); err != nil {
+		switch err := in.flags.Parse(args); {
+		case errors.Is(err, flag.ErrHelp):
 			return nil, err
+		case err != nil:
+			return nil, fmt.Errorf("%w%w", err, errFlags)
 		}
 		args = in.flags.Args()
 		if len(args) == 0 {

@@ -108,8 +108,11 @@ func TestMisuseIsAFailure(t *testing.T) {
 			t.Errorf("%q: %d, %q, %q", args, code, out, errs)
 		}
 	}
-	if code, _, errs := on(t, "", "test", "-h"); code != command.OK || !strings.Contains(errs, "-min-coverage") {
-		t.Errorf("help: %d, %s", code, errs)
+	if code, out, errs := on(t, "", "test", "-h"); code != command.OK || !strings.Contains(out, "-min-coverage") || errs != "" {
+		t.Errorf("help: %d, %s%s", code, out, errs)
+	}
+	if _, _, errs := on(t, "", "bench", "-nonsense"); errs != "flag provided but not defined: -nonsense\nusage: gatehouse-pdp bench [flags] [DIR]… (-h lists the flags)\n" {
+		t.Errorf("a wrong flag: %s", errs)
 	}
 }
 
@@ -323,6 +326,29 @@ func TestWhoCanAndWhatCan(t *testing.T) {
 	for _, args := range [][]string{{"who-can", "GET"}, {"what-can"}, {"what-can", "x", "--policies", "nowhere"}} {
 		if code, out, errs := on(t, "", args...); code != command.Failure || out != "" || errs == "" {
 			t.Errorf("%q: %d, %s", args, code, out)
+		}
+	}
+}
+
+// "Nobody" about a word that was misspelt would be believed: what no case and no table speaks of is a failure that names what they
+// speak of.
+func TestWhoCanAndWhatCanSayNothingOfWhatWasNotTried(t *testing.T) {
+	t.Parallel()
+	dir, file := lean(t, broken(t, "cases/orders.yaml", "# Left out:", "# Left out,")), written(t, "directory.json", staff)
+	for _, c := range []struct {
+		want string
+		args []string
+	}{
+		{"speaks of GETT order, but of DELETE order, GET /orders, GET invoice, GET order, ", []string{"who-can", "GETT", "order"}},
+		{"speaks of GET order:17, but of", []string{"who-can", "GET", "order:17"}},
+		{"speaks of POST order, but of", []string{"who-can", "POST", "order"}},
+		{"speaks of GET orders, but of", []string{"who-can", "GET", "orders", "--directory", file}},
+		{"speaks of the role custommer, but of admin, anonymous, clerk, customer", []string{"what-can", "custommer"}},
+		{"people are named by --directory or --pdp", []string{"what-can", "alice"}},
+	} {
+		code, out, errs := on(t, "", append(c.args, "--policies", dir)...)
+		if code != command.Failure || out != "" || !strings.Contains(errs, c.want) {
+			t.Errorf("%q: %d, %s%s", c.args, code, out, errs)
 		}
 	}
 }

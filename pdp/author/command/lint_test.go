@@ -34,3 +34,22 @@ func TestLintTellsWhatRegalFinds(t *testing.T) {
 		t.Errorf("%d, %s", code, errs)
 	}
 }
+
+// A file in the folder directory is data.directory by its place; one that names it once more holds nobody whom a rule would find.
+func TestLintFindsADirectoryInADirectory(t *testing.T) {
+	t.Parallel()
+	dir := small(t)
+	if err := os.Mkdir(filepath.Join(dir, "directory"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(dir, "directory", "data.json")
+	for text, found := range map[string]bool{`{"directory": {"subjects": {}}}`: true, `{"subjects": {}, "roles": {}}`: false} {
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		_, out, errs := on(t, "", "lint", dir)
+		if strings.Contains(out, file+`: schema: data.directory has subjects and roles, and no "directory"; files in`) != found || errs != "" {
+			t.Errorf("%s: %s%s", text, out, errs)
+		}
+	}
+}
