@@ -161,3 +161,25 @@ func TestRememberingChangesNoAnswer(t *testing.T) {
 		}
 	})
 }
+
+// What a look-up says under the name of one of the request's own members is not what a request says there, which policies do not see.
+func TestWhatALookUpFoundIsNotWhatARequestSays(t *testing.T) {
+	t.Parallel()
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, `{"service":"shop"}`) }))
+	t.Cleanup(s.Close)
+	for _, looks := range []string{"input.resource.properties.service == \"shop\"", "input.resource.properties == {\"service\": \"shop\"}", "input.resource == object.union(input.resource, {\"properties\": {\"service\": \"shop\"}})"} {
+		files := fstest.MapFS{
+			"gatehouse/authz.rego":   {Data: []byte("package gatehouse.authz\n\ndefault decision := {\"allow\": false}\n\ndecision := {\"allow\": true} if " + looks + "\n")},
+			"gatehouse/lookups.yaml": {Data: []byte("lookups:\n  order:\n    url: http://orders/orders/{id}\n    properties: {service: /service}\n    ttl: 1s\n    deadline: 1s\n")},
+		}
+		e := open(t, engine.Options{Policies: files, Services: map[string][]string{"orders": {s.URL}}, Skip: []string{engine.StepSchema, engine.StepBudget}})
+		if res, err := e.Evaluate(t.Context(), ask("order", "17")); err != nil || !res.Decision {
+			t.Fatalf("%s, looked up: %+v %+v, %v", looks, res, res.Context, err)
+		}
+		said := ask("invoice", "17")
+		said.Resource.Properties = map[string]any{"service": "shop"}
+		if res, err := e.Evaluate(t.Context(), said); err != nil || res.Decision {
+			t.Errorf("%s, said: %+v, %v", looks, res, err)
+		}
+	}
+}
