@@ -165,15 +165,17 @@ func inQuery(query string, want IDs) (ids []string, err error) {
 	return ids, nil
 }
 
-// alike reports whether some server takes name for the parameter: without case, as an array's (a[], a[0], a.0), or with what PHP
-// makes an underscore of, or drops, at the ends.
+// alike reports whether some server takes name for the parameter: without case, as an array's (a[], a[0], a.0), or as PHP does,
+// which drops spaces before it, and makes an underscore of a dot, a space, and a bracket that is not closed.
 func alike(name, parameter string) bool {
-	name = strings.Trim(name, " \x00")
-	if at := strings.IndexAny(name, "[.\x00"); at >= 0 {
-		name = name[:at]
-	}
-	return strings.EqualFold(name, parameter)
+	name, _, _ = strings.Cut(strings.Trim(name, " \x00"), "\x00")
+	array, _, _ := strings.Cut(name, "[")
+	object, _, _ := strings.Cut(array, ".")
+	return strings.EqualFold(object, parameter) ||
+		strings.EqualFold(underscored.Replace(array), parameter) || strings.EqualFold(underscored.Replace(name), parameter)
 }
+
+var underscored = strings.NewReplacer(".", "_", " ", "_", "[", "_")
 
 // inBody reads the ids out of the body.
 func (s *state) inBody(ctx context.Context, want IDs) ([]string, error) {

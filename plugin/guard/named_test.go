@@ -185,6 +185,26 @@ func TestAQueryThatTwoServersReadDifferentlyIsRefused(t *testing.T) {
 	}
 }
 
+// S55: PHP takes each of these for order_id, and the last of them for the only one.
+func TestAQueryIsRefusedThatPHPReadsDifferently(t *testing.T) {
+	t.Parallel()
+	scored := func(c *guard.Config) {
+		c.Resources = []guard.Resource{{Pattern: "/orders/batch", Type: "order", IDs: guard.IDs{In: guard.InQuery, Parameter: "order_id", Most: 4}}}
+	}
+	for _, other := range []string{"order.id", "order%20id", "order+id", "order[id", "Order.ID", "order.id[]", "+order.id", "order.id%00x"} {
+		w := calm()
+		v := build(t, w, scored).Check(t.Context(), request(func(r *guard.Request) { r.Path, r.Query = "/orders/batch", "order_id=1&"+other+"=2" }))
+		if v.Forward || v.Status != 400 || problem(t, v).Code != "id_malformed" || len(w.asked) != 0 {
+			t.Errorf("%s: forward %v, %d %s, asked %d times", other, v.Forward, v.Status, v.Body, len(w.asked))
+		}
+	}
+	w := calm()
+	v := build(t, w, scored).Check(t.Context(), request(func(r *guard.Request) { r.Path, r.Query = "/orders/batch", "order_id=1&order=2&id=3&order-id=4" }))
+	if !v.Forward || len(w.asked) != 1 {
+		t.Errorf("other parameters: %d %s, asked %d times", v.Status, v.Body, len(w.asked))
+	}
+}
+
 // S56: nor does a body pass whose headers say that it cannot be read, or that the gateway does not show.
 func TestABodyThatCannotBeReadIsRefused(t *testing.T) {
 	t.Parallel()
