@@ -312,7 +312,7 @@ func (e *Engine) Evaluate(ctx context.Context, r authzen.Request) (res authzen.R
 	}
 	about.Reasons, about.Need, about.Obligations = said.about.Reasons, said.about.Need, said.about.Obligations
 	about.Outcome = outcomeOf(said.allow, about.Reasons)
-	if said.allow && writes(r.Action.Name) && snap.lookups.Declared(r.Resource.Type) {
+	if said.allow && writes(r.Action) && snap.lookups.Declared(r.Resource.Type) {
 		snap.lookups.Changing(r.Resource.Type, r.Resource.ID)
 	}
 	if snap.cacheable(&both.cache, looksUp, now) && seen.bound(&both.cache, snap.looksAt) {
@@ -322,9 +322,15 @@ func (e *Engine) Evaluate(ctx context.Context, r authzen.Request) (res authzen.R
 	return authzen.Response{Decision: said.allow, Context: about}, nil
 }
 
-// writes reports whether an action is an HTTP method that may change what it is about (RFC 9110 section 9.2.1).
-func writes(action string) bool {
-	switch action {
+// writes reports whether an action is an HTTP method that may change what it is about (RFC 9110 section 9.2.1), or one of another
+// name that is done by such a method.
+func writes(a authzen.Action) bool {
+	method, own := a.Properties["method"].(string)
+	return changes(a.Name) || own && changes(method)
+}
+
+func changes(method string) bool {
+	switch method {
 	case http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete:
 		return true
 	}

@@ -293,7 +293,7 @@ func TestThePolicySeesTheActionOfTheResource(t *testing.T) {
 	t.Parallel()
 	w := calm()
 	build(t, w, naming).Check(t.Context(), posted("/orders/delete", &body{text: `{"ids":["1"]}`}))
-	if len(w.asked) != 1 || w.asked[0].Action.Name != "DELETE" || w.asked[0].Resource.Properties["path"] != "/orders/delete" {
+	if len(w.asked) != 1 || w.asked[0].Action.Name != "DELETE" || w.asked[0].Action.Properties["method"] != "POST" || w.asked[0].Resource.Properties["path"] != "/orders/delete" {
 		t.Errorf("asked %+v", w.asked)
 	}
 }
