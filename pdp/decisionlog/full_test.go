@@ -156,3 +156,25 @@ func TestWithBlockADecisionWaitsNoLongerThanItMay(t *testing.T) {
 	within(t, "there is room again", func() bool { return j.Record(context.Background(), large("after")) == nil })
 	stop()
 }
+
+// A record that is to be on the disk before its decision is answered is written by who also flushes it, and by nobody who comes by.
+func TestNobodyAcknowledgesARecordThatIsNotFlushed(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		sync time.Duration
+		done bool
+	}{{0, false}, {time.Hour, true}, {-1, true}} {
+		j, err := decisionlog.Open(decisionlog.Options{Dir: t.TempDir(), WhenFull: decisionlog.Fail, Sync: c.sync, Sinks: map[string]decisionlog.Sink{"memory": &memory{}}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if done := j.Passing(); done != c.done {
+			t.Errorf("flushed every %v: acknowledged is %v", c.sync, done)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		if err := j.Run(ctx); err != nil {
+			t.Error(err)
+		}
+	}
+}
