@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"mime"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"unicode"
@@ -114,6 +115,9 @@ func (s *state) named(ctx context.Context) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
+	if want.In == InQuery && (len(ids) > 0 || !want.Optional) && s.hasForm() {
+		return nil, errIDsForm.Because(errors.New("a form, whose fields some servers take for parameters of the query"))
+	}
 	if len(ids) == 0 && !want.Optional {
 		return nil, errIDsMissing
 	}
@@ -179,11 +183,38 @@ var underscored = strings.NewReplacer(".", "_", " ", "_", "[", "_")
 
 // inBody reads the ids out of the body.
 func (s *state) inBody(ctx context.Context, want IDs) ([]string, error) {
+	if err := apart(s.Query, want.Pointer); err != nil {
+		return nil, err
+	}
 	data, err := s.readBody(ctx, want.MaxBytes)
 	if err != nil {
 		return nil, err
 	}
 	return idsOf(data, want.Pointer, want.Most)
+}
+
+// apart refuses a query with a parameter of the name under which the body has the ids: Rails, for one, takes that before the body's.
+func apart(query, pointer string) error {
+	tokens, err := authzen.ParsePointer(pointer)
+	if err != nil || len(tokens) == 0 {
+		return nil //nolint:nilerr // whoever reads the body says so
+	}
+	for pair := range strings.FieldsFuncSeq(query, func(c rune) bool { return c == '&' || c == ';' }) {
+		name, _, _ := strings.Cut(pair, "=")
+		name, err := url.QueryUnescape(name)
+		if err != nil || alike(name, tokens[0]) {
+			return errIDsForm.Because(errors.New("the query has a name of the body's"))
+		}
+	}
+	return nil
+}
+
+// hasForm reports whether the body says that it is a form.
+func (s *state) hasForm() bool {
+	return slices.ContainsFunc(s.Header["content-type"], func(t string) bool {
+		t = strings.ToLower(t)
+		return strings.Contains(t, "x-www-form-urlencoded") || strings.Contains(t, "multipart/")
+	})
 }
 
 // readBody answers the body, once its headers say that it is JSON and how large it may be.

@@ -205,6 +205,40 @@ func TestAQueryIsRefusedThatPHPReadsDifferently(t *testing.T) {
 	}
 }
 
+// S55: some servers look for what a body has to say in the query as well, and the other way round.
+func TestObjectsAreNamedInOnePlace(t *testing.T) {
+	t.Parallel()
+	for _, query := range []string{"ids=2", "ids[]=2", "page=1&IDS=2", "ids", "x;ids=2", "%69ds=2", "%zz"} {
+		w := calm()
+		r := posted("/orders/delete", &body{text: `{"ids":["1"]}`})
+		r.Query = query
+		if v := build(t, w, naming).Check(t.Context(), r); v.Forward || problem(t, v).Code != "id_malformed" || len(w.asked) != 0 {
+			t.Errorf("beside a body, ?%s: forward %v, %d %s", query, v.Forward, v.Status, v.Body)
+		}
+	}
+	for _, form := range []string{"application/x-www-form-urlencoded", "multipart/form-data; boundary=x", "Application/X-WWW-Form-Urlencoded"} {
+		w := calm()
+		v := build(t, w, naming).Check(t.Context(), request(func(r *guard.Request) {
+			r.Method, r.Path, r.Query, r.Header["content-type"] = "POST", "/orders", "ids=1", []string{form}
+		}))
+		if v.Forward || problem(t, v).Code != "id_malformed" || len(w.asked) != 0 {
+			t.Errorf("beside a query, %s: forward %v, %d %s", form, v.Forward, v.Status, v.Body)
+		}
+	}
+	w := calm()
+	r := posted("/orders/delete", &body{text: `{"ids":["1"]}`})
+	r.Query = "page=2&id=3"
+	if v := build(t, w, naming).Check(t.Context(), r); !v.Forward {
+		t.Errorf("other parameters beside a body: %d %s", v.Status, v.Body)
+	}
+	w = calm()
+	if v := build(t, w, naming).Check(t.Context(), request(func(r *guard.Request) {
+		r.Method, r.Path, r.Header["content-type"] = "POST", "/orders", []string{"application/x-www-form-urlencoded"}
+	})); !v.Forward {
+		t.Errorf("a form for the collection: %d %s", v.Status, v.Body)
+	}
+}
+
 // S56: nor does a body pass whose headers say that it cannot be read, or that the gateway does not show.
 func TestABodyThatCannotBeReadIsRefused(t *testing.T) {
 	t.Parallel()
