@@ -196,6 +196,9 @@ func (e *Engine) join() {
 	}
 }
 
+// Gauge is Options.Gauge, for others who decide in this process.
+func (e *Engine) Gauge() *pace.Gauge { return e.opts.Gauge }
+
 // newID makes a UUIDv7 (RFC 9562 section 5.7). It need not be secret, and asking the kernel for each costs more than some
 // decisions do.
 func (e *Engine) newID(now time.Time) string {
