@@ -37,7 +37,8 @@ type Set struct {
 	http    *http.Client
 	now     func() time.Time
 	flights singleflight.Group
-	good    sync.Map // resource type → *atomic.Int32, the address that answered last
+	changes atomic.Uint64 // how often Changing was called: whoever asks then joins no flight that began before
+	good    sync.Map      // resource type → *atomic.Int32, the address that answered last
 	counts  *Counts
 	tokens  map[string]string
 
@@ -309,6 +310,8 @@ func resolve(v any, tokens []string) (any, bool) {
 // seconds each decision looks it up anew.
 func (s *Set) Changing(kind, id string) {
 	now := s.now()
+	s.changes.Add(1) // of several
+	s.flights.Forget(kind + "\x00" + id)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.cache, key{kind, id})
