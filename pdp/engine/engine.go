@@ -300,7 +300,7 @@ func (e *Engine) Evaluate(ctx context.Context, r authzen.Request) (res authzen.R
 	if said.allow && writes(r.Action) && snap.lookups.Declared(r.Resource.Type) {
 		snap.lookups.Changing(r.Resource.Type, r.Resource.ID)
 	}
-	if snap.cacheable(&both.cache, looksUp, now) && seen.bound(&both.cache, snap.looksAt) {
+	if snap.cacheable(&both.cache, r.Resource, looksUp, now) && seen.bound(&both.cache, snap.looksAt, snap.unlooked(r.Resource)) {
 		about.Cache = &both.cache
 	}
 	about.EvaluatedBy = by

@@ -94,6 +94,9 @@ func (s *Set) Authorize(files map[string]string) { s.tokens = files }
 // Declared reports whether there is a look-up for objects of this type.
 func (s *Set) Declared(kind string) bool { return s.specs[kind] != nil }
 
+// Any reports whether there are look-ups at all.
+func (s *Set) Any() bool { return len(s.specs) > 0 }
+
 // Find answers the declared properties of an object, and {"missing": true} for one that does not exist (404 or 410), which
 // is not remembered unless the declaration says so: it may be created the next moment. The answer is shared and must not be changed.
 func (s *Set) Find(ctx context.Context, kind, id string) (map[string]any, error) {
