@@ -62,7 +62,7 @@ func operate(c config, opts *engine.Options, log *slog.Logger) (*operation, erro
 
 // start begins to compare and to fetch, and opens the control socket.
 func (o *operation) start(ctx context.Context, c config, sources bundle.Config, e *engine.Engine, known *directory.Directory, masks func(context.Context, decisionlog.Event) *decisionlog.Masks, log *slog.Logger) error {
-	candidate := engine.Options{Services: c.services, Tokens: c.tokenFiles, Skip: c.skip, OtherInputs: c.otherInputs(), Directory: known, Now: now}
+	candidate := engine.Options{Services: c.services, Tokens: c.tokenFiles, Skip: c.skip, OtherInputs: c.otherInputs(), Directory: known, Now: now, Gauge: e.Gauge()}
 	compare := shadow.Options{Dir: c.shadow, Share: c.shadowShare, Active: e, Engine: candidate, Masks: masks, Log: log, Now: now}
 	var err error
 	if len(sources.Candidates) > 0 {

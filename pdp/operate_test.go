@@ -3,12 +3,17 @@ package main
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
+	"time"
 
 	"github.com/gatehouse-auth/gatehouse/pdp/author/command"
+	"github.com/gatehouse-auth/gatehouse/pdp/bundle"
+	"github.com/gatehouse-auth/gatehouse/pdp/engine"
 )
 
 // operator runs a command of gatehouse-pdp.
@@ -101,4 +106,35 @@ func (p *program) read(t *testing.T) (int, string) {
 	defer func() { p.url = public }()
 	p.url = p.status
 	return p.get(t, "/metrics")
+}
+
+// What a candidate costs, and the directory that both read, gives way to who decides, and not to the candidate alone.
+func TestACandidateGivesWayToWhatDecides(t *testing.T) {
+	t.Parallel()
+	dir, log := t.TempDir(), slog.New(slog.DiscardHandler)
+	save(t, filepath.Join(dir, "authz.rego"), "package gatehouse.authz\n\ndefault decision := {\"allow\": false}\n")
+	e, err := engine.Open(t.Context(), engine.Options{Dir: dir, Log: log})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer e.Close()
+	ctx, cancel := context.WithCancel(t.Context())
+	var all sync.WaitGroup
+	defer all.Wait()
+	defer cancel()
+	o := &operation{}
+	if err := o.start(ctx, config{shadow: dir, shadowShare: 1}, bundle.Config{}, e, nil, nil, log); err != nil {
+		t.Fatal(err)
+	}
+	all.Go(func() { _ = o.shadow.Run(ctx) })
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for deadline := time.Now().Add(time.Minute); o.shadow.Candidate() == nil; <-tick.C {
+		if time.Now().After(deadline) {
+			t.Fatal("there is no candidate")
+		}
+	}
+	if o.shadow.Candidate().Gauge() != e.Gauge() {
+		t.Error("it goes by a gauge of its own")
+	}
 }

@@ -156,3 +156,93 @@ func TestWithBlockADecisionWaitsNoLongerThanItMay(t *testing.T) {
 	within(t, "there is room again", func() bool { return j.Record(context.Background(), large("after")) == nil })
 	stop()
 }
+
+// A record that is to be on the disk before its decision is answered is written by who also flushes it, and by nobody who comes by.
+func TestNobodyAcknowledgesARecordThatIsNotFlushed(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		sync time.Duration
+		done bool
+	}{{0, false}, {time.Hour, true}, {-1, true}} {
+		j, err := decisionlog.Open(decisionlog.Options{Dir: t.TempDir(), WhenFull: decisionlog.Fail, Sync: c.sync, Sinks: map[string]decisionlog.Sink{"memory": &memory{}}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if done := j.Passing(); done != c.done {
+			t.Errorf("flushed every %v: acknowledged is %v", c.sync, done)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		if err := j.Run(ctx); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// Whoever leads, follows, finds no room or comes when the log ends is told how its record went, and what was acknowledged is shipped.
+func TestEveryRecordIsTakenOrRefusedWhenTheLogEnds(t *testing.T) {
+	t.Parallel()
+	for _, when := range []decisionlog.WhenFull{decisionlog.Block, decisionlog.Fail, decisionlog.Drop} {
+		for _, flush := range []time.Duration{0, time.Millisecond, -1} {
+			sink := &memory{}
+			j := journal(t, decisionlog.Options{WhenFull: when, Sync: flush, Buffer: 4 << 10, Grace: patience}, sink)
+			stop := start(t, j)
+			var all sync.WaitGroup
+			var mu sync.Mutex
+			var taken []string
+			some := make(chan struct{}, 1<<12)
+			for w := range 8 {
+				all.Go(func() {
+					for i := 0; ; i++ {
+						e := denial(fmt.Sprintf("%d-%05d", w, i))
+						lost := j.Stats().Dropped
+						err := j.Record(context.Background(), &e) // which never ends by itself
+						if err != nil && !errors.Is(err, decisionlog.ErrUnrecorded) {
+							t.Error(err)
+						}
+						if err != nil && when == decisionlog.Block || when == decisionlog.Drop && j.Stats().Dropped > lost && i > 200 || i > 2000 {
+							return
+						}
+						if err == nil {
+							mu.Lock()
+							taken = append(taken, e.DecisionID)
+							mu.Unlock()
+							select {
+							case some <- struct{}{}:
+							default:
+							}
+						}
+					}
+				})
+			}
+			for range 500 {
+				<-some
+			}
+			stop()
+			ended := make(chan struct{})
+			go func() { all.Wait(); close(ended) }()
+			select {
+			case <-ended:
+			case <-time.After(patience):
+				t.Fatalf("%s, flushed every %v: somebody still waits", when, flush)
+			}
+			got := map[string]int{}
+			for _, id := range sink.ids(t) {
+				got[id]++
+			}
+			for id, n := range got {
+				if n != 1 {
+					t.Errorf("%s, flushed every %v: %s is there %d times", when, flush, id, n)
+				}
+			}
+			if when == decisionlog.Drop {
+				continue
+			}
+			for _, id := range taken {
+				if got[id] == 0 {
+					t.Errorf("%s, flushed every %v: %s was acknowledged, and is nowhere", when, flush, id)
+				}
+			}
+		}
+	}
+}

@@ -136,8 +136,9 @@ func (j *Journal) lead() {
 	j.awake()
 }
 
-// leads reports whether there is something to write for who comes by. What is stuck is written first, and by the writer. mu is held.
-func (j *Journal) leads() bool { return j.batch.count > 0 && len(j.stuck) == 0 }
+// leads reports whether there is something to write for who comes by. What is stuck is written first, and by the writer, as is what
+// has to be flushed before anybody is told. mu is held.
+func (j *Journal) leads() bool { return j.batch.count > 0 && len(j.stuck) == 0 && j.opts.Sync != 0 }
 
 // attempt writes a batch, or leaves what cannot be written now to the writer, which has the time. The pen is held.
 func (j *Journal) attempt(b *batch) {
@@ -168,7 +169,7 @@ func (j *Journal) write(ctx context.Context) {
 		select {
 		case <-j.wake:
 			j.flushAll(ctx)
-			j.lead() // for who came meanwhile
+			j.lead() // for who came meanwhile, and left it to whoever held the pen
 		case <-ctx.Done():
 			return
 		}

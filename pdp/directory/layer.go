@@ -53,7 +53,7 @@ type layerBuilder struct {
 // newLayer begins a layer of about so many subjects.
 func newLayer(hint int, limits Limits) *layerBuilder {
 	return &layerBuilder{
-		limits: limits, rest: limits.way.rest(), ids: newIndex(hint),
+		limits: limits, rest: limits.rest(), ids: newIndex(hint),
 		granted: newPool(16), known: newPool(16), words: newPool(16),
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"time"
 
 	"github.com/gatehouse-auth/gatehouse/pdp/directory/feed"
 )
@@ -16,8 +17,9 @@ type Limits struct {
 	Subjects int   // default 10 million
 	Roles    int   // default 100,000
 
-	small int  // subjects of layers that are always merged; default 1024
-	way   *way // to be given by whoever builds; nil is none
+	small int            // subjects of layers that are always merged; default 1024
+	way   *way           // to be given by whoever builds; nil is none
+	left  *time.Duration // of rests in one piece of work; nil: as much as it takes
 }
 
 const maxName = 1024 // bytes of an id or a name
@@ -206,7 +208,8 @@ func readSnapshot(in io.Reader, hint int, limits Limits) (*View, error) {
 func (v *View) readChanges(in io.Reader, limits Limits) (*View, error) {
 	var begin feed.Begin
 	var changes []feed.Line
-	at, rest := v.revision, limits.way.rest()
+	limits = limits.hurried()
+	at, rest := v.revision, limits.rest()
 	err := readFeed(in, limits, func(b feed.Begin) error {
 		begin = b
 		if b.Epoch != v.epoch {

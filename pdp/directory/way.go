@@ -4,6 +4,7 @@ import (
 	"context"
 	"runtime"
 	"sync/atomic"
+	"time"
 
 	"github.com/gatehouse-auth/gatehouse/pdp/pace"
 )
@@ -17,6 +18,24 @@ func (d *Directory) GiveWay(asked func() uint64) {
 	if d.way != nil {
 		d.way.asked.Store(&asked)
 	}
+}
+
+// hurry is how long whoever brings changes into force rests in all: they are to count within a second, and to merge layers of a
+// million subjects takes half of that by itself.
+const hurry = 250 * time.Millisecond
+
+// hurried is for work that changes wait for.
+func (l Limits) hurried() Limits {
+	left := hurry
+	l.left = &left
+	return l
+}
+
+// rest begins one piece of work within the limits.
+func (l Limits) rest() *resting {
+	r := l.way.rest()
+	r.left = l.left
+	return r
 }
 
 // rest begins one piece of work.
@@ -33,14 +52,23 @@ func (w *way) rest() *resting {
 
 // resting is one piece of work, of one goroutine.
 type resting struct {
-	pacer *pace.Pacer // nil as long as nobody decides
+	pacer *pace.Pacer    // nil as long as nobody decides
+	left  *time.Duration // of rests; nil: as much as it takes
 	n     int
 }
 
 // breathe is called for every subject.
 func (r *resting) breathe() {
-	if r.n++; r.n&0x3f == 0 {
+	switch r.n++; {
+	case r.n&0x3f != 0 || r.pacer == nil:
+	case r.left == nil:
 		r.pacer.Breathe(context.Background()) // rests are short
+	case *r.left > 0:
+		began := time.Now()
+		r.pacer.Breathe(context.Background())
+		*r.left -= time.Since(began)
+	case r.n&0xff == 0:
+		runtime.Gosched()
 	}
 }
 

@@ -105,7 +105,7 @@ func (c consulted) word() string {
 
 // bound makes what is said of an answer that a directory had a part in hold for no longer, and for no others, than it does. It
 // answers false if it holds for none.
-func (c consulted) bound(may *authzen.Cache, l looksAt) bool {
+func (c consulted) bound(may *authzen.Cache, l looksAt, unlooked bool) bool {
 	if !c.fed {
 		return true
 	}
@@ -114,7 +114,10 @@ func (c consulted) bound(may *authzen.Cache, l looksAt) bool {
 		age = min(age, c.until.Sub(c.now))
 	}
 	may.TTL = int(age.Milliseconds())
-	if l.facts {
+	switch {
+	case l.facts && unlooked:
+		may.Vary = l.unlookedFacts
+	case l.facts:
 		may.Vary = l.varyFacts
 	}
 	return may.TTL > 0
@@ -122,9 +125,7 @@ func (c consulted) bound(may *authzen.Cache, l looksAt) bool {
 
 // varyFacts are the parts of a request by which the directory finds what it knows, beside those of vary.
 func varyFacts(vary []string) []string {
-	all := slices.Concat(vary, []string{"/subject/id", "/subject/properties/claims/iss", "/subject/properties/tenant", "/subject/type"})
-	slices.Sort(all)
-	return slices.Compact(all)
+	return with(vary, "/subject/id", "/subject/properties/claims/iss", "/subject/properties/tenant", "/subject/type")
 }
 
 // readsFacts reports whether a path into the input leads to, or through, what a directory knows.

@@ -1,17 +1,3 @@
-// Package engine decides by Rego policies with OPA inside the process.
-//
-// All that a decision depends on (rules, data, declared look-ups) is one immutable snapshot, built aside and swapped in whole.
-// A snapshot that does not parse, compile under strict checks, keep its own tests and deny by default never replaces one that
-// does; Ready then says so while the old one goes on deciding. Its parts come from a folder, from sources that Put them, or both,
-// each within roots of its own. Policies see only their input and data: every builtin that
-// could reach outside or answer differently twice (http.send, net.lookup_ip_addr, opa.runtime, time.now_ns, …) is taken away
-// (S62), and the clock is input.context.time. So a decision is made once for all inputs that are alike in what the rules can
-// look at, and remembered for as long as its snapshot decides.
-//
-// What OPA's evaluator says is the answer; forms.go makes faster forms of the same rules, and drops those that answer otherwise.
-//
-// Evaluate never turns a failure into a pass: an undefined or malformed decision, a time-out and a panic are errors, for which
-// the caller must deny (S56). They are told apart from what a rule denies and from what no rule covers (authzen.Outcome).
 package engine
 
 import (
@@ -21,7 +7,6 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
-	"maps"
 	"math/rand/v2"
 	"net/http"
 	"os"
@@ -196,6 +181,9 @@ func (e *Engine) join() {
 	}
 }
 
+// Gauge is Options.Gauge, for others who decide in this process.
+func (e *Engine) Gauge() *pace.Gauge { return e.opts.Gauge }
+
 // newID makes a UUIDv7 (RFC 9562 section 5.7). It need not be secret, and asking the kernel for each costs more than some
 // decisions do.
 func (e *Engine) newID(now time.Time) string {
@@ -209,9 +197,6 @@ func (e *Engine) newID(now time.Time) string {
 	id[8] = id[8]&0x3f | 0x80
 	return id.String()
 }
-
-// Remembered answers how many decisions were remembered, and how many had to be made, since the start.
-func (e *Engine) Remembered() (hits, misses uint64) { return e.hits.Load(), e.misses.Load() }
 
 // Close drops idle connections to the services of look-ups, and ends what goes on in the background. Run does so when it ends.
 func (e *Engine) Close() {
@@ -312,19 +297,25 @@ func (e *Engine) Evaluate(ctx context.Context, r authzen.Request) (res authzen.R
 	}
 	about.Reasons, about.Need, about.Obligations = said.about.Reasons, said.about.Need, said.about.Obligations
 	about.Outcome = outcomeOf(said.allow, about.Reasons)
-	if said.allow && writes(r.Action.Name) && snap.lookups.Declared(r.Resource.Type) {
+	if said.allow && writes(r.Action) && snap.lookups.Declared(r.Resource.Type) {
 		snap.lookups.Changing(r.Resource.Type, r.Resource.ID)
 	}
-	if snap.cacheable(&both.cache, looksUp, now) && seen.bound(&both.cache, snap.looksAt) {
+	if snap.cacheable(&both.cache, r.Resource, looksUp, now) && seen.bound(&both.cache, snap.looksAt, snap.unlooked(r.Resource)) {
 		about.Cache = &both.cache
 	}
 	about.EvaluatedBy = by
 	return authzen.Response{Decision: said.allow, Context: about}, nil
 }
 
-// writes reports whether an action is an HTTP method that may change what it is about (RFC 9110 section 9.2.1).
-func writes(action string) bool {
-	switch action {
+// writes reports whether an action is an HTTP method that may change what it is about (RFC 9110 section 9.2.1), or one of another
+// name that is done by such a method.
+func writes(a authzen.Action) bool {
+	method, own := a.Properties["method"].(string)
+	return changes(a.Name) || own && changes(method)
+}
+
+func changes(method string) bool {
+	switch method {
 	case http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete:
 		return true
 	}
@@ -409,68 +400,6 @@ func (e *Engine) decide(ctx context.Context, snap *snapshot, seen *consulted, r 
 		return answer{}, by, errFailed.Because(err)
 	}
 	return a, by, nil
-}
-
-// Stats is how an engine is at one moment.
-type Stats struct {
-	Revision string
-	Since    time.Time // when these policies began to decide
-	Newest   bool      // whether they are the newest of each source; false while newer ones do not load
-	Loads    uint64    // policies that came into force
-	Failures uint64    // policies that did not, each counted once
-	Lookups  map[lookup.Count]uint64
-
-	EvaluatedBy string            // the form that is asked first: native, partial or topdown
-	Evaluations map[string]uint64 // decisions and documents by the form that answered
-	Left        uint64            // questions that native programs left to topdown
-	Wrong       uint64            // times that a fast form answered otherwise than topdown, and was dropped
-
-	Hits, Misses uint64 // decisions that were remembered, or had to be made
-
-	Late    uint64 // evaluations that took too long
-	Refused uint64 // questions that were not evaluated, since those of their kind took too long
-	Shut    int    // kinds of questions that are refused now
-
-	Sources []SourceStats // the folder, if there is one, and each Feed
-}
-
-// SourceStats is how a source of policies is.
-type SourceStats struct {
-	Name      string            // "folder" for the folder
-	Confirmed time.Time         // when what decides was last known to be its newest; zero if it has sent nothing that decides
-	Newest    bool              // whether its newest decides
-	Away      bool              // whether it cannot be asked
-	Unkept    bool              // whether what decides could not be kept for the next start
-	Failures  map[string]uint64 // policies that did not come into force, by the step that refused them
-}
-
-// Stats tells how the engine is.
-func (e *Engine) Stats() Stats {
-	e.telling.Lock()
-	defer e.telling.Unlock()
-	s := Stats{
-		Revision: e.Revision(), Since: e.since, Newest: e.current.Load() != nil, Loads: e.loads, Failures: e.failures, Lookups: e.lookups.All(),
-		Hits: e.hits.Load(), Misses: e.misses.Load(),
-		Evaluations: map[string]uint64{byNative: e.counts.native.Load(), byPartial: e.counts.partial.Load(), byTopdown: e.counts.topdown.Load()},
-		Left:        e.counts.left.Load(), Wrong: e.counts.wrong.Load(),
-		Late: e.lanes.late.Load(), Refused: e.lanes.refused.Load(), Shut: e.lanes.shut(),
-	}
-	if snap := e.current.Load(); snap != nil {
-		s.EvaluatedBy = snap.forms.name()
-	}
-	for _, name := range slices.Sorted(maps.Keys(e.sources)) {
-		source := e.sources[name]
-		of := SourceStats{Name: name, Newest: source.confirmed.Load() != nil && source.failure == nil, Away: source.away != nil, Unkept: source.unkept != nil, Failures: maps.Clone(source.failures)}
-		if name == Folder {
-			of.Name = "folder"
-		}
-		if at := source.confirmed.Load(); at != nil {
-			of.Confirmed = *at
-		}
-		s.Sources = append(s.Sources, of)
-		s.Newest = s.Newest && source.failure == nil
-	}
-	return s
 }
 
 // properties is what the policy may believe of the object: the answer of a declared look-up, or else what the enforcement

@@ -54,6 +54,16 @@ func (e *Engine) Occupy() (leave func()) {
 	}
 }
 
+// Held is how many places for evaluations are taken: of all, and of those that kinds of questions have of their own.
+func (e *Engine) Held() (shared, own int) {
+	e.lanes.mu.Lock()
+	defer e.lanes.mu.Unlock()
+	for _, t := range e.lanes.troubles {
+		own += len(t.places)
+	}
+	return len(e.lanes.held) - len(e.lanes.free), own
+}
+
 // Crowded reports whether every place is taken, or was taken away.
 func (e *Engine) Crowded() bool { return len(e.lanes.free) == 0 || e.lanes.some.Load() > 0 }
 

@@ -157,3 +157,37 @@ func TestWhatTakesTooLongAgainAndAgainIsRefused(t *testing.T) {
 		})
 	}
 }
+
+// Whoever goes away, is late, loses its place or is refused gives back what it held, once: a place that is lost is one fewer for ever.
+func TestNoPlaceIsLost(t *testing.T) {
+	t.Parallel()
+	for name, opts := range map[string]engine.Options{"topdown": {NoNative: true}, "native": {}} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			opts.Deadline, opts.Policies = 80*time.Millisecond, module(loops)
+			e := open(t, opts)
+			var all sync.WaitGroup
+			for i := range 12 {
+				all.Go(func() {
+					action := []string{"GET", "PUT", "POST"}[i%3]
+					for turn := range 8 {
+						ctx, cancel := context.WithTimeout(t.Context(), time.Duration(1+(i*7+turn*13)%100)*time.Millisecond)
+						if (i+turn)%3 == 0 {
+							_, _ = e.Evaluate(ctx, short(action))
+						} else {
+							_, _ = e.Evaluate(ctx, long(action))
+						}
+						cancel()
+					}
+				})
+			}
+			all.Wait()
+			if shared, own := e.Held(); shared != 0 || own != 0 {
+				t.Errorf("%d places are held, and %d of kinds' own, by nobody", shared, own)
+			}
+			if s := e.Stats(); name == "topdown" && s.Late == 0 {
+				t.Error("nothing was late, so that nothing was put to the test")
+			}
+		})
+	}
+}

@@ -142,6 +142,9 @@ func (e *Engine) steps(ctx context.Context, ps parts, step *string) (*snapshot, 
 	if err != nil {
 		return nil, err
 	}
+	if deps.properties && lookups.Any() {
+		deps = deps.lookingUp()
+	}
 	pace.Breathe(ctx)
 	*step = StepSchema
 	if err := e.conform(ps, src, compiler); err != nil {

@@ -221,16 +221,16 @@ func (p part) append(dst []byte, r *authzen.Request, looked map[string]any, now 
 		if !ok || looked == nil {
 			return dst, ok
 		}
-		return appendAny(dst, looked)
+		return appendAny(append(dst, wasLooked), looked)
 	case resourceType:
 		return appendText(dst, r.Resource.Type), true
 	case resourceID:
 		return appendText(dst, r.Resource.ID), true
 	case resourceProperties:
 		if looked == nil {
-			looked = r.Resource.Properties
+			return appendAt(dst, r.Resource.Properties, p.path)
 		}
-		return appendAt(dst, looked, p.path)
+		return appendAt(append(dst, wasLooked), looked, p.path)
 	case resourceSaid:
 		return appendAt(dst, r.Resource.Properties, p.path)
 	case contextWhole:
@@ -242,6 +242,10 @@ func (p part) append(dst []byte, r *authzen.Request, looked map[string]any, now 
 	}
 	return dst, true
 }
+
+// wasLooked stands before what a look-up found. Under some names (resourceMembers) policies do not see what a request says there, so
+// that the same words are not the same input.
+const wasLooked = 'k'
 
 func second(p []string) string {
 	if len(p) < 2 {

@@ -14,6 +14,7 @@ import (
 
 	"pgregory.net/rapid"
 
+	"github.com/gatehouse-auth/gatehouse/pdp/authzen"
 	"github.com/gatehouse-auth/gatehouse/pdp/engine"
 )
 
@@ -160,4 +161,60 @@ func TestRememberingChangesNoAnswer(t *testing.T) {
 			}
 		}
 	})
+}
+
+// What a look-up says under the name of one of the request's own members is not what a request says there, which policies do not see.
+func TestWhatALookUpFoundIsNotWhatARequestSays(t *testing.T) {
+	t.Parallel()
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, `{"service":"shop"}`) }))
+	t.Cleanup(s.Close)
+	for _, looks := range []string{"input.resource.properties.service == \"shop\"", "input.resource.properties == {\"service\": \"shop\"}", "input.resource == object.union(input.resource, {\"properties\": {\"service\": \"shop\"}})"} {
+		files := fstest.MapFS{
+			"gatehouse/authz.rego":   {Data: []byte("package gatehouse.authz\n\ndefault decision := {\"allow\": false}\n\ndecision := {\"allow\": true} if " + looks + "\n")},
+			"gatehouse/lookups.yaml": {Data: []byte("lookups:\n  order:\n    url: http://orders/orders/{id}\n    properties: {service: /service}\n    ttl: 1s\n    deadline: 1s\n")},
+		}
+		e := open(t, engine.Options{Policies: files, Services: map[string][]string{"orders": {s.URL}}, Skip: []string{engine.StepSchema, engine.StepBudget}})
+		if res, err := e.Evaluate(t.Context(), ask("order", "17")); err != nil || !res.Decision {
+			t.Fatalf("%s, looked up: %+v %+v, %v", looks, res, res.Context, err)
+		}
+		said := ask("invoice", "17")
+		said.Resource.Properties = map[string]any{"service": "shop"}
+		if res, err := e.Evaluate(t.Context(), said); err != nil || res.Decision {
+			t.Errorf("%s, said: %+v, %v", looks, res, err)
+		}
+	}
+}
+
+// What a method changes is looked up anew behind it, whatever the action is called.
+func TestWhatAnAllowedActionMayHaveChangedIsLookedUpAnew(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		action authzen.Action
+		anew   bool
+	}{
+		"a method":                {authzen.Action{Name: "DELETE"}, true},
+		"a name of its own":       {authzen.Action{Name: "cancel", Properties: map[string]any{"method": "POST"}}, true},
+		"a name, and a reading":   {authzen.Action{Name: "export", Properties: map[string]any{"method": "GET"}}, false},
+		"a method, behind a POST": {authzen.Action{Name: "DELETE", Properties: map[string]any{"method": "POST"}}, true},
+		"a name alone":            {authzen.Action{Name: "can_read"}, false},
+	} {
+		var asked atomic.Int64
+		s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { asked.Add(1); fmt.Fprint(w, `{"owner":"alice"}`) }))
+		t.Cleanup(s.Close)
+		files := fstest.MapFS{
+			"gatehouse/authz.rego":   {Data: []byte("package gatehouse.authz\n\ndefault decision := {\"allow\": false}\n\ndecision := {\"allow\": true} if input.resource.properties.owner == input.subject.id\n")},
+			"gatehouse/lookups.yaml": {Data: []byte("lookups:\n  order:\n    url: http://orders/orders/{id}\n    properties: {owner: /owner}\n    ttl: 1m\n    deadline: 1s\n")},
+		}
+		e := open(t, engine.Options{Policies: files, Services: map[string][]string{"orders": {s.URL}}})
+		r := ask("order", "17")
+		r.Action = c.action
+		for range 2 {
+			if res, err := e.Evaluate(t.Context(), r); err != nil || !res.Decision {
+				t.Fatalf("%s: %+v, %v", name, res, err)
+			}
+		}
+		if anew := asked.Load() == 2; anew != c.anew {
+			t.Errorf("%s: asked %d times", name, asked.Load())
+		}
+	}
 }

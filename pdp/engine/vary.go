@@ -25,6 +25,8 @@ type looksAt struct {
 	facts      bool       // what a directory can know of the subject
 	directory  bool       // data.directory
 	varyFacts  []string   // vary where a directory says what it knows
+
+	unlooked, unlookedFacts []string // the same of objects of a type that is looked up, where one is not
 }
 
 // dependenciesOf reads the rules behind the entry point.
@@ -64,6 +66,22 @@ func dependenciesOf(c *ast.Compiler) (looksAt, error) {
 	l.paths = slices.CompactFunc(l.paths, slices.Equal)
 	l.parts = partsOf(l.paths)
 	return l, nil
+}
+
+// lookingUp is l where some objects are looked up. What a rule sees of their properties is not in the request, so that an answer about
+// an object of another type, of which the request says it, must not be taken for theirs; nor one about their collection.
+func (l looksAt) lookingUp() looksAt {
+	l.vary = with(l.vary, "/resource/type")
+	l.unlooked = with(l.vary, "/resource/id")
+	l.varyFacts, l.unlookedFacts = varyFacts(l.vary), varyFacts(l.unlooked)
+	return l
+}
+
+// with answers a list with more, sorted and each once.
+func with(list []string, more ...string) []string {
+	all := slices.Concat(list, more)
+	slices.Sort(all)
+	return slices.Compact(all)
 }
 
 func partsOf(paths [][]string) []part {
@@ -106,7 +124,7 @@ func pointerOf(path []string) string {
 
 // cacheable says in c for which other requests an answer of this moment holds, and false if for none. The clock that policies see counts
 // whole seconds, so what depends on it holds until the second is over; what a look-up found is the look-up's to remember.
-func (s *snapshot) cacheable(c *authzen.Cache, looksUp bool, now time.Time) bool {
+func (s *snapshot) cacheable(c *authzen.Cache, r authzen.Resource, looksUp bool, now time.Time) bool {
 	if looksUp || len(s.looksAt.vary) == 0 {
 		return false
 	}
@@ -118,12 +136,20 @@ func (s *snapshot) cacheable(c *authzen.Cache, looksUp bool, now time.Time) bool
 		return false
 	}
 	*c = authzen.Cache{TTL: int(age.Milliseconds()), Vary: s.looksAt.vary}
+	if s.unlooked(r) {
+		c.Vary = s.looksAt.unlooked
+	}
 	return true
 }
 
 // looksUp reports whether a service is asked about this resource before it is decided on.
 func (s *snapshot) looksUp(r authzen.Resource) bool {
 	return s.looksAt.properties && s.lookups.Declared(r.Type) && !isCollection(r)
+}
+
+// unlooked reports whether a resource is of a type that is looked up, and is not.
+func (s *snapshot) unlooked(r authzen.Resource) bool {
+	return s.looksAt.properties && isCollection(r) && s.lookups.Declared(r.Type)
 }
 
 // isCollection reports whether a resource is named by its path pattern: there is no one object to ask for.

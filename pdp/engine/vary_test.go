@@ -1,6 +1,7 @@
 package engine_test
 
 import (
+	"fmt"
 	"maps"
 	"net/http"
 	"net/http/httptest"
@@ -13,6 +14,7 @@ import (
 	"time"
 
 	"github.com/gatehouse-auth/gatehouse/pdp/authzen"
+	"github.com/gatehouse-auth/gatehouse/pdp/directory"
 	"github.com/gatehouse-auth/gatehouse/pdp/engine"
 	"github.com/gatehouse-auth/gatehouse/policies"
 )
@@ -192,5 +194,28 @@ func TestAnswersFromLookUpsAreForOneRequestAlone(t *testing.T) {
 	}
 	if res := evaluate(reader, "17"); res.Context.Cache == nil || asked.Load() != 1 {
 		t.Errorf("a policy that does not look: %+v, %d asked", res.Context.Cache, asked.Load())
+	}
+}
+
+// S58: what an enforcement point may remember about a collection, or about what is not looked up, does not answer for an object that
+// is: to the request alone they look the same.
+func TestNoAnswerMayStandForAnObjectThatIsLookedUp(t *testing.T) {
+	t.Parallel()
+	api := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, `{"archived":true}`) }))
+	t.Cleanup(api.Close)
+	for name, directed := range map[string]*directory.Directory{"alone": nil, "with a directory": directory.Fixed(viewOf(t, staff), directory.Options{})} {
+		e := open(t, engine.Options{Services: map[string][]string{"orders": {api.URL}}, Directory: directed, Policies: fstest.MapFS{
+			"gatehouse/authz.rego":   {Data: []byte("package gatehouse.authz\n\ndefault decision := {\"allow\": false}\n\ndecision := {\"allow\": true} if {\n\tinput.action.name == \"GET\"\n\tinput.subject.roles[_] != \"nobody\"\n\tnot input.resource.properties.archived\n}\n")},
+			"gatehouse/lookups.yaml": {Data: []byte("lookups:\n  order:\n    url: http://orders/orders/{id}\n    properties: {archived: /archived}\n    deadline: 1s\n")},
+		}})
+		if res, err := e.Evaluate(t.Context(), ask("order", "17")); err != nil || res.Decision || res.Context.Cache != nil {
+			t.Errorf("%s: one that is archived: %+v %+v, %v", name, res, res.Context, err)
+		}
+		for _, c := range []struct{ kind, id, tells string }{{"order", "/orders", "/resource/id"}, {"order", "/orders", "/resource/type"}, {"invoice", "17", "/resource/type"}} {
+			res, err := e.Evaluate(t.Context(), ask(c.kind, c.id))
+			if err != nil || !res.Decision || res.Context.Cache == nil || !slices.Contains(res.Context.Cache.Vary, c.tells) {
+				t.Errorf("%s: %s %s: %+v %+v, %v", name, c.kind, c.id, res, res.Context.Cache, err)
+			}
+		}
 	}
 }

@@ -95,7 +95,7 @@ func (b *batchSpec) chunks(ids []string) (all [][]string) {
 // findSome looks several up in one request, which callers that want the same at the same moment share.
 func (s *Set) findSome(ctx context.Context, kind string, spec *spec, ids []string) map[string]outcome {
 	ids = slices.Sorted(slices.Values(ids))
-	flight := s.flights.DoChan(kind+"\x00\x00"+strings.Join(ids, ","), func() (shared any, err error) {
+	flight := s.flights.DoChan(fmt.Sprintf("%s\x00\x00%d %s", kind, s.changes.Load(), strings.Join(ids, ",")), func() (shared any, err error) {
 		defer func() { // here a panic would end the program
 			if p := recover(); p != nil {
 				err = fmt.Errorf("look-up: panic: %T", p)

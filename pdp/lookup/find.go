@@ -37,7 +37,8 @@ type Set struct {
 	http    *http.Client
 	now     func() time.Time
 	flights singleflight.Group
-	good    sync.Map // resource type → *atomic.Int32, the address that answered last
+	changes atomic.Uint64 // how often Changing was called: whoever asks then joins no flight that began before
+	good    sync.Map      // resource type → *atomic.Int32, the address that answered last
 	counts  *Counts
 	tokens  map[string]string
 
@@ -92,6 +93,9 @@ func (s *Set) Authorize(files map[string]string) { s.tokens = files }
 
 // Declared reports whether there is a look-up for objects of this type.
 func (s *Set) Declared(kind string) bool { return s.specs[kind] != nil }
+
+// Any reports whether there are look-ups at all.
+func (s *Set) Any() bool { return len(s.specs) > 0 }
 
 // Find answers the declared properties of an object, and {"missing": true} for one that does not exist (404 or 410), which
 // is not remembered unless the declaration says so: it may be created the next moment. The answer is shared and must not be changed.
@@ -309,6 +313,8 @@ func resolve(v any, tokens []string) (any, bool) {
 // seconds each decision looks it up anew.
 func (s *Set) Changing(kind, id string) {
 	now := s.now()
+	s.changes.Add(1) // of several
+	s.flights.Forget(kind + "\x00" + id)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.cache, key{kind, id})

@@ -311,6 +311,41 @@ func TestAnObjectThatChangesIsNotRememberedOfABatch(t *testing.T) {
 	}
 }
 
+// Who asks behind a change gets no answer that was under way before it.
+func TestNobodyJoinsALookUpFromBeforeAChange(t *testing.T) {
+	t.Parallel()
+	for name, ids := range map[string][]string{"one": {"1"}, "several": {"1", "2"}} {
+		var asked atomic.Int64
+		arrived, answer := make(chan struct{}, 2), make(chan struct{})
+		api := &shop{}
+		base := serve(t, func(w http.ResponseWriter, r *http.Request) {
+			n := asked.Add(1)
+			arrived <- struct{}{}
+			if n == 1 {
+				<-answer // of what was before
+			}
+			api.ServeHTTP(w, r)
+		})
+		release := sync.OnceFunc(func() { close(answer) })
+		t.Cleanup(release)
+		s := open(t, several(map[string]any{}), (&clock{}).now, base)
+		first := make(chan struct{})
+		look := func() { find(t, lookup.Together(t.Context(), of(ids...)), s, ids...) }
+		go func() {
+			defer close(first)
+			look()
+		}()
+		<-arrived
+		s.Changing("order", "1")
+		look()
+		release()
+		<-first
+		if n := asked.Load(); n != 2 {
+			t.Errorf("%s: asked %d times", name, n)
+		}
+	}
+}
+
 func TestThatAnObjectIsMissingIsRememberedWhereDeclared(t *testing.T) {
 	t.Parallel()
 	api, c := &shop{}, &clock{}

@@ -89,13 +89,19 @@ func (s *server) answerOne(w http.ResponseWriter, r *http.Request, req authzen.R
 	if buf == nil {
 		buf = new([]byte)
 	}
-	defer s.answers.Put(buf)
 	if *buf, err = res.AppendJSON((*buf)[:0]); err != nil { // an obligation of the policy that is no JSON
 		web.WriteProblem(w, web.Problem(r.Context(), err))
 		return
 	}
 	write(w, http.StatusOK, *buf)
+	if cap(*buf) <= mostKept {
+		s.answers.Put(buf)
+	}
 }
+
+// mostKept is up to how many bytes the memory of an answer is used again. Net/http copies as much; of more it may still be writing,
+// by HTTP/2 to a caller who has gone, when it says that it has written.
+const mostKept = 4 << 10
 
 func (s *server) decide(ctx context.Context, req authzen.Request) (authzen.Response, error) {
 	return s.decideFor(ctx, apiAuthZEN, req)

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"mime"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"unicode"
@@ -114,6 +115,9 @@ func (s *state) named(ctx context.Context) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
+	if want.In == InQuery && (len(ids) > 0 || !want.Optional) && s.hasForm() {
+		return nil, errIDsForm.Because(errors.New("a form, whose fields some servers take for parameters of the query"))
+	}
 	if len(ids) == 0 && !want.Optional {
 		return nil, errIDsMissing
 	}
@@ -165,23 +169,52 @@ func inQuery(query string, want IDs) (ids []string, err error) {
 	return ids, nil
 }
 
-// alike reports whether some server takes name for the parameter: without case, as an array's (a[], a[0], a.0), or with what PHP
-// makes an underscore of, or drops, at the ends.
+// alike reports whether some server takes name for the parameter: without case, as an array's (a[], a[0], a.0), or as PHP does,
+// which drops spaces before it, and makes an underscore of a dot, a space, and a bracket that is not closed.
 func alike(name, parameter string) bool {
-	name = strings.Trim(name, " \x00")
-	if at := strings.IndexAny(name, "[.\x00"); at >= 0 {
-		name = name[:at]
-	}
-	return strings.EqualFold(name, parameter)
+	name, _, _ = strings.Cut(strings.Trim(name, " \x00"), "\x00")
+	array, _, _ := strings.Cut(name, "[")
+	object, _, _ := strings.Cut(array, ".")
+	return strings.EqualFold(object, parameter) ||
+		strings.EqualFold(underscored.Replace(array), parameter) || strings.EqualFold(underscored.Replace(name), parameter)
 }
+
+var underscored = strings.NewReplacer(".", "_", " ", "_", "[", "_")
 
 // inBody reads the ids out of the body.
 func (s *state) inBody(ctx context.Context, want IDs) ([]string, error) {
+	if err := apart(s.Query, want.Pointer); err != nil {
+		return nil, err
+	}
 	data, err := s.readBody(ctx, want.MaxBytes)
 	if err != nil {
 		return nil, err
 	}
 	return idsOf(data, want.Pointer, want.Most)
+}
+
+// apart refuses a query with a parameter of the name under which the body has the ids: Rails, for one, takes that before the body's.
+func apart(query, pointer string) error {
+	tokens, err := authzen.ParsePointer(pointer)
+	if err != nil || len(tokens) == 0 {
+		return nil //nolint:nilerr // whoever reads the body says so
+	}
+	for pair := range strings.FieldsFuncSeq(query, func(c rune) bool { return c == '&' || c == ';' }) {
+		name, _, _ := strings.Cut(pair, "=")
+		name, err := url.QueryUnescape(name)
+		if err != nil || alike(name, tokens[0]) {
+			return errIDsForm.Because(errors.New("the query has a name of the body's"))
+		}
+	}
+	return nil
+}
+
+// hasForm reports whether the body says that it is a form.
+func (s *state) hasForm() bool {
+	return slices.ContainsFunc(s.Header["content-type"], func(t string) bool {
+		t = strings.ToLower(t)
+		return strings.Contains(t, "x-www-form-urlencoded") || strings.Contains(t, "multipart/")
+	})
 }
 
 // readBody answers the body, once its headers say that it is JSON and how large it may be.

@@ -185,6 +185,60 @@ func TestAQueryThatTwoServersReadDifferentlyIsRefused(t *testing.T) {
 	}
 }
 
+// S55: PHP takes each of these for order_id, and the last of them for the only one.
+func TestAQueryIsRefusedThatPHPReadsDifferently(t *testing.T) {
+	t.Parallel()
+	scored := func(c *guard.Config) {
+		c.Resources = []guard.Resource{{Pattern: "/orders/batch", Type: "order", IDs: guard.IDs{In: guard.InQuery, Parameter: "order_id", Most: 4}}}
+	}
+	for _, other := range []string{"order.id", "order%20id", "order+id", "order[id", "Order.ID", "order.id[]", "+order.id", "order.id%00x"} {
+		w := calm()
+		v := build(t, w, scored).Check(t.Context(), request(func(r *guard.Request) { r.Path, r.Query = "/orders/batch", "order_id=1&"+other+"=2" }))
+		if v.Forward || v.Status != 400 || problem(t, v).Code != "id_malformed" || len(w.asked) != 0 {
+			t.Errorf("%s: forward %v, %d %s, asked %d times", other, v.Forward, v.Status, v.Body, len(w.asked))
+		}
+	}
+	w := calm()
+	v := build(t, w, scored).Check(t.Context(), request(func(r *guard.Request) { r.Path, r.Query = "/orders/batch", "order_id=1&order=2&id=3&order-id=4" }))
+	if !v.Forward || len(w.asked) != 1 {
+		t.Errorf("other parameters: %d %s, asked %d times", v.Status, v.Body, len(w.asked))
+	}
+}
+
+// S55: some servers look for what a body has to say in the query as well, and the other way round.
+func TestObjectsAreNamedInOnePlace(t *testing.T) {
+	t.Parallel()
+	for _, query := range []string{"ids=2", "ids[]=2", "page=1&IDS=2", "ids", "x;ids=2", "%69ds=2", "%zz"} {
+		w := calm()
+		r := posted("/orders/delete", &body{text: `{"ids":["1"]}`})
+		r.Query = query
+		if v := build(t, w, naming).Check(t.Context(), r); v.Forward || problem(t, v).Code != "id_malformed" || len(w.asked) != 0 {
+			t.Errorf("beside a body, ?%s: forward %v, %d %s", query, v.Forward, v.Status, v.Body)
+		}
+	}
+	for _, form := range []string{"application/x-www-form-urlencoded", "multipart/form-data; boundary=x", "Application/X-WWW-Form-Urlencoded"} {
+		w := calm()
+		v := build(t, w, naming).Check(t.Context(), request(func(r *guard.Request) {
+			r.Method, r.Path, r.Query, r.Header["content-type"] = "POST", "/orders", "ids=1", []string{form}
+		}))
+		if v.Forward || problem(t, v).Code != "id_malformed" || len(w.asked) != 0 {
+			t.Errorf("beside a query, %s: forward %v, %d %s", form, v.Forward, v.Status, v.Body)
+		}
+	}
+	w := calm()
+	r := posted("/orders/delete", &body{text: `{"ids":["1"]}`})
+	r.Query = "page=2&id=3"
+	if v := build(t, w, naming).Check(t.Context(), r); !v.Forward {
+		t.Errorf("other parameters beside a body: %d %s", v.Status, v.Body)
+	}
+	w = calm()
+	if v := build(t, w, naming).Check(t.Context(), request(func(r *guard.Request) {
+		r.Method, r.Path, r.Header["content-type"] = "POST", "/orders", []string{"application/x-www-form-urlencoded"}
+	})); !v.Forward {
+		t.Errorf("a form for the collection: %d %s", v.Status, v.Body)
+	}
+}
+
 // S56: nor does a body pass whose headers say that it cannot be read, or that the gateway does not show.
 func TestABodyThatCannotBeReadIsRefused(t *testing.T) {
 	t.Parallel()
@@ -273,7 +327,7 @@ func TestThePolicySeesTheActionOfTheResource(t *testing.T) {
 	t.Parallel()
 	w := calm()
 	build(t, w, naming).Check(t.Context(), posted("/orders/delete", &body{text: `{"ids":["1"]}`}))
-	if len(w.asked) != 1 || w.asked[0].Action.Name != "DELETE" || w.asked[0].Resource.Properties["path"] != "/orders/delete" {
+	if len(w.asked) != 1 || w.asked[0].Action.Name != "DELETE" || w.asked[0].Action.Properties["method"] != "POST" || w.asked[0].Resource.Properties["path"] != "/orders/delete" {
 		t.Errorf("asked %+v", w.asked)
 	}
 }

@@ -17,7 +17,7 @@ var pointers = []string{
 	"/subject/properties/session", "/subject/properties/attributes", "/subject/properties/attributes/department", "/subject/properties/attributes/a~1b",
 	"/subject/properties/attributes/nested/x", "/subject/properties/claims/iss", "/subject/properties/claims/client_id", "/subject/properties/claims/scope",
 	"/subject/properties/claims/acr", "/subject/properties/claims/amr", "/subject/properties/nothing", "/subject", "/action/name", "/action/properties", "/resource/type",
-	"/resource/id", "/resource/properties", "/resource/properties/path", "/resource/properties/segments", "/resource/properties/route", "/resource/properties/params",
+	"/action", "/action/properties", "/action/properties/method", "/resource/id", "/resource/properties", "/resource/properties/path", "/resource/properties/segments", "/resource/properties/route", "/resource/properties/params",
 	"/resource/properties/params/id", "/resource/properties/owner", "/resource/properties/", "/resource/properties/params/", "/resource/properties/params/other", "/context/ip", "/context/user_agent", "/context/acr", "/context/auth_time",
 	"/context/request_id", "/context", "/elsewhere", "",
 }

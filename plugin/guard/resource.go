@@ -146,7 +146,11 @@ func evaluation(r Request, action string, res authzen.Resource, p principal.Prin
 	if !p.AuthTime.IsZero() {
 		context["auth_time"] = p.AuthTime.Unix()
 	}
-	return authzen.Request{Subject: who, Action: authzen.Action{Name: action}, Resource: res, Context: context}
+	do := authzen.Action{Name: action}
+	if method := r.action(); method != action { // by which the decision point knows what changes an object
+		do.Properties = map[string]any{"method": method}
+	}
+	return authzen.Request{Subject: who, Action: do, Resource: res, Context: context}
 }
 
 // list keeps an empty list from becoming null, which a policy would have to expect.
