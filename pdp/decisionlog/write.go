@@ -116,16 +116,7 @@ func (j *Journal) lead() {
 		if !j.pen.TryLock() {
 			return
 		}
-		j.mu.Lock()
-		var b *batch
-		if j.leads() {
-			b = j.swap()
-		}
-		j.mu.Unlock()
-		if b != nil {
-			j.attempt(b)
-		}
-		j.pen.Unlock()
+		j.turn()
 		j.mu.Lock()
 		more := j.leads()
 		j.mu.Unlock()
@@ -134,6 +125,20 @@ func (j *Journal) lead() {
 		}
 	}
 	j.awake()
+}
+
+// turn writes what waits, and lays the pen down, also in a panic: who holds it for ever stops all decisions.
+func (j *Journal) turn() {
+	defer j.pen.Unlock()
+	j.mu.Lock()
+	var b *batch
+	if j.leads() {
+		b = j.swap()
+	}
+	j.mu.Unlock()
+	if b != nil {
+		j.attempt(b)
+	}
 }
 
 // leads reports whether there is something to write for who comes by. What is stuck is written first, and by the writer, as is what
