@@ -1,13 +1,15 @@
 # METADATA
 # title: Is the subject cleared for what it asks for?
 # description: |
-#   Levels are names; modules.yaml says how high each is. What has no level, or one that nobody defined, is for nobody.
+#   Levels are names; modules.yaml lists them, the lowest first. What has no level, or one that is not there, is for nobody.
 package gatehouse.clearance
 
 # METADATA
-# title: The subject's level is at least that of the object
-enough if levels[input.subject.attributes.clearance] >= levels[input.resource.properties.classification]
-
-# METADATA
-# title: How high each level is
-levels := data.gatehouse.clearance_levels
+# title: The subject's level is that of the object, or comes after it
+enough if {
+	some height, level in data.gatehouse.clearance_levels
+	level == input.subject.attributes.clearance
+	some wanted, classification in data.gatehouse.clearance_levels
+	classification == input.resource.properties.classification
+	height >= wanted
+}

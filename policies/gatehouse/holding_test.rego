@@ -17,8 +17,8 @@ decided(asks, table) := decision if {
 		with data.gatehouse.inherits as {"reader": [], "writer": []}
 		with data.gatehouse.actions as {"collection": {}, "object": {"GET": "read"}}
 		with data.gatehouse.grants as table
-		with data.gatehouse.clearance_levels as {"low": 0, "high": 1}
-		with data.gatehouse.login as {"strength": {"weak": 1, "strong": 2}, "acr": "strong", "max_age": 60, "skew": 5}
+		with data.gatehouse.clearance_levels as ["low", "high"]
+		with data.gatehouse.login as {"strong": ["strong"], "acr": "strong", "max_age": 60, "skew": 5}
 		with data.gatehouse.profile_fields as {"17": {"read": ["owner", "support", "admin"]}}
 }
 

@@ -3,7 +3,7 @@ package gatehouse.risk_test
 import data.gatehouse.risk
 
 # A table of these tests' own.
-login := {"strength": {"weak": 1, "strong": 2, "stronger": 3}, "acr": "strong", "max_age": 60, "skew": 5}
+login := {"strong": ["strong", "stronger"], "acr": "strong", "max_age": 60, "skew": 5}
 
 # 10:00:00 UTC
 now := 1772532000
@@ -17,7 +17,7 @@ recent(auth_time) if {
 		with data.gatehouse.login as login
 }
 
-test_a_login_is_strong_from_the_wanted_strength_on if {
+test_a_login_is_strong_where_the_table_says_so if {
 	strong("strong")
 	strong("stronger")
 	not strong("weak")
@@ -55,4 +55,18 @@ test_what_is_needed_is_what_the_table_says if {
 test_without_a_table_no_login_is_enough if {
 	not risk.strong with input.context as context with data.gatehouse.login as {}
 	not risk.recent with input.context as context with data.gatehouse.login as {}
+}
+
+# modules.yaml as it is shipped, to the second.
+test_five_minutes_and_half_a_minute_of_the_issuer_s_clock if {
+	every auth_time, is_recent in {now - 301: false, now - 300: true, now + 30: true, now + 31: false} {
+		asked := {"time": "2026-03-03T10:00:00Z", "auth_time": auth_time}
+		{true | risk.recent with input.context as asked} == {true | is_recent}
+	}
+}
+
+# A step-up that asks for less than it needs would never end.
+test_what_is_asked_for_is_enough if {
+	risk.need.strong_login == {"acr": "aal2"}
+	risk.strong with input.context.acr as risk.need.strong_login.acr
 }
