@@ -278,8 +278,11 @@ func TestTheToolsSayWhatTheyDid(t *testing.T) {
 		Files            []string
 	}
 	if err != nil || json.Unmarshal([]byte(text), &got) != nil || got.Revision != "r7" || got.Signed != "by k" || !slices.Equal(got.Files, []string{
-		"cases/boundaries.yaml", "cases/orders.matrix.yaml", "cases/orders.yaml", "data.json", "gatehouse/authz.rego", "gatehouse/authz_test.rego",
-		"gatehouse/search.rego", "gatehouse/search_test.rego",
+		"cases/admin.matrix.yaml", "cases/boundaries.yaml", "cases/clearance.matrix.yaml", "cases/orders.matrix.yaml", "cases/orders.yaml",
+		"cases/profile.matrix.yaml", "cases/risk.matrix.yaml", "data.json", "gatehouse/admin.rego", "gatehouse/admin_test.rego",
+		"gatehouse/authz.rego", "gatehouse/authz_test.rego", "gatehouse/clearance.rego", "gatehouse/clearance_test.rego",
+		"gatehouse/holding.rego", "gatehouse/holding_test.rego", "gatehouse/profile.rego", "gatehouse/profile_test.rego",
+		"gatehouse/risk.rego", "gatehouse/risk_test.rego", "gatehouse/search.rego", "gatehouse/search_test.rego",
 	}) {
 		t.Errorf("%s, %v", text, err)
 	}

@@ -114,7 +114,9 @@ func TestTheGuideLeadsToTheFirstRule(t *testing.T) {
 	b[1].holds(t)
 	edit(t, "policies/gatehouse/roles.yaml", func(s string) string {
 		object, update := regexp.MustCompile(`(?m)^  object: .*$`), regexp.MustCompile(`(?ms)^    update:.*`)
-		return object.ReplaceAllString(s, object.FindString(b[2].text)) + update.FindString(b[2].text)
+		s = object.ReplaceAllString(s, object.FindString(b[2].text))
+		orders, others, _ := strings.Cut(s, "\n  # With the modules") // the new grant is one of orders
+		return orders + update.FindString(b[2].text) + "\n  #" + others
 	})
 	b[3].holds(t)
 	if err := os.WriteFile(filepath.Join("policies", "cases", "update.matrix.yaml"), []byte(b[4].text), 0o600); err != nil {
