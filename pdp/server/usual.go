@@ -15,38 +15,22 @@ func usual(body []byte) (req authzen.Request, ok bool) {
 		return req, false
 	}
 	r := reader{text: string(body)}
-	var subject, action, resource, context bool
-	ok = r.members(func(name string) bool {
-		switch name {
-		case "subject":
-			if subject {
-				return false
-			}
-			subject = r.entity("type", &req.Subject.Type, &req.Subject.ID, &req.Subject.Properties)
-			return subject
-		case "action":
-			if action {
-				return false
-			}
-			action = r.entity("name", &req.Action.Name, nil, &req.Action.Properties)
-			return action
-		case "resource":
-			if resource {
-				return false
-			}
-			resource = r.entity("type", &req.Resource.Type, &req.Resource.ID, &req.Resource.Properties)
-			return resource
-		case "context":
-			if context {
-				return false
-			}
-			req.Context, context = r.properties(1)
-			return context
+	// What has been read is not empty, so that a member that comes again finds no case.
+	ok = r.members(func(name string) (ok bool) {
+		switch {
+		case name == "subject" && req.Subject.Type == "":
+			return r.entity("type", &req.Subject.Type, &req.Subject.ID, &req.Subject.Properties)
+		case name == "action" && req.Action.Name == "":
+			return r.entity("name", &req.Action.Name, nil, &req.Action.Properties)
+		case name == "resource" && req.Resource.Type == "":
+			return r.entity("type", &req.Resource.Type, &req.Resource.ID, &req.Resource.Properties)
+		case name == "context" && req.Context == nil:
+			req.Context, ok = r.properties(1)
 		}
-		return false
+		return ok
 	})
 	r.space()
-	return req, ok && r.at == len(r.text) && subject && action && resource
+	return req, ok && r.at == len(r.text) && req.Subject.Type != "" && req.Action.Name != "" && req.Resource.Type != ""
 }
 
 // members reads an object whose values read does.

@@ -126,31 +126,26 @@ func promote(ctx context.Context, in *invocation) (int, error) {
 }
 
 func rollback(ctx context.Context, in *invocation) (int, error) {
-	socket := in.socket()
-	rest, err := in.parse()
-	switch {
-	case err != nil:
-		return Failure, err
-	case len(rest) > 0:
-		return Failure, errors.New("rollback takes nothing: it goes back to what decided before")
-	case *socket == "":
-		return Failure, errNoSocket
-	}
-	return in.turn(ctx, *socket, "/rollback", nil)
+	return in.bare(ctx, "/rollback", "rollback takes nothing: it goes back to what decided before")
 }
 
 func release(ctx context.Context, in *invocation) (int, error) {
+	return in.bare(ctx, "/release", "release takes nothing: it is about all sources")
+}
+
+// bare does what needs no more than a socket.
+func (in *invocation) bare(ctx context.Context, path, takesNothing string) (int, error) {
 	socket := in.socket()
 	rest, err := in.parse()
 	switch {
 	case err != nil:
 		return Failure, err
 	case len(rest) > 0:
-		return Failure, errors.New("release takes nothing: it is about all sources")
+		return Failure, errors.New(takesNothing)
 	case *socket == "":
 		return Failure, errNoSocket
 	}
-	return in.turn(ctx, *socket, "/release", nil)
+	return in.turn(ctx, *socket, path, nil)
 }
 
 func (in *invocation) turn(ctx context.Context, socket, path string, body any) (int, error) {
