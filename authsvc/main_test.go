@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/gatehouse-auth/gatehouse/internal/testenv"
+	"github.com/gatehouse-auth/gatehouse/internal/testenv/testhttp"
 )
 
 const rootKey = "5f0c2a9be1d34477a8903b6cfe12d85e9a41c7703be5f2168d04b95ae3c7f61a"
@@ -113,7 +114,7 @@ func logIn(t *testing.T, address, email, password string) int {
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
 	for {
-		res, err := http.Post("http://"+address+"/auth/login", "application/json", bytes.NewReader(body))
+		res, err := testhttp.Client.Post("http://"+address+"/auth/login", "application/json", bytes.NewReader(body))
 		if err == nil {
 			res.Body.Close()
 			return res.StatusCode

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/gatehouse-auth/gatehouse/internal/testenv"
+	"github.com/gatehouse-auth/gatehouse/internal/testenv/testhttp"
 )
 
 // shell is the operator's.
@@ -119,7 +120,7 @@ func TestAnAdminIsMadeAtTheCommandLineAndWorksOverHTTP(t *testing.T) {
 
 func asked(t *testing.T, method, url, token, body string) string {
 	t.Helper()
-	return askedBy(t, http.DefaultClient, method, url, token, body)
+	return askedBy(t, testhttp.Client, method, url, token, body)
 }
 
 func askedBy(t *testing.T, client *http.Client, method, url, token, body string) string {

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"net"
-	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -13,6 +12,7 @@ import (
 	"time"
 
 	"github.com/gatehouse-auth/gatehouse/internal/testenv"
+	"github.com/gatehouse-auth/gatehouse/internal/testenv/testhttp"
 )
 
 // S7, S71: whoever is given a secret has it declared, and each is a file of deploy/secrets that no image and no repository holds.
@@ -175,7 +175,7 @@ func started(t *testing.T, program string, environment []string, message string)
 }
 
 func health(port string) string {
-	res, err := http.Get("http://127.0.0.1:" + port + "/readyz")
+	res, err := testhttp.Client.Get("http://127.0.0.1:" + port + "/readyz")
 	if err != nil {
 		return err.Error()
 	}

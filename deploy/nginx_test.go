@@ -2,12 +2,12 @@ package deploy_test
 
 import (
 	"io"
-	"net/http"
 	"path"
 	"strings"
 	"testing"
 
 	"github.com/gatehouse-auth/gatehouse/internal/testenv"
+	"github.com/gatehouse-auth/gatehouse/internal/testenv/testhttp"
 )
 
 // A real nginx makes of the file that Kong includes what the plugin expects (plugin/kong.JoinedVariable).
@@ -22,7 +22,7 @@ func TestNGINXJoinsWhatThePluginAsks(t *testing.T) {
 			return 200 "$gatehouse_request";
 		}
 	}`)
-	res, err := http.Get("http://" + address + "/shop/orders/1?q=%20x")
+	res, err := testhttp.Client.Get("http://" + address + "/shop/orders/1?q=%20x")
 	if err != nil {
 		t.Fatal(err)
 	}

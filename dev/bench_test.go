@@ -27,6 +27,7 @@ import (
 	"github.com/gatehouse-auth/gatehouse/internal/jose"
 	"github.com/gatehouse-auth/gatehouse/internal/telemetry/tracing"
 	"github.com/gatehouse-auth/gatehouse/internal/testenv"
+	"github.com/gatehouse-auth/gatehouse/internal/testenv/testhttp"
 	"github.com/gatehouse-auth/gatehouse/pdp/decisionlog"
 	"github.com/gatehouse-auth/gatehouse/pdp/engine"
 	"github.com/gatehouse-auth/gatehouse/pdp/server"
@@ -95,12 +96,12 @@ func TestAnAllowedRequestTakesThreeCallsInTwoWakeUps(t *testing.T) {
 	t.Parallel()
 	w := newBench(t)
 	counts := w.counted(t)
-	w.do(t, http.DefaultClient, "/orders")
+	w.do(t, testhttp.Client, "/orders")
 	counts.calls.Store(0)
 	counts.writes.Store(0)
 	const requests = 10
 	for range requests {
-		w.do(t, http.DefaultClient, "/orders")
+		w.do(t, testhttp.Client, "/orders")
 	}
 	if calls, writes := counts.calls.Load(), counts.writes.Load(); calls > 3*requests || writes > 2*requests || calls < requests {
 		t.Errorf("%d calls in %d writes for %d requests", calls, writes, requests)
@@ -276,7 +277,7 @@ func (w *bench) start(b testing.TB, plugin gateway.PluginServer) {
 		b.Fatal(err)
 	}
 	for deadline := now.Add(30 * time.Second); ; {
-		res, err := w.send(b, http.DefaultClient, "/orders")
+		res, err := w.send(b, testhttp.Client, "/orders")
 		if err == nil && res == http.StatusOK {
 			return
 		}

@@ -19,6 +19,7 @@ import (
 
 	"github.com/gatehouse-auth/gatehouse/dev/gateway"
 	"github.com/gatehouse-auth/gatehouse/internal/principal"
+	"github.com/gatehouse-auth/gatehouse/internal/testenv/testhttp"
 )
 
 const childConfig = `
@@ -99,7 +100,7 @@ func TestKilledPluginLetsNothingPassAndComesBack(t *testing.T) {
 			return 0
 		}
 		req.Header.Set(principal.HeaderSubject, "root")
-		resp, err := http.DefaultClient.Do(req)
+		resp, err := testhttp.Client.Do(req)
 		if err != nil {
 			t.Error(err)
 			return 0

@@ -13,6 +13,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/gatehouse-auth/gatehouse/internal/testenv/testhttp"
 )
 
 // output is what a command prints, read while it still runs.
@@ -80,7 +82,7 @@ func TestServeSaysWhereItIsAndEndsLeavingOnlyItsData(t *testing.T) {
 		if gateway == nil {
 			t.Fatalf("printed %s", out)
 		}
-		res, err := http.Get("http://" + gateway[1] + "/orders")
+		res, err := testhttp.Client.Get("http://" + gateway[1] + "/orders")
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -88,7 +90,6 @@ func TestServeSaysWhereItIsAndEndsLeavingOnlyItsData(t *testing.T) {
 		if res.StatusCode != http.StatusUnauthorized || res.Header.Get("X-Gatehouse-Decision") == "" {
 			t.Errorf("%d %v", res.StatusCode, res.Header)
 		}
-		http.DefaultClient.CloseIdleConnections()
 		begun := time.Now()
 		cancel()
 		if err := <-done; err != nil {

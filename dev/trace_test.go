@@ -12,6 +12,7 @@ import (
 
 	"github.com/gatehouse-auth/gatehouse/internal/telemetry/tracing"
 	"github.com/gatehouse-auth/gatehouse/internal/testenv/spans"
+	"github.com/gatehouse-auth/gatehouse/internal/testenv/testhttp"
 )
 
 const (
@@ -52,7 +53,7 @@ func TestOneTraceShowsTheEdgeAndTheDecisionPoint(t *testing.T) {
 	} {
 		req.Header.Set(name, value)
 	}
-	res, err := http.DefaultClient.Do(req)
+	res, err := testhttp.Client.Do(req)
 	if err != nil {
 		t.Fatal(err)
 	}

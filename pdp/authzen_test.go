@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/gatehouse-auth/gatehouse/internal/testenv/testhttp"
 	"github.com/gatehouse-auth/gatehouse/pdp/authzen"
 	"github.com/gatehouse-auth/gatehouse/pdp/decisionlog"
 	"github.com/gatehouse-auth/gatehouse/pdp/engine"
@@ -93,7 +94,7 @@ func TestAuthZENsTodoApplicationGetsItsDecisions(t *testing.T) {
 // discover reads the metadata, which must name the server as it was asked for (AuthZEN, section on validation).
 func discover(t *testing.T, base string) map[string]string {
 	t.Helper()
-	res, err := http.Get(base + authzen.MetadataPath)
+	res, err := testhttp.Client.Get(base + authzen.MetadataPath)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -116,7 +117,7 @@ func postJSON(t *testing.T, url string, body []byte, into any) {
 	}
 	req.Header.Set("Content-Type", "application/json")
 	req.Header.Set("X-Request-ID", "bfe9eb29-ab87-4ca3-be83-a1d5d8305716")
-	res, err := http.DefaultClient.Do(req)
+	res, err := testhttp.Client.Do(req)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -16,6 +16,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/open-policy-agent/opa/v1/server/types"
 
+	"github.com/gatehouse-auth/gatehouse/internal/testenv/testhttp"
 	"github.com/gatehouse-auth/gatehouse/pdp/decisionlog"
 	"github.com/gatehouse-auth/gatehouse/pdp/engine"
 	"github.com/gatehouse-auth/gatehouse/pdp/server"
@@ -57,7 +58,7 @@ func (c dataCase) ask(t *testing.T, base string) (status int, body []byte) {
 	if c.Method == http.MethodPost {
 		req.Header.Set("Content-Type", "application/json")
 	}
-	res, err := http.DefaultClient.Do(req)
+	res, err := testhttp.Client.Do(req)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -105,7 +106,7 @@ func dataPDP(t *testing.T) *httptest.Server {
 	}
 	t.Cleanup(e.Close)
 	pdp := httptest.NewServer(server.New(server.Options{Engine: e, DecisionLog: decisionlog.New(quiet), Log: quiet, DataPaths: []string{"/"}}))
-	t.Cleanup(func() { pdp.Close(); http.DefaultClient.CloseIdleConnections() })
+	t.Cleanup(pdp.Close)
 	return pdp
 }
 

@@ -16,6 +16,7 @@ import (
 	"testing/fstest"
 	"time"
 
+	"github.com/gatehouse-auth/gatehouse/internal/testenv/testhttp"
 	"github.com/gatehouse-auth/gatehouse/pdp/authzen"
 	"github.com/gatehouse-auth/gatehouse/pdp/decisionlog"
 	"github.com/gatehouse-auth/gatehouse/pdp/directory"
@@ -207,7 +208,7 @@ func TestAuthZENsCertificationOfSearchPasses(t *testing.T) {
 		`action {"subject":{"type":"user","id":"x"}}`:                                                          `"resource"`,
 	} {
 		kind, body, _ := strings.Cut(request, " ")
-		res, err := http.Post(endpoints["search_"+kind+"_endpoint"], "application/json", strings.NewReader(body))
+		res, err := testhttp.Client.Post(endpoints["search_"+kind+"_endpoint"], "application/json", strings.NewReader(body))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -255,7 +256,7 @@ func TestSearchesNeedNoRules(t *testing.T) {
 	if endpoints["search_resource_endpoint"] != "" {
 		t.Error("resources are offered")
 	}
-	res, err := http.Post(pdp.URL+authzen.SearchResourcePath, "application/json", strings.NewReader(`{"subject":{"type":"user","id":"bob"},"action":{"name":"GET"},"resource":{"type":"order"}}`))
+	res, err := testhttp.Client.Post(pdp.URL+authzen.SearchResourcePath, "application/json", strings.NewReader(`{"subject":{"type":"user","id":"bob"},"action":{"name":"GET"},"resource":{"type":"order"}}`))
 	if err != nil {
 		t.Fatal(err)
 	}

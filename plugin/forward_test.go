@@ -25,6 +25,7 @@ import (
 
 	"github.com/gatehouse-auth/gatehouse/internal/jose"
 	"github.com/gatehouse-auth/gatehouse/internal/testenv"
+	"github.com/gatehouse-auth/gatehouse/internal/testenv/testhttp"
 	"github.com/gatehouse-auth/gatehouse/internal/web"
 	"github.com/gatehouse-auth/gatehouse/pdp/authzen"
 )
@@ -318,7 +319,7 @@ func TestEnvoyIsServedByGRPCBesideAPrivateAddress(t *testing.T) {
 		}
 	}
 	for path, want := range map[string]int{"/healthz": 200, "/readyz": 200, "/metrics": 200, "/check": 404} {
-		res, err := http.Get("http://" + private + path)
+		res, err := testhttp.Client.Get("http://" + private + path)
 		if err != nil {
 			t.Fatal(err)
 		}

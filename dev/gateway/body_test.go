@@ -9,6 +9,8 @@ import (
 	"testing"
 
 	protocol "github.com/Kong/go-pdk/server/kong_plugin_protocol"
+
+	"github.com/gatehouse-auth/gatehouse/internal/testenv/testhttp"
 )
 
 // As in Kong 3.9: a plugin server gets the body, or the path of the file that it is in; the upstream gets all of it in either case.
@@ -51,7 +53,7 @@ func TestAPluginSeesTheBodyThatTheUpstreamGets(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		res, err := http.DefaultClient.Do(req)
+		res, err := testhttp.Client.Do(req)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -19,6 +19,8 @@ import (
 	protocol "github.com/Kong/go-pdk/server/kong_plugin_protocol"
 	"go.uber.org/goleak"
 	"google.golang.org/protobuf/types/known/structpb"
+
+	"github.com/gatehouse-auth/gatehouse/internal/testenv/testhttp"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -81,7 +83,7 @@ func serve(t *testing.T, config string, f *fake, address map[string]string, furt
 	var wg sync.WaitGroup
 	wg.Go(func() { _ = g.Run(ctx) })
 	wg.Go(func() { _ = g.Serve(ctx, ln) })
-	t.Cleanup(func() { cancel(); wg.Wait(); http.DefaultClient.CloseIdleConnections() })
+	t.Cleanup(func() { cancel(); wg.Wait() })
 	return served{URL: "http://" + ln.Addr().String(), gateway: g}
 }
 
@@ -118,7 +120,7 @@ func get(t *testing.T, url string) (*http.Response, string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	resp, err := http.DefaultClient.Do(req)
+	resp, err := testhttp.Client.Do(req)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -309,7 +311,7 @@ func TestRequestsGoOnWithoutOneTarget(t *testing.T) {
 	})
 	for i := range 6 {
 		req, _ := http.NewRequestWithContext(t.Context(), http.MethodPost, s.URL+"/open", strings.NewReader("hello"))
-		resp, err := http.DefaultClient.Do(req)
+		resp, err := testhttp.Client.Do(req)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -351,7 +353,7 @@ func TestBodiesStreamBothWays(t *testing.T) {
 	pr, pw := io.Pipe()
 	req, _ := http.NewRequestWithContext(t.Context(), http.MethodPost, s.URL+"/things", pr)
 	go func() { _, _ = io.WriteString(pw, "one\n") }()
-	resp, err := http.DefaultClient.Do(req)
+	resp, err := testhttp.Client.Do(req)
 	if err != nil {
 		t.Fatal(err)
 	}

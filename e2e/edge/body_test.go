@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/gatehouse-auth/gatehouse/internal/testenv/testhttp"
 	"github.com/gatehouse-auth/gatehouse/pdp/authzen"
 )
 
@@ -23,7 +24,7 @@ func (e *edge) send(t *testing.T, token, body string, pieces bool) answer {
 	}
 	req.Header.Set("Content-Type", "application/json")
 	req.Header.Set("Authorization", "Bearer "+token)
-	res, err := http.DefaultClient.Do(req)
+	res, err := testhttp.Client.Do(req)
 	if err != nil {
 		t.Fatal(err)
 	}

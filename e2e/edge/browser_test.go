@@ -24,6 +24,7 @@ import (
 	"github.com/chromedp/chromedp/kb"
 
 	"github.com/gatehouse-auth/gatehouse/internal/testenv"
+	"github.com/gatehouse-auth/gatehouse/internal/testenv/testhttp"
 )
 
 // siteConfig guards a site: its pages stand open, the shop and the orders want a challenge.
@@ -80,7 +81,7 @@ func startSite(t *testing.T, workers, challenge string) *site {
 		"secret": "0123456789abcdef0123456789abcdef", "redis": testenv.Redis(t),
 	})
 	within(t, "the edge serves", func() bool {
-		res, err := http.Get(edge + "/")
+		res, err := testhttp.Client.Get(edge + "/")
 		if err == nil {
 			res.Body.Close()
 		}

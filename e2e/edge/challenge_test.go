@@ -14,6 +14,7 @@ import (
 	altcha "github.com/altcha-org/altcha-lib-go"
 
 	"github.com/gatehouse-auth/gatehouse/internal/testenv"
+	"github.com/gatehouse-auth/gatehouse/internal/testenv/testhttp"
 	"github.com/gatehouse-auth/gatehouse/internal/web"
 )
 
@@ -61,7 +62,7 @@ func post(t *testing.T, base, path string, header map[string]string) answer {
 	for name, v := range header {
 		req.Header.Set(name, v)
 	}
-	res, err := http.DefaultClient.Do(req)
+	res, err := testhttp.Client.Do(req)
 	if err != nil {
 		return answer{status: 500}
 	}

@@ -30,6 +30,7 @@ import (
 	"github.com/gatehouse-auth/gatehouse/internal/jose"
 	"github.com/gatehouse-auth/gatehouse/internal/redisx"
 	"github.com/gatehouse-auth/gatehouse/internal/testenv"
+	"github.com/gatehouse-auth/gatehouse/internal/testenv/testhttp"
 	"github.com/gatehouse-auth/gatehouse/internal/web"
 	"github.com/gatehouse-auth/gatehouse/pdp/authzen"
 )
@@ -243,7 +244,7 @@ func (e *edge) do(t *testing.T, method, target, token string, further ...string)
 	for i := 0; i < len(further); i += 2 {
 		req.Header.Add(further[i], further[i+1])
 	}
-	res, err := http.DefaultTransport.RoundTrip(req) // as it is, redirects too
+	res, err := testhttp.Client.Transport.RoundTrip(req) // as it is, redirects too
 	if err != nil {
 		return answer{}
 	}

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/gatehouse-auth/gatehouse/internal/testenv"
+	"github.com/gatehouse-auth/gatehouse/internal/testenv/testhttp"
 )
 
 // loginSite runs an edge over a site whose log-in takes one password, and asks for a challenge after three that were wrong.
@@ -55,7 +56,7 @@ services:
 // counts answers how many answers of the route have been told as result.
 func counts(t *testing.T, status, result string) (n int) {
 	t.Helper()
-	res, err := http.Get("http://" + status + "/metrics")
+	res, err := testhttp.Client.Get("http://" + status + "/metrics")
 	if err != nil {
 		t.Fatal(err)
 	}

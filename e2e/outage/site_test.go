@@ -24,6 +24,7 @@ import (
 	"github.com/gatehouse-auth/gatehouse/dev/gateway"
 	"github.com/gatehouse-auth/gatehouse/internal/redisx"
 	"github.com/gatehouse-auth/gatehouse/internal/testenv"
+	"github.com/gatehouse-auth/gatehouse/internal/testenv/testhttp"
 )
 
 // routes are kong.yml's kinds of routes: one with every stage, one that only wants a living session, one for each way to go on
@@ -258,7 +259,7 @@ func (s *site) says(metric, value, health string) func() bool {
 
 // metric answers a metric of the plugin's, of whatever labels; ok is false where there is none.
 func (s *site) metric(name string) (value string, ok bool) {
-	res, err := http.Get("http://" + s.status + "/metrics")
+	res, err := testhttp.Client.Get("http://" + s.status + "/metrics")
 	if err != nil {
 		return "", false
 	}
@@ -276,7 +277,7 @@ func (s *site) metric(name string) (value string, ok bool) {
 
 // health is what /readyz says of the plugin: ok, degraded or unavailable.
 func (s *site) health() string {
-	res, err := http.Get("http://" + s.status + "/readyz")
+	res, err := testhttp.Client.Get("http://" + s.status + "/readyz")
 	if err != nil {
 		return ""
 	}

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"math"
-	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -14,6 +13,8 @@ import (
 	"testing"
 	"time"
 	"unsafe"
+
+	"github.com/gatehouse-auth/gatehouse/internal/testenv/testhttp"
 )
 
 // S56: a clock that is set, far ahead or back, changes nothing but the time that policies see: what is fresh stays fresh, nothing
@@ -41,7 +42,7 @@ sources:
 	p.within("the bundles decide", p.well)
 	l := begin(t, p)
 	year := func() string {
-		res, err := http.Post(p.url+"/access/v1/evaluation", "application/json", strings.NewReader(`{"subject":{"type":"user","id":"ann"},"action":{"name":"GET"},"resource":{"type":"clock","id":"1"}}`))
+		res, err := testhttp.Client.Post(p.url+"/access/v1/evaluation", "application/json", strings.NewReader(`{"subject":{"type":"user","id":"ann"},"action":{"name":"GET"},"resource":{"type":"clock","id":"1"}}`))
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -9,7 +9,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -21,6 +20,7 @@ import (
 	"time"
 
 	"github.com/gatehouse-auth/gatehouse/internal/testenv"
+	"github.com/gatehouse-auth/gatehouse/internal/testenv/testhttp"
 )
 
 // patience is how long an event may take on a machine that has much else to do.
@@ -187,7 +187,7 @@ func holds(text string, words []string) bool {
 }
 
 func (p *program) get(path string) (int, string) {
-	res, err := http.Get(p.status + path)
+	res, err := testhttp.Client.Get(p.status + path)
 	if err != nil {
 		return 0, err.Error()
 	}

@@ -2,12 +2,13 @@ package pdpfaults_test
 
 import (
 	"fmt"
-	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/gatehouse-auth/gatehouse/internal/testenv/testhttp"
 )
 
 // operator runs a command of the built program.
@@ -24,7 +25,7 @@ func (p *program) operator(args ...string) (bool, string) {
 // decides is which of the policies does, as they say themselves.
 func (p *program) decides(revision string) bool {
 	p.t.Helper()
-	res, err := http.Post(p.url+"/access/v1/evaluation", "application/json", strings.NewReader(`{"subject":{"type":"user","id":"ann"},"action":{"name":"GET"},"resource":{"type":"which","id":"1"}}`))
+	res, err := testhttp.Client.Post(p.url+"/access/v1/evaluation", "application/json", strings.NewReader(`{"subject":{"type":"user","id":"ann"},"action":{"name":"GET"},"resource":{"type":"which","id":"1"}}`))
 	if err != nil {
 		p.t.Fatal(err)
 	}

@@ -13,6 +13,7 @@ import (
 	"testing"
 
 	"github.com/gatehouse-auth/gatehouse/internal/fault"
+	"github.com/gatehouse-auth/gatehouse/internal/testenv/testhttp"
 	"github.com/gatehouse-auth/gatehouse/internal/web"
 )
 
@@ -175,7 +176,7 @@ func TestServeEndsWithItsContext(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() { done <- web.Serve(ctx, ln, web.Health(nil), slog.New(slog.DiscardHandler)) }()
-	res, err := http.Get("http://" + ln.Addr().String() + "/healthz")
+	res, err := testhttp.Client.Get("http://" + ln.Addr().String() + "/healthz")
 	if err != nil {
 		t.Fatal(err)
 	}
