@@ -70,6 +70,22 @@ func (d *Document) AllPlugins() []*Plugin {
 	return all
 }
 
+// Only leaves out the plugins of other names, for those who look at some and do not run any.
+func (d *Document) Only(names ...string) {
+	others := func(p Plugin) bool { return !slices.Contains(names, p.Name) }
+	drop := func(list *[]Plugin) { *list = slices.DeleteFunc(*list, others) }
+	drop(&d.Plugins)
+	for i := range d.Services {
+		drop(&d.Services[i].Plugins)
+		for j := range d.Services[i].Routes {
+			drop(&d.Services[i].Routes[j].Plugins)
+		}
+	}
+	for i := range d.Routes {
+		drop(&d.Routes[i].Plugins)
+	}
+}
+
 // Guarded lists all routes. The plugin that runs for one is the closest: its own, one at the top that names it, its service's,
 // one at the top that names the service, or the one for all. One that is disabled does not count. It refuses a file in which
 // two are equally close, or in which a plugin points to nothing: it would guard nothing, without a word.

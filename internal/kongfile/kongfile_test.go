@@ -52,6 +52,34 @@ plugins:
 	}
 }
 
+// Two of other plugins on one route are no mistake to who looks at the guard alone, and stand where they stood.
+func TestOnlySomePlugins(t *testing.T) {
+	t.Parallel()
+	d, err := Parse([]byte(`
+_format_version: "3.0"
+services:
+  - name: a
+    url: http://a.test
+    plugins: [{name: cors}, {name: acl}]
+    routes:
+      - {name: guarded, paths: [/guarded], plugins: [{name: cors}, {name: g}, {name: acl}]}
+      - {name: bare, paths: [/bare], plugins: [{name: cors}, {name: acl}]}
+routes: [{name: third, service: a, paths: [/third], plugins: [{name: acl}, {name: g}]}]
+plugins: [{name: cors}, {name: acl}]
+`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	d.Only("g")
+	routes, err := d.Guarded()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if routes[0].Plugin.At != "services[0].routes[0].plugins[1]" || routes[1].Plugin != nil || routes[2].Plugin.At != "routes[0].plugins[1]" || len(d.AllPlugins()) != 2 {
+		t.Errorf("routes %+v", routes)
+	}
+}
+
 func TestAFileThatGuardsNothingIsRefused(t *testing.T) {
 	t.Parallel()
 	const head = "_format_version: \"3.0\"\nservices: [{name: s, url: \"http://h\", routes: [{name: r, paths: [/r]}]}]\n"

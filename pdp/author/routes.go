@@ -1,16 +1,13 @@
 package author
 
 import (
-	"errors"
 	"fmt"
-	"maps"
 	"regexp"
 	"slices"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
 
-	"github.com/gatehouse-auth/gatehouse/internal/kongfile"
 	"github.com/gatehouse-auth/gatehouse/internal/yamldoc"
 )
 
@@ -30,6 +27,7 @@ type Routes struct {
 	Operations []Operation `json:"operations"`
 	Open       []string    `json:"open"`    // what no policy is asked about
 	Nowhere    []string    `json:"nowhere"` // routes that a policy is asked about, with no resource that it could know: all is denied
+	Offers     []Offer     `json:"-"`       // all of these, as the file has them
 }
 
 // Methods that are taken where nothing says which there are.
@@ -44,7 +42,7 @@ var (
 	plainWord    = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9_.-]*$`)
 )
 
-// ParseRoutes reads a kong.yml or an OpenAPI 3 document, as YAML or JSON.
+// ParseRoutes reads a kong.yml or an OpenAPI 3 document, as YAML or JSON. Errors are "file:line: what", where there is a line.
 func ParseRoutes(file string, text []byte) (Routes, error) {
 	var head struct {
 		Kong    string `yaml:"_format_version"`
@@ -53,133 +51,49 @@ func ParseRoutes(file string, text []byte) (Routes, error) {
 	if err := yaml.Unmarshal(text, &head); err != nil {
 		return Routes{}, yamldoc.Error(file, err)
 	}
-	var r Routes
+	r := Routes{Gateway: head.Kong != ""}
 	var err error
 	switch {
-	case head.Kong != "":
-		r, err = kongRoutes(text)
-		r.Gateway = true
+	case r.Gateway:
+		r.Offers, err = kongOffers(file, text)
 	case strings.HasPrefix(head.OpenAPI, "3."):
-		r, err = openAPIRoutes(file, text)
+		r.Offers, err = openAPIOffers(file, text)
 	default:
-		err = errors.New("neither a kong.yml (_format_version) nor OpenAPI 3 (openapi)")
+		err = fmt.Errorf("%s: neither a kong.yml (_format_version) nor OpenAPI 3 (openapi)", file)
 	}
 	if err != nil {
-		return Routes{}, fmt.Errorf("%s: %w", file, err)
+		return Routes{}, err
 	}
+	r.gather()
+	return r, nil
+}
+
+// gather sorts out what a policy can be asked about.
+func (r *Routes) gather() {
 	seen := map[Operation]bool{}
-	r.Operations = slices.DeleteFunc(r.Operations, func(o Operation) bool {
-		if !plainPattern.MatchString(o.Pattern) || !plainWord.MatchString(o.Type) || !plainWord.MatchString(o.Method) {
-			r.Nowhere = append(r.Nowhere, fmt.Sprintf("%q, type %q, which is spelt in an unusual way", o.Method+" "+o.Pattern, o.Type))
-			return true
+	for i := range r.Offers {
+		o := &r.Offers[i]
+		name := o.Route
+		if name == "" {
+			name = o.Method + " " + o.Pattern
 		}
-		twice := seen[o]
-		seen[o] = true
-		return twice
-	})
-	return r, nil
-}
-
-func kongRoutes(text []byte) (r Routes, err error) {
-	doc, err := kongfile.Parse(text)
-	if err != nil {
-		return r, err
-	}
-	guarded, err := doc.Guarded()
-	if err != nil {
-		return r, err
-	}
-	for _, g := range guarded {
-		name := fmt.Sprintf("route %s (%s)", g.Route.Name, strings.Join(g.Route.Paths, ", "))
-		if g.Plugin == nil || g.Plugin.Name != "gatehouse" || g.Plugin.Config["authorize"] == false {
-			r.Open = append(r.Open, name)
-			continue
-		}
-		resources, _ := g.Plugin.Config["resources"].([]any)
-		if len(resources) == 0 {
+		switch {
+		case o.Guard == Unguarded || o.Guard == Unasked || o.Guard == Idle:
+			if !slices.Contains(r.Open, name) {
+				r.Open = append(r.Open, name)
+			}
+		case o.Type == "" && o.Route != "" && o.Pattern != "":
+			r.Nowhere = append(r.Nowhere, fmt.Sprintf("%s of %s, which has parameters and none is {id}", o.Pattern, name))
+		case o.Type == "":
 			r.Nowhere = append(r.Nowhere, name)
-		}
-		for _, one := range resources {
-			resource, _ := one.(map[string]any)
-			pattern, _ := resource["pattern"].(string)
-			kind, _ := resource["type"].(string)
-			if pattern == "" || kind == "" {
-				return r, fmt.Errorf("%s: a resource needs pattern and type", name)
-			}
-			o := Operation{Pattern: pattern, Type: kind}
-			if strings.Contains(pattern, "{") && !o.object() {
-				r.Nowhere = append(r.Nowhere, fmt.Sprintf("%s of %s, which has parameters and none is {id}", pattern, name))
-				continue
-			}
-			ids, _ := resource["ids"].(map[string]any)
-			action, _ := resource["action"].(string)
-			if in := ids["in"]; in == "query" || in == "body" { // to the policy, one object at a time
-				r.add(Operation{Pattern: strings.TrimSuffix(pattern, "/") + "/{id}", Type: kind}, action, g.Route.Methods)
-				if ids["optional"] != true {
-					continue
-				}
-			}
-			r.add(o, action, g.Route.Methods)
+		case !plainPattern.MatchString(o.Pattern) || !plainWord.MatchString(o.Type) || !plainWord.MatchString(o.Method):
+			r.Nowhere = append(r.Nowhere, fmt.Sprintf("%q, type %q, which is spelt in an unusual way", o.Method+" "+o.Pattern, o.Type))
+			o.Type = ""
+		case !seen[o.Operation]:
+			seen[o.Operation] = true
+			r.Operations = append(r.Operations, o.Operation)
 		}
 	}
-	return r, nil
-}
-
-// add adds o with the action that the policy sees, or else with each method.
-func (r *Routes) add(o Operation, action string, methods []string) {
-	switch {
-	case action != "":
-		methods = []string{action}
-	case len(methods) > 0:
-	case o.object():
-		methods = onObjects
-	default:
-		methods = onCollections
-	}
-	for _, o.Method = range methods {
-		r.Operations = append(r.Operations, o)
-	}
-}
-
-func openAPIRoutes(file string, text []byte) (r Routes, err error) {
-	type operation struct {
-		Security *[]map[string][]string `yaml:"security"`
-	}
-	var doc struct {
-		Security []map[string][]string           `yaml:"security"`
-		Paths    map[string]map[string]yaml.Node `yaml:"paths"`
-	}
-	if err := yaml.Unmarshal(text, &doc); err != nil {
-		return r, yamldoc.Error(file, err)
-	}
-	for _, pattern := range slices.Sorted(maps.Keys(doc.Paths)) {
-		for _, method := range []string{"get", "post", "put", "patch", "delete"} {
-			node, ok := doc.Paths[pattern][method]
-			if !ok {
-				continue
-			}
-			var o operation
-			if err := node.Decode(&o); err != nil {
-				return r, yamldoc.Error(file, err)
-			}
-			security := doc.Security
-			if o.Security != nil {
-				security = *o.Security
-			}
-			name := strings.ToUpper(method)
-			if len(security) == 0 {
-				r.Open = append(r.Open, name+" "+pattern)
-				continue
-			}
-			kind := kindOf(pattern)
-			if kind == "" {
-				r.Nowhere = append(r.Nowhere, name+" "+pattern)
-				continue
-			}
-			r.Operations = append(r.Operations, Operation{name, withID(pattern), kind})
-		}
-	}
-	return r, nil
 }
 
 // withID calls the last parameter of a pattern {id}, as the edge needs it.

@@ -130,13 +130,14 @@ func (f *Sources) kong(text []byte) error {
 	if err != nil {
 		return err
 	}
+	doc.Only("gatehouse")
 	guarded, err := doc.Guarded()
 	if err != nil {
 		return err
 	}
 	f.gateway = true
 	for _, g := range guarded {
-		if g.Plugin == nil || g.Plugin.Name != "gatehouse" || g.Plugin.Config["authorize"] == false {
+		if g.Plugin == nil || g.Plugin.Config["authorize"] == false {
 			continue
 		}
 		at(&f.routes)[g.Route.Name] = true

@@ -37,6 +37,7 @@ var errFlags = errors.New("")
 func table() []command {
 	return []command{
 		{"test", "[DIR]", "run the tests, cases and matrices of a policy; what they cover, and which mistakes they would miss", test},
+		{"coverage", "FROM", "list the operations of a kong.yml or an OpenAPI 3 document that nothing protects", coverageOf},
 		{"explain", "FILE", "say why a case or a request is allowed or denied, and what is nearest to the opposite", explain},
 		{"diff", "OLD NEW", "say who gains and who loses what from one policy to another", diff},
 		{"replay", "LOG…", "decide again what a decision log holds, by another policy; say who gains and who loses what", replay},

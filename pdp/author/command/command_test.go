@@ -316,6 +316,56 @@ func TestInit(t *testing.T) {
 	}
 }
 
+func TestCoverage(t *testing.T) {
+	t.Parallel()
+	open := `_format_version: "3.0"
+services: [{name: s, url: http://s, routes: [{name: r, paths: [/orders], methods: [GET, PUT], plugins: [{name: gatehouse, config: {resources: [{pattern: /orders, type: order}]}}]},
+  {name: o, paths: [/o], plugins: [{name: gatehouse, config: {authorize: false}}]}]}]
+`
+	for _, c := range []struct {
+		args string
+		code int
+		out  string
+	}{
+		{"../../../kong.yml", command.OK, "100.0 % protected: 6 of 6 operations; 10 more are open"},
+		{"../../../kong.yml --fail-on-open", command.Findings, "6 of 16 operations, less than 100 %"},
+		{"-", command.Findings, "-:2: PUT /orders: unprotected: no rule"},
+		{"- --fail-under 50", command.OK, "50.0 % protected: 1 of 2 operations; 1 more are open"},
+		{"- --fail-under 50.1 -v", command.Findings, "GET /orders: protected: by a rule"},
+		{"- --json", command.Findings, `"state": "unprotected"`},
+		{"-", command.Findings, "-:3: any /o: open: authorize is false, and whoever has a token may"},
+	} {
+		args := append([]string{"coverage", "--policies", policies}, strings.Fields(c.args)...)
+		if code, out, errs := on(t, open, args...); code != c.code || !strings.Contains(out, c.out) || errs != "" {
+			t.Errorf("coverage %s: %d, %s%s", c.args, code, out, errs)
+		}
+	}
+	_, out, _ := on(t, open, "coverage", "--policies", policies, "-", "--json")
+	if v := document(t, out); v["protected"] != 1.0 || v["unprotected"] != 1.0 || v["open"] != 1.0 || v["percent"] != 50.0 {
+		t.Errorf("%v", v)
+	}
+	for args, c := range map[string]struct{ in, want string }{
+		"":                        {"", "coverage takes"},
+		"a b":                     {"", "coverage takes"},
+		"nowhere":                 {"", "nowhere: no such file"},
+		"-":                       {"_format_version: '3.0'\nservices:\n  - {name: s, url: http://s, colour: red}\n", "-:3: field colour not found"},
+		"- ":                      {"swagger: '2.0'", "-: neither a kong.yml"},
+		"-  ":                     {"a: [", "-:1: "},
+		"-   ":                    {"openapi: 3.0.0\n", "-: there is no operation"},
+		"-    ":                   {"openapi: 3.0.0\npaths: [1]\n", "-:2: a list stands where a mapping is wanted"},
+		"- --fail-under 101":      {open, "no percentage"},
+		"- --policies nowhere":    {open, "nowhere: no such file"},
+		"- --directory nowhere":   {open, "nowhere"},
+		"- --fail-under plenty":   {open, "usage: gatehouse-pdp coverage"},
+		"- --policies command.go": {open, "command.go is not a folder"},
+	} {
+		args := append([]string{"coverage", "--policies", policies}, strings.Fields(args)...)
+		if code, out, errs := on(t, c.in, args...); code != command.Failure || out != "" || !strings.Contains(errs, c.want) {
+			t.Errorf("%q: %d, %s%s", args, code, out, errs)
+		}
+	}
+}
+
 func TestWhoCanAndWhatCan(t *testing.T) {
 	t.Parallel()
 	dir := lean(t, broken(t, "cases/orders.yaml", "# Left out:", "# Left out,"))

@@ -129,14 +129,16 @@ func TestTheGuideLeadsToTheFirstRule(t *testing.T) {
 // What else the guide shows of the policies as they are shipped, without a log, a directory or a decision point.
 func TestTheGuideShowsWhatCommandsAnswer(t *testing.T) {
 	gains, explain, lint := guide(t, "Who gains, who loses?"), guide(t, "Why was this denied?"), guide(t, "What should not be in a policy")
-	if len(gains) != 5 || len(explain) != 2 || len(lint) != 1 {
-		t.Fatalf("%d, %d and %d blocks", len(gains), len(explain), len(lint))
+	coverage := guide(t, "What nothing protects")
+	if len(gains) != 5 || len(explain) != 2 || len(lint) != 1 || len(coverage) != 1 {
+		t.Fatalf("%d, %d, %d and %d blocks", len(gains), len(explain), len(lint), len(coverage))
 	}
 	shipped(t)
 	gains[1].holds(t)
 	gains[2].holds(t)
 	explain[0].holds(t)
 	lint[0].holds(t)
+	coverage[0].holds(t)
 }
 
 // A policy begins with the routes of this repository's kong.yml as the guide says.

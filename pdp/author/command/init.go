@@ -19,11 +19,7 @@ func initialise(_ context.Context, in *invocation) (int, error) {
 	if len(rest) != 2 {
 		return Failure, errors.New("init takes a kong.yml or an OpenAPI 3 document, and the folder to make")
 	}
-	text, err := in.read(rest[0])
-	if err != nil {
-		return Failure, err
-	}
-	routes, err := author.ParseRoutes(rest[0], text)
+	routes, text, err := in.routes(rest[0])
 	if err != nil {
 		return Failure, err
 	}
