@@ -57,16 +57,7 @@ func (e *Engine) consult(looks looksAt, r *authzen.Request, now time.Time) (cons
 // propertiesOf are a subject's with what the directory knows in the place of what the request says. Who is known there holds no
 // other roles, and is of no other group or tenant, than those.
 func propertiesOf(d *directory.Directory, v *directory.View, s authzen.Subject, now time.Time) (properties map[string]any, until time.Time) {
-	issuer := ""
-	if d.ByIssuer() {
-		claims, _ := s.Properties["claims"].(map[string]any)
-		issuer, _ = claims["iss"].(string)
-	}
-	var entry directory.Entry
-	known := false
-	if d.About(s.Type, issuer) {
-		entry, known = v.Find(s.ID)
-	}
+	entry, known := entryOf(d, v, s)
 	if !known && !d.ForgetsUnknown() {
 		return s.Properties, time.Time{}
 	}
@@ -85,6 +76,34 @@ func propertiesOf(d *directory.Directory, v *directory.View, s authzen.Subject, 
 		properties["tenant"] = facts.Tenant
 	}
 	return properties, facts.Until
+}
+
+func entryOf(d *directory.Directory, v *directory.View, s authzen.Subject) (e directory.Entry, known bool) {
+	issuer := ""
+	if d.ByIssuer() {
+		claims, _ := s.Properties["claims"].(map[string]any)
+		issuer, _ = claims["iss"].(string)
+	}
+	if !d.About(s.Type, issuer) {
+		return e, false
+	}
+	return v.Find(s.ID)
+}
+
+// byToken reports whether a token could say of a subject what rules look at and neither the directory nor the request says: the roles
+// of somebody unknown, the tenant of somebody who has several.
+func byToken(d *directory.Directory, v *directory.View, l looksAt, s authzen.Subject) bool {
+	if !l.facts {
+		return false
+	}
+	if entry, known := entryOf(d, v, s); known {
+		tenant, _ := s.Properties["tenant"].(string)
+		return tenant == "" && entry.Floats()
+	}
+	return !d.ForgetsUnknown() && slices.ContainsFunc(subjectFacts, func(name string) bool {
+		_, said := s.Properties[name]
+		return !said && slices.ContainsFunc(l.paths, func(p []string) bool { return p[0] == "subject" && (len(p) == 1 || p[1] == name) })
+	})
 }
 
 // listOf keeps an empty list from becoming null.

@@ -95,6 +95,9 @@ func (e *Engine) Search(ctx context.Context, q authzen.Search) (found authzen.Fo
 			return found, errNoDirectory
 		}
 		found.Directory = view.Word()
+		if q.For != authzen.Subjects && byToken(d, view, snap.looksAt, q.Request.Subject) {
+			found.Reasons = append(found.Reasons, authzen.ReasonToken)
+		}
 	}
 	if !snap.searchable(q.For) {
 		return e.searchNames(ctx, snap, q, found)
@@ -103,7 +106,7 @@ func (e *Engine) Search(ctx context.Context, q authzen.Search) (found authzen.Fo
 	if err != nil {
 		return found, err
 	}
-	found.Reasons = reasons
+	found.Reasons = append(found.Reasons, reasons...)
 	i := min(max(q.From, 0), len(candidates))
 	for first := i; i < len(candidates) && len(found.Results) < q.Limit && i-first < maxAsked; i++ {
 		allow, err := e.permits(ctx, snap, q, candidates[i])

@@ -158,6 +158,48 @@ func TestActionsAreThoseThatThePolicySpeaksOf(t *testing.T) {
 	}
 }
 
+// What somebody may do is not all known where a token could say more of them than the directory and the request do. It is the same
+// whether a rule names the actions or not.
+func TestWhatSomebodyMayDoByATokenIsNotAll(t *testing.T) {
+	t.Parallel()
+	byRole := `decision := {"allow": true} if { input.action.name == "read"; "clerk" in input.subject.roles }`
+	clerk := map[string]any{"roles": []any{"clerk"}}
+	for name, c := range map[string]struct {
+		body, id      string
+		said          map[string]any
+		forgets       bool
+		found, reason string
+	}{
+		"of a tenant not said":       {byRole, "bob", nil, false, "", "depends_on_token"},
+		"of a tenant that is said":   {byRole, "bob", map[string]any{"tenant": "t1"}, false, "", ""},
+		"of one tenant":              {byRole, "ann", nil, false, "read", ""},
+		"somebody unknown":           {byRole, "zoe", nil, false, "", "depends_on_token"},
+		"whose roles are said":       {byRole, "zoe", clerk, false, "read", ""},
+		"who holds nothing then":     {byRole, "zoe", clerk, true, "", ""},
+		"whose roles are not enough": {`decision := {"allow": true} if { input.action.name == "read"; "clerk" in input.subject.roles; input.subject.tenant == "t1" }`, "zoe", clerk, false, "", "depends_on_token"},
+		"whom the rules see whole":   {`decision := {"allow": true} if { input.action.name == "read"; input.subject[input.context.what] == "x" }`, "zoe", clerk, false, "", "depends_on_token"},
+		"who holds nothing that counts": {
+			`decision := {"allow": true} if { input.action.name == "read"; input.subject.id == "zoe" }`, "zoe", nil, false, "read", "",
+		},
+	} {
+		for how, rule := range map[string]string{"by names": "", "by a rule": "package gatehouse.search\n\nactions := {\"complete\": true, \"candidates\": [{\"name\": \"read\"}]}\n"} {
+			files := module(c.body).(fstest.MapFS)
+			if rule != "" {
+				files["gatehouse/search.rego"] = &fstest.MapFile{Data: []byte(rule)}
+			}
+			people := strings.Replace(known, `"bob"`, `"ann":{"roles":["clerk"],"tenant":"t1"},"bob"`, 1)
+			e := open(t, engine.Options{Policies: files, Now: monday, Directory: directory.Fixed(viewOf(t, people), directory.Options{ForgetUnknown: c.forgets}), Skip: []string{engine.StepSchema}})
+			q := subjectSearch(10)
+			q.For, q.Request.Action = authzen.Actions, authzen.Action{}
+			q.Request.Subject = authzen.Subject{Type: "user", ID: c.id, Properties: c.said}
+			all, last := everything(t, e, q)
+			if got := strings.Join(all, " "); got != c.found || strings.Join(last.Reasons, " ") != c.reason || last.Complete != (c.reason == "") {
+				t.Errorf("%s, %s: %q, %+v", name, how, got, last)
+			}
+		}
+	}
+}
+
 // anyIDPolicy looks at ids, and at what is known of subjects, in ways that can be told apart and in others.
 func anyIDPolicy(rt *rapid.T) string {
 	what := rapid.SampledFrom([]string{
