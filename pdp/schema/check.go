@@ -184,12 +184,15 @@ func (k *checker) ref(ref ast.Ref) {
 	if l := ref[0].Location; l != nil && l.Row > 0 {
 		at = l
 	}
-	ref = k.whole(ref)
+	told := 0 // of what a variable stands for is told where it is taken
+	if whole := k.whole(ref); !whole[0].Equal(ref[0]) {
+		told, ref = len(whole)-len(ref)+1, whole
+	}
 	switch {
 	case ref.HasPrefix(ast.InputRootRef) && k.asked:
-		k.walk(ref, at)
+		k.walk(ref, told, at)
 	case ref.HasPrefix(ast.DefaultRootRef):
-		k.inData(ref, at)
+		k.inData(ref, told, at)
 	}
 }
 
@@ -200,9 +203,15 @@ func (k *checker) report(at *ast.Location, sure bool, format string, args ...any
 	k.found = append(k.found, Problem{at.File, at.Row, fmt.Sprintf(format, args...), sure})
 }
 
-// walk goes down the schema as ref does. It answers the schema there, nil where anything may be.
-func (k *checker) walk(ref ast.Ref, at *ast.Location) *Schema {
+// walk goes down the schema as ref does. It answers the schema there, nil where anything may be. What is wrong within the first told
+// parts of ref is not told again.
+func (k *checker) walk(ref ast.Ref, told int, at *ast.Location) *Schema {
 	s := k.schema
+	report := func(i int, sure bool, format string, args ...any) {
+		if i+2 > told {
+			k.report(at, sure, format, args...)
+		}
+	}
 	for i, t := range ref[1:] {
 		if s == nil || s.never {
 			return nil
@@ -217,23 +226,23 @@ func (k *checker) walk(ref ast.Ref, at *ast.Location) *Schema {
 			case known && next == nil:
 				return nil
 			case known && next.never, !known && s.closed():
-				k.report(at, true, "%s: %s has no %q%s", ref[:i+2], here, string(name), k.meant(string(name), s, here))
+				report(i, true, "%s: %s has no %q%s", ref[:i+2], here, string(name), k.meant(string(name), s, here))
 				return nil
 			case known:
 				s = next
 			default:
 				if near := nearest(string(name), slices.Collect(maps.Keys(s.Properties))); near != "" {
-					k.report(at, false, "%s: %q is not known of %s, which is open; did you mean %s.%s?", ref[:i+2], string(name), here, here, near)
+					report(i, false, "%s: %q is not known of %s, which is open; did you mean %s.%s?", ref[:i+2], string(name), here, here, near)
 				}
 				s = s.Additional
 			}
 		case isNumber && s.is("array"), !isName && !isNumber && s.is("array") && !s.is("object"):
 			s = s.Items
 		case isName || isNumber:
-			k.report(at, true, "%s: %s is %s", ref[:i+2], here, strings.Join(s.Type, " or "))
+			report(i, true, "%s: %s is %s", ref[:i+2], here, strings.Join(s.Type, " or "))
 			return nil
 		case !s.is("object") && !s.is("array"):
-			k.report(at, true, "%s: %s is %s", ref[:i+2], here, strings.Join(s.Type, " or "))
+			report(i, true, "%s: %s is %s", ref[:i+2], here, strings.Join(s.Type, " or "))
 			return nil
 		default:
 			return nil // whatever key it is
@@ -249,7 +258,7 @@ func (k *checker) never(ref ast.Ref, with *ast.Term) {
 		return
 	}
 	before := len(k.found)
-	s := k.walk(ref, k.at)
+	s := k.walk(ref, 0, k.at)
 	k.found = k.found[:before] // said elsewhere
 	if s == nil || len(s.Enum) == 0 {
 		return
@@ -315,8 +324,8 @@ func (s *Schema) names(at string, into map[string][]string) {
 	}
 }
 
-// inData looks for what a reference names among rules and data.
-func (k *checker) inData(ref ast.Ref, at *ast.Location) {
+// inData looks for what a reference names among rules and data, and tells of it as walk does.
+func (k *checker) inData(ref ast.Ref, told int, at *ast.Location) {
 	prefix := ref.ConstantPrefix()
 	if len(prefix) < 2 || k.made(prefix) {
 		return
@@ -342,6 +351,8 @@ func (k *checker) inData(ref ast.Ref, at *ast.Location) {
 		case k.made(here):
 			v = nil // only rules are below
 			continue
+		case i+2 <= told:
+			return
 		case v != nil && !isObject:
 			k.report(at, true, "%s: %s has no members", here, prefix[:i+1])
 			return

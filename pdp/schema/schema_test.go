@@ -62,6 +62,13 @@ func TestAReferenceToWhatIsNotThereIsFound(t *testing.T) {
 		{`count([r | some r in input.subject.roels]) > 0`, `a.rego:4: input.subject.roels: input.subject has no "roels"; did you mean input.subject.roles?`},
 		{`object.get(input.subject, "tennant", "") == "a"`, `a.rego:4: input.subject.tennant: input.subject has no "tennant"; did you mean input.subject.tenant?`},
 		{`object.get(input, ["subject", "tennant"], "") == "a"`, `a.rego:4: input.subject.tennant: input.subject has no "tennant"; did you mean input.subject.tenant?`},
+		// What a variable stands for is told of once, and what is wrong below it where that is read.
+		{"s := input.subjetc\n\ts.id == \"a\"\n\tt := s.attributes\n\tt.x.y == 1", `a.rego:4: input.subjetc: input has no "subjetc"; did you mean input.subject?`},
+		{"s := input.subject\n\ts.id == \"a\"\n\ts.tennant == \"a\"", `a.rego:6: input.subject.tennant: input.subject has no "tennant"; did you mean input.subject.tenant?`},
+		{"s := input.subject.attributes.departement\n\ts.x == 1\n\ts.y == 1", `? a.rego:4: input.subject.attributes.departement: "departement" is not known of input.subject.attributes, which is open; did you mean input.subject.attributes.department?`},
+		{"s := input.subject.id\n\ts.x == 1\n\tcount([1 | s.x == 2]) == 0", "a.rego:5: input.subject.id.x: input.subject.id is string\na.rego:6: input.subject.id.x: input.subject.id is string"},
+		{"d := data.rbac.bindings\n\td.a == 1\n\tsome b in d.list\n\tb == 1", `a.rego:4: data.rbac: there is neither such data nor such a rule`},
+		{"d := data.gatehouse.grants\n\td.ordr.a == 1", `a.rego:5: data.gatehouse.grants.ordr: there is neither such data nor such a rule; did you mean data.gatehouse.grants.order?`},
 		{`input.subject.roles.admin`, `a.rego:4: input.subject.roles.admin: input.subject.roles is array`},
 		{`input.subject.id.x`, `a.rego:4: input.subject.id.x: input.subject.id is string`},
 		{`input.subject.roles[0] == "x"`, ""},
