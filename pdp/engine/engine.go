@@ -107,6 +107,7 @@ type state struct {
 	decoded decoded // its data files
 
 	failure error // why its newest does not decide; nil when it does
+	pause   pause // before that is tried again; zero: it is not
 	refused bool  // the failure is of something that was never offered
 	away    error // why it could not be asked
 	unkept  error // why what decides will not be there after a restart without the source

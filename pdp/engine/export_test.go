@@ -38,6 +38,16 @@ func (e *Engine) Prepared() int {
 	return len(d.queries)
 }
 
+// GiveTests gives tests and cases another time to end in.
+func (e *Engine) GiveTests(d time.Duration) {
+	e.loading.Lock()
+	defer e.loading.Unlock()
+	e.opts.Tests = d
+}
+
+// Retry tries again what failed for want of time, as Run does with each look.
+func (e *Engine) Retry(ctx context.Context) { e.retry(ctx) }
+
 // Settle waits until nothing goes on in the background.
 func (e *Engine) Settle() { e.later.wait() }
 

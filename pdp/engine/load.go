@@ -15,6 +15,7 @@ import (
 	"github.com/open-policy-agent/opa/v1/storage"
 	"github.com/open-policy-agent/opa/v1/storage/inmem"
 	"github.com/open-policy-agent/opa/v1/tester"
+	"github.com/open-policy-agent/opa/v1/topdown"
 
 	"github.com/gatehouse-auth/gatehouse/pdp/authzen"
 	"github.com/gatehouse-auth/gatehouse/pdp/lookup"
@@ -280,10 +281,13 @@ func runTests(ctx context.Context, store storage.Store, src source, limit time.D
 		if err != nil {
 			return err
 		}
-		var failed []string
+		var failed, late []string
 		for r := range results {
-			if r.Fail || r.Error != nil {
-				failed = append(failed, r.Location.File+": "+r.Name)
+			switch name := r.Location.File + ": " + r.Name; {
+			case topdown.IsCancel(r.Error), errors.Is(r.Error, context.DeadlineExceeded):
+				late = append(late, name)
+			case r.Fail || r.Error != nil:
+				failed = append(failed, name)
 			}
 			pace.Breathe(ctx) // the runner waits meanwhile
 		}
@@ -291,7 +295,14 @@ func runTests(ctx context.Context, store storage.Store, src source, limit time.D
 			slices.Sort(failed)
 			return fmt.Errorf("these fail: %s", strings.Join(failed, ", "))
 		}
-		return ctx.Err()
+		if err := ctx.Err(); errors.Is(err, context.Canceled) || err == nil && len(late) == 0 {
+			return err
+		}
+		which := ""
+		if len(late) > 0 {
+			which = ", " + slices.Min(late) + " among them"
+		}
+		return fmt.Errorf("the tests do not end within %v%s: %w", limit, which, context.DeadlineExceeded)
 	})
 }
 

@@ -175,7 +175,8 @@ func outside(data map[string]any, at string, roots []string) string {
 
 // Put offers the newest part of a source. It decides, together with the newest of all other sources, once each source has
 // offered one; if that fails, together with those parts of the others that decide now. Else what decided goes on deciding,
-// and Put answers why. A part that failed is tried again when another source offers something.
+// and Put answers why. A part that failed is tried again when another source offers something,
+// and after a while if it failed for want of time alone.
 func (e *Engine) Put(ctx context.Context, p Part) error {
 	e.loading.Lock()
 	defer e.loading.Unlock()
@@ -196,9 +197,15 @@ func (e *Engine) offer(ctx context.Context, p Part) error {
 	p.known = p.print() // not under the lock of those who only ask
 	e.telling.Lock()
 	e.offered[p.Source] = p
-	e.sources[p.Source].away, e.sources[p.Source].refused = nil, false
+	s := e.sources[p.Source]
+	s.away, s.refused, s.pause = nil, false, pause{}
 	newest := maps.Clone(e.offered)
 	e.telling.Unlock()
+	return e.enforce(ctx, newest, p)
+}
+
+// enforce puts a part in force, with the newest of all others or else with what decides.
+func (e *Engine) enforce(ctx context.Context, newest parts, p Part) error {
 	if len(newest) < len(e.sources) {
 		e.opts.Log.InfoContext(ctx, "waiting for policies", "have", called(p.Source), "of", len(e.sources), "so_far", len(newest))
 		return nil
@@ -292,7 +299,7 @@ func (e *Engine) settle(ctx context.Context, name string, err error) {
 			e.opts.Log.ErrorContext(ctx, "policies not loaded; there are none to decide by", "source", called(name), "error", err)
 		}
 	}
-	s.failure = err
+	s.failure, s.pause = err, s.pause.after(err, e.opts.Now())
 }
 
 // Refuse records that a source sent what cannot be offered, because of its signature for instance.

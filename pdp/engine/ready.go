@@ -52,7 +52,11 @@ func (e *Engine) Ready() error {
 			prefix = "Source " + name + ": "
 		}
 		if s.failure != nil {
-			troubles = append(troubles, prefix+oneLine(s.failure))
+			trouble := prefix + oneLine(s.failure)
+			if s.pause.long > 0 {
+				trouble += " It is tried again at " + s.pause.until.UTC().Format(time.RFC3339) + "."
+			}
+			troubles = append(troubles, trouble)
 		}
 		if s.away != nil {
 			troubles = append(troubles, prefix+"away: "+oneLine(s.away))

@@ -23,14 +23,10 @@ func (e *Engine) Reload(ctx context.Context) error {
 	return e.load(ctx, print)
 }
 
-// Run looks for changed files until ctx ends. It polls (the sizes and times of a few files) because that also works on mounts
+// Run looks for changed files until ctx ends, and tries again what failed for want of time. It polls (the sizes and times of a few files) because that also works on mounts
 // where change events do not, and reloads once two looks in a row agree, so that a file half written is not tried.
 func (e *Engine) Run(ctx context.Context) error {
 	defer e.Close()
-	if e.files == nil {
-		<-ctx.Done()
-		return nil
-	}
 	tick := time.NewTicker(e.opts.Poll)
 	defer tick.Stop()
 	last := ""
@@ -39,7 +35,10 @@ func (e *Engine) Run(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-tick.C:
-			last = e.look(ctx, last)
+			if e.files != nil {
+				last = e.look(ctx, last)
+			}
+			e.retry(ctx)
 		}
 	}
 }
