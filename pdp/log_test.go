@@ -163,7 +163,7 @@ sinks: [{file: $DIR/log}]
 		}
 		return string(body)
 	}
-	for _, path := range []string{"open", "closed", "missing"} { // the first is allowed, and not sampled
+	for _, path := range []string{"open", "closed", "missing", "decision"} { // the first is allowed, and not sampled
 		get(path)
 	}
 	res, err := p.client.Get(p.status + "/metrics")
@@ -172,19 +172,22 @@ sinks: [{file: $DIR/log}]
 	}
 	text, err := io.ReadAll(res.Body)
 	res.Body.Close()
-	if err != nil || !strings.Contains(string(text), `gatehouse_pdp_decision_log_records_total{outcome="not_applicable"} 1`) ||
+	if err != nil || !strings.Contains(string(text), `gatehouse_pdp_decision_log_records_total{outcome="not_applicable"} 2`) ||
 		!strings.Contains(string(text), `gatehouse_pdp_decision_log_lag_seconds{sink="file"}`) {
 		t.Errorf("metrics %v\n%s", err, text)
 	}
 	p.stop(t)
 	records := recordsIn(t, filepath.Join(dir, "log"))
-	if len(records) != 2 || strings.Contains(fmt.Sprint(records), canary) {
+	if len(records) != 3 || strings.Contains(fmt.Sprint(records), canary) {
 		t.Fatalf("recorded %v", records)
 	}
-	for i, want := range []struct{ path, outcome string }{{"gatehouse/authz/closed", "deny"}, {"gatehouse/authz/missing", "not_applicable"}} {
+	for i, want := range []struct{ path, outcome string }{{"gatehouse/authz/closed", "deny"}, {"gatehouse/authz/missing", "not_applicable"}, {"gatehouse/authz/decision", "not_applicable"}} {
 		if r := records[i]; at(t, r, "path") != want.path || at(t, r, "gatehouse", "outcome") != want.outcome || at(t, r, "gatehouse", "pep") != "edge-1" {
 			t.Errorf("recorded %v", r)
 		}
+	}
+	if r := records[2]; at(t, r, "result", "allow") != false || fmt.Sprint(at(t, r, "result", "reasons")) != "[no_rule]" { // as OPA records it
+		t.Errorf("recorded %v", r)
 	}
 }
 

@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"slices"
 	"strconv"
 
 	"github.com/gatehouse-auth/gatehouse/pdp/authzen"
@@ -62,21 +61,6 @@ func decisionsOf(constants []any) []*answer {
 		}
 	}
 	return all
-}
-
-// uncovered are the reasons by which policies say that no rule covers what is asked, rather than that one denies it.
-var uncovered = []string{"no_rule", "resource_unknown", "action_unknown"}
-
-// outcomeOf tells a denial by a rule from one for want of a rule: that one has no other reasons than those of uncovered.
-func outcomeOf(allow bool, reasons []string) authzen.Outcome {
-	switch {
-	case allow:
-		return authzen.Permit
-	case len(reasons) > 0 && !slices.ContainsFunc(reasons, func(r string) bool { return !slices.Contains(uncovered, r) }):
-		return authzen.NotApplicable
-	default:
-		return authzen.Deny
-	}
 }
 
 func stringsOf(v any) ([]string, error) {

@@ -297,7 +297,7 @@ func (e *Engine) Evaluate(ctx context.Context, r authzen.Request) (res authzen.R
 		return res, err
 	}
 	about.Reasons, about.Need, about.Obligations = said.about.Reasons, said.about.Need, said.about.Obligations
-	about.Outcome = outcomeOf(said.allow, about.Reasons)
+	about.Outcome = authzen.OutcomeOf(said.allow, about.Reasons)
 	if said.allow && writes(r.Action) && snap.lookups.Declared(r.Resource.Type) {
 		snap.lookups.Changing(r.Resource.Type, r.Resource.ID)
 	}

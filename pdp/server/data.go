@@ -154,12 +154,16 @@ func (s *server) askDocument(ctx context.Context, api string, q dataapi.Question
 }
 
 // Meaning reads a document as Kong's, APISIX's and Envoy's plugins do: true and false, alone or as the member allow of an
-// object, which Envoy's calls allowed. Undefined is no rule's word.
+// object, which Envoy's calls allowed. Undefined is no rule's word, and neither is a decision like those of gatehouse.authz whose
+// reasons say so.
 func Meaning(doc dataapi.Document, err error) string {
 	v := doc.Value
+	var reasons []string
 	if o, ok := v.(map[string]any); ok {
 		if v = o["allow"]; v == nil {
 			v = o["allowed"]
+		} else {
+			reasons = textsOf(o["reasons"])
 		}
 	}
 	allow, plain := v.(bool)
@@ -168,13 +172,25 @@ func Meaning(doc dataapi.Document, err error) string {
 		return string(authzen.Indeterminate)
 	case !doc.Defined:
 		return string(authzen.NotApplicable)
-	case plain && allow:
-		return string(authzen.Permit)
 	case plain:
-		return string(authzen.Deny)
+		return string(authzen.OutcomeOf(allow, reasons))
 	default:
 		return outcomeDocument
 	}
+}
+
+// textsOf is a list of texts; nil for anything else.
+func textsOf(v any) []string {
+	list, _ := v.([]any)
+	all := make([]string, 0, len(list))
+	for _, item := range list {
+		text, ok := item.(string)
+		if !ok {
+			return nil
+		}
+		all = append(all, text)
+	}
+	return all
 }
 
 // question reads what is asked. What OPA would explain or instrument is refused: it shows the policy.

@@ -237,6 +237,12 @@ func TestTheLogTellsWhatTheDataAPITold(t *testing.T) {
 		"one that is not":       {dataapi.Document{Value: map[string]any{"allowed": false}, Defined: true}, "deny", "denied"},
 		"false":                 {dataapi.Document{Value: false, Defined: true}, "deny", "denied"},
 		"an object that denies": {dataapi.Document{Value: map[string]any{"allow": false}, Defined: true}, "deny", "denied"},
+		"a decision of no rule": {dataapi.Document{Value: map[string]any{"allow": false, "reasons": []any{"no_rule"}}, Defined: true}, "not_applicable", "denied"},
+		"of no rule and another": {
+			dataapi.Document{Value: map[string]any{"allow": false, "reasons": []any{"not_owner", "action_unknown"}}, Defined: true}, "deny", "denied",
+		},
+		"no list of reasons":    {dataapi.Document{Value: map[string]any{"allow": false, "reasons": []any{"no_rule", true}}, Defined: true}, "deny", "denied"},
+		"a reason, and allowed": {dataapi.Document{Value: map[string]any{"allow": true, "reasons": []any{"no_rule"}}, Defined: true}, "", ""},
 		"undefined":             {dataapi.Document{}, "not_applicable", "denied"},
 		"an object":             {dataapi.Document{Value: map[string]any{"roles": []any{}}, Defined: true}, "document", "document told"},
 		"allow is text":         {dataapi.Document{Value: map[string]any{"allow": "true"}, Defined: true}, "document", "document told"},
