@@ -7,7 +7,9 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -80,9 +82,10 @@ func TestTheDecisionPointKnowsTheDirectory(t *testing.T) {
 	// environment is a service's, with what this machine has in the place of what its containers have.
 	environment := func(service, secrets string, more ...string) []string {
 		all := []string{"PATH=" + os.Getenv("PATH")}
+		kept := filepath.Join(secrets, "kept") // a volume of each one's own
 		for variable, value := range c.Services[service].Environment {
 			value = strings.NewReplacer(
-				"/run/secrets/", filepath.Join(secrets, "secrets")+"/", "authsvc-admin:8084", "localhost:"+served, `:8084`, "localhost:"+served,
+				"/run/secrets/", filepath.Join(secrets, "secrets")+"/", "/var/lib/gatehouse-pdp", kept, "authsvc-admin:8084", "localhost:"+served, `:8084`, "localhost:"+served,
 				"${GATEHOUSE_ISSUER:-http://127.0.0.1:8000}", "http://127.0.0.1:8000", "${GATEHOUSE_ROOT_KEY:?run sh deploy/secrets.sh}", rootKey(t, dir),
 			).Replace(value)
 			all = append(all, variable+"="+value)
@@ -97,21 +100,28 @@ func TestTheDecisionPointKnowsTheDirectory(t *testing.T) {
 	if out, err := migrate.CombinedOutput(); err != nil {
 		t.Fatalf("migrate: %v: %s", err, out)
 	}
-	started(t, filepath.Join(bin, "authsvc"), admin, "serving decision points")
+	_, leave := started(t, filepath.Join(bin, "authsvc"), admin, "serving decision points")
 
 	policies, err := filepath.Abs("../policies")
 	if err != nil {
 		t.Fatal(err)
 	}
-	point := func(secrets string) (log *testenv.Output, status string) {
+	point := func(secrets string, more ...string) (log *testenv.Output, status string, stop func()) {
 		status = spare(t)
-		return started(t, filepath.Join(bin, "pdp"), environment("pdp", secrets, "PDP_LISTEN=127.0.0.1:0", "PDP_STATUS=127.0.0.1:"+status, "PDP_POLICIES="+policies), "deciding"), status
+		more = append([]string{"PDP_LISTEN=127.0.0.1:0", "PDP_STATUS=127.0.0.1:" + status, "PDP_POLICIES=" + policies}, more...)
+		log, stop = started(t, filepath.Join(bin, "pdp"), environment("pdp", secrets, more...), "deciding")
+		return log, status, stop
 	}
-	log, status := point(dir)
+	log, status, stop := point(dir)
 	within(t, log, "the directory is known", func() bool { return strings.Contains(health(status), `"directory":"ok"`) })
+	within(t, log, "it is kept", func() bool {
+		notes, err := filepath.Glob(filepath.Join(dir, "kept", "directory-*.ndjson.json"))
+		return err == nil && len(notes) == 1
+	})
+	stop()
 
 	stranger := secrets(t)
-	log, status = point(stranger) // who has another authority believes nobody
+	log, status, _ = point(stranger) // who has another authority believes nobody
 	within(t, log, "another server is not believed", func() bool {
 		return strings.Contains(log.String(), "certificate signed by unknown authority") && !strings.Contains(health(status), `"directory":"ok"`)
 	})
@@ -125,10 +135,34 @@ func TestTheDecisionPointKnowsTheDirectory(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	log, status = point(stranger) // and who has another token is told nothing
+	log, status, _ = point(stranger) // and who has another token is told nothing
 	within(t, log, "another token opens nothing", func() bool {
 		return strings.Contains(log.String(), "answered 401") && !strings.Contains(health(status), `"directory":"ok"`)
 	})
+
+	leave() // and while authsvc is away, who knew the directory goes on by what was kept of it, and nobody else
+	log, status, _ = point(dir)
+	within(t, log, "what was kept decides", func() bool {
+		return strings.Contains(health(status), `"status":"degraded"`) && strings.Contains(log.String(), "connection refused")
+	})
+	log, status, _ = point(dir, "PDP_DIRECTORY_KEEP=")
+	within(t, log, "without it nothing decides", func() bool { return strings.Contains(health(status), `"directory":"Nothing is known of subjects yet.`) })
+}
+
+// A volume that is new has the owner of what the image has in its place, and its user must be able to write.
+func TestWhatIsKeptIsInAVolumeOfTheUser(t *testing.T) {
+	t.Parallel()
+	c, all := compose(t), stages(t)
+	kept := c.Services["pdp"].Environment["PDP_DIRECTORY_KEEP"]
+	if kept == "" || !slices.Contains(c.Services["pdp"].Volumes, "pdp:"+kept) {
+		t.Errorf("%q is no volume: %q", kept, c.Services["pdp"].Volumes)
+	}
+	if _, named := c.Volumes["pdp"]; !named {
+		t.Error("the volume is not declared")
+	}
+	if user := "65532:65532"; !strings.Contains(all["base"].body, "\nUSER "+user+"\n") || !strings.Contains(all["pdp"].body, "--chown="+user+" /out/kept "+kept+"\n") {
+		t.Errorf("in the image %s is not the user's", kept)
+	}
 }
 
 func rootKey(t *testing.T, dir string) string {
@@ -156,22 +190,23 @@ func spare(t *testing.T) string {
 	return port
 }
 
-// started runs `serve` until the test ends, and waits for a line of its log.
-func started(t *testing.T, program string, environment []string, message string) *testenv.Output {
+// started runs `serve` until it is stopped or the test ends, and waits for a line of its log.
+func started(t *testing.T, program string, environment []string, message string) (log *testenv.Output, stop func()) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	cmd := exec.CommandContext(ctx, program, "serve")
-	log := &testenv.Output{}
+	log = &testenv.Output{}
 	cmd.Env, cmd.Stderr = environment, log
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() {
+	stop = sync.OnceFunc(func() {
 		cancel()
 		_ = cmd.Wait() // it was killed
 	})
+	t.Cleanup(stop)
 	within(t, log, message, func() bool { return strings.Contains(log.String(), `"msg":"`+message+`"`) })
-	return log
+	return log, stop
 }
 
 func health(port string) string {
