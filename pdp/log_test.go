@@ -346,6 +346,7 @@ func TestAWrongDecisionLogSaysWhatIsWrong(t *testing.T) {
 		"spool: {dir: $DIR/s}\nsinks: [{rabbitmq: 'amqp://mq.example', routing_key: y, user: z, password_file: z}]":   "use amqps://",
 		"spool: {dir: $DIR/s}\nsinks: [{rabbitmq: 'amqps://mq.example', topic: y}]":                                   "topic is not for rabbitmq",
 		"spool: {dir: $DIR/s}\nsinks: [{nats: 'nats://n.example', subject: y}]":                                       "use tls://",
+		"spool: {dir: $DIR/s}\nsinks: [{nats: 'tls://n.example', subject: y, ca_file: $DIR/nowhere}]":                 "nowhere: no such file",
 		"spool: {dir: $DIR/s}\nsinks: [{http: 'https://x', token_file: y}]":                                           "no such file",
 		"spool: {dir: $DIR/s}\nsinks: [{postgres_url_file: $DIR/none}]":                                               "no such file",
 		"spool: {dir: $DIR/s}\nsinks: [{file: $DIR/x, name: ../x}]":                                                   "letters, digits",

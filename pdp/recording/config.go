@@ -211,7 +211,7 @@ var sinkKinds = []struct {
 }{
 	{"file", nil},
 	{"http", []string{"token_file", "allow_plaintext"}},
-	{"nats", []string{"subject", "token_file", "creds_file", "allow_plaintext"}},
+	{"nats", []string{"subject", "token_file", "creds_file", "ca_file", "cert_file", "key_file", "allow_plaintext"}},
 	{"postgres_url_file", nil},
 	{"kafka", []string{"topic", "mechanism", "user", "password_file", "ca_file", "cert_file", "key_file", "allow_plaintext"}},
 	{"rabbitmq", []string{"exchange", "routing_key", "user", "password_file", "ca_file", "cert_file", "key_file", "allow_plaintext"}},
@@ -270,7 +270,7 @@ func (s sinkConfig) open() (name string, opened decisionlog.Sink, err error) {
 		opened, err = sink.OpenHTTP(sink.HTTPOptions{URL: s.HTTP, TokenFile: s.TokenFile, AllowHTTP: s.AllowPlaintext})
 	case "nats":
 		opened, err = sink.OpenNATS(sink.NATSOptions{
-			URL: s.NATS, Subject: s.Subject, CredsFile: s.CredsFile, TokenFile: s.TokenFile, AllowPlaintext: s.AllowPlaintext,
+			URL: s.NATS, Subject: s.Subject, CredsFile: s.CredsFile, TokenFile: s.TokenFile, TLS: over, AllowPlaintext: s.AllowPlaintext,
 		})
 	case "kafka":
 		opened, err = sink.OpenKafka(sink.KafkaOptions{

@@ -2,6 +2,7 @@ package sink
 
 import (
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -24,7 +25,8 @@ type NATSOptions struct {
 	Subject        string // one that a stream of JetStream takes
 	CredsFile      string // of NATS, with a JWT and a key; "" for none
 	TokenFile      string // a token; "" for none
-	AllowPlaintext bool   // nats:// to other machines, where token and records may travel in the clear
+	TLS            BrokerTLS
+	AllowPlaintext bool // nats:// to other machines, where token and records may travel in the clear
 }
 
 // NATS publishes each record to a stream, and takes it for delivered once the stream says so. The record's decision_id is the
@@ -46,6 +48,8 @@ func OpenNATS(o NATSOptions) (*NATS, error) {
 		return nil, errors.New("nats: credentials belong into creds_file or token_file, not into the URL")
 	case u.Scheme == "nats" && !o.AllowPlaintext && !egress.IsLoopback(u.Hostname()):
 		return nil, errors.New("nats: nats:// is for this machine alone; use tls://")
+	case u.Scheme == "nats" && o.TLS.some():
+		return nil, errors.New("nats: certificates are for tls://")
 	case o.Subject == "" || strings.ContainsAny(o.Subject, "*> \t\r\n") || strings.HasPrefix(o.Subject, ".") || strings.HasSuffix(o.Subject, ".") || strings.Contains(o.Subject, ".."):
 		return nil, errors.New("nats: subject: words with dots between, and no wildcard")
 	}
@@ -59,12 +63,22 @@ func OpenNATS(o NATSOptions) (*NATS, error) {
 			return nil, fmt.Errorf("nats: token: %w", err)
 		}
 	}
+	if _, err := o.TLS.config(); err != nil { // files that cannot be read are told now
+		return nil, fmt.Errorf("nats: %w", err)
+	}
 	return &NATS{o: o}, nil
 }
 
 // connect makes a connection that ends when it breaks; the next Write makes another.
 func (n *NATS) connect() error {
 	options := []nats.Option{nats.NoReconnect(), nats.Timeout(5 * time.Second), nats.Name("gatehouse-pdp decision log")}
+	if strings.HasPrefix(n.o.URL, "tls:") {
+		over, err := n.o.TLS.config()
+		if err != nil {
+			return fmt.Errorf("nats: %w", err)
+		}
+		options = append(options, nats.Secure(over)) // nothing is sent to a server that has no TLS
+	}
 	if n.o.CredsFile != "" {
 		options = append(options, nats.UserCredentials(n.o.CredsFile))
 	}
@@ -150,6 +164,10 @@ func plainly(what string, err error) error {
 		return errors.New("nats: no stream takes the subject")
 	case errors.Is(err, nats.ErrAuthorization), errors.Is(err, nats.ErrAuthExpired):
 		return errors.New("nats: the server knows no such user")
+	case errors.Is(err, nats.ErrSecureConnWanted):
+		return errors.New("nats: the server has no TLS")
+	case errors.As(err, new(*tls.CertificateVerificationError)):
+		return errors.New("nats: the server's certificate is of no authority that is believed, of another name, or over")
 	}
 	return fmt.Errorf("nats: cannot %s: the server cannot be reached, went away, or refuses", what)
 }

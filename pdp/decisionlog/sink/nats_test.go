@@ -1,8 +1,11 @@
 package sink_test
 
 import (
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"path/filepath"
@@ -14,6 +17,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/gatehouse-auth/gatehouse/internal/testenv/pki"
 	"github.com/gatehouse-auth/gatehouse/pdp/decisionlog"
 	"github.com/gatehouse-auth/gatehouse/pdp/decisionlog/sink"
 	"github.com/gatehouse-auth/gatehouse/pdp/decisionlog/sinktest"
@@ -25,10 +29,13 @@ const natsToken = "secret-nats-token"
 type natsServer struct {
 	dir  string
 	port int
+	over *tls.Config // nil without TLS
 	*server.Server
 }
 
-func newNATS(t *testing.T) *natsServer {
+func newNATS(t *testing.T) *natsServer { return newNATSOver(t, nil) }
+
+func newNATSOver(t *testing.T, over *tls.Config) *natsServer {
 	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0") // a port that is free, and stays the same over restarts
 	if err != nil {
@@ -36,7 +43,7 @@ func newNATS(t *testing.T) *natsServer {
 	}
 	at, _ := ln.Addr().(*net.TCPAddr)
 	ln.Close()
-	n := &natsServer{dir: t.TempDir(), port: at.Port}
+	n := &natsServer{dir: t.TempDir(), port: at.Port, over: over}
 	n.begin(t)
 	t.Cleanup(func() { n.end() })
 	return n
@@ -44,7 +51,7 @@ func newNATS(t *testing.T) *natsServer {
 
 func (n *natsServer) begin(t *testing.T) {
 	t.Helper()
-	s, err := server.NewServer(&server.Options{Host: "127.0.0.1", Port: n.port, JetStream: true, StoreDir: n.dir, NoLog: true, NoSigs: true, Authorization: natsToken})
+	s, err := server.NewServer(&server.Options{Host: "127.0.0.1", Port: n.port, JetStream: true, StoreDir: n.dir, NoLog: true, NoSigs: true, Authorization: natsToken, TLSConfig: n.over, TLSVerify: n.over != nil, TLSTimeout: 30})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -62,10 +69,10 @@ func (n *natsServer) end() {
 
 func (n *natsServer) url() string { return fmt.Sprintf("nats://127.0.0.1:%d", n.port) }
 
-// with connects as somebody else.
+// with connects as somebody else, who needs no network and so no certificate.
 func (n *natsServer) with(t *testing.T, do func(jetstream.JetStream)) {
 	t.Helper()
-	conn, err := nats.Connect(n.url(), nats.Token(natsToken))
+	conn, err := nats.Connect(n.url(), nats.Token(natsToken), nats.InProcessServer(n.Server))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -170,6 +177,113 @@ func TestANATSThatIsNotPreparedSaysWhatIsMissing(t *testing.T) {
 	}
 }
 
+// S64: the server is known by its certificate, we by ours and a token, and files that change are taken up by the next connection.
+func TestNATSIsReachedByTLS(t *testing.T) {
+	t.Parallel()
+	ours, other := pki.New(t, "brokers"), pki.New(t, "another")
+	us, forged := ours.Client(t, "pdp"), other.Client(t, "pdp")
+	late := ours.Issue(t, "pdp", x509.ExtKeyUsageClientAuth, time.Now().Add(-time.Minute))
+	shown := ours.Server(t)
+	pair, err := tls.X509KeyPair([]byte(shown.Cert), []byte(shown.Key))
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := newNATSOver(t, &tls.Config{Certificates: []tls.Certificate{pair}, ClientCAs: pki.Roots(ours), ClientAuth: tls.RequireAndVerifyClientCert, MinVersion: tls.VersionTLS12})
+	n.stream(t)
+	base := func(p pki.Pair) sink.NATSOptions {
+		return sink.NATSOptions{
+			URL: strings.Replace(n.url(), "nats://", "tls://", 1), Subject: "gatehouse.decisions", TokenFile: tokenFile(t, natsToken),
+			TLS: sink.BrokerTLS{CAFile: tokenFile(t, ours.PEM), CertFile: tokenFile(t, p.Cert), KeyFile: tokenFile(t, p.Key)},
+		}
+	}
+	write := func(o sink.NATSOptions, from, to int) error {
+		s, err := sink.OpenNATS(o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer s.Close()
+		return s.Write(t.Context(), sinktest.Records(from, to))
+	}
+	if err := write(base(us), 0, 300); err != nil {
+		t.Fatal(err)
+	}
+	for name, c := range map[string]struct {
+		change func(*sink.NATSOptions)
+		why    string
+	}{
+		"another authority":        {func(o *sink.NATSOptions) { o.TLS.CAFile = tokenFile(t, other.PEM) }, "certificate is of no authority"},
+		"the system's authorities": {func(o *sink.NATSOptions) { o.TLS.CAFile = "" }, "certificate is of no authority"},
+		"another name":             {func(o *sink.NATSOptions) { o.URL = strings.Replace(o.URL, "127.0.0.1", "localhost", 1) }, "of another name"},
+		"no certificate":           {func(o *sink.NATSOptions) { o.TLS.CertFile, o.TLS.KeyFile = "", "" }, "cannot connect"},
+		"of another authority":     {func(o *sink.NATSOptions) { *o = base(forged) }, "cannot connect"},
+		"one whose time is over":   {func(o *sink.NATSOptions) { *o = base(late) }, "cannot connect"},
+		"another token":            {func(o *sink.NATSOptions) { o.TokenFile = tokenFile(t, "wrong-"+natsToken) }, "no such user"},
+		"a server without TLS":     {func(o *sink.NATSOptions) { o.URL = strings.Replace(newNATS(t).url(), "nats://", "tls://", 1) }, "has no TLS"},
+	} {
+		o := base(us)
+		c.change(&o)
+		err := write(o, 300, 301)
+		if err == nil || !strings.Contains(err.Error(), c.why) || strings.Contains(err.Error(), natsToken) || strings.Contains(err.Error(), "d-000300") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	changing := base(forged)
+	s, err := sink.OpenNATS(changing)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	if err := s.Write(t.Context(), sinktest.Records(300, 301)); err == nil {
+		t.Error("a certificate of another authority was taken")
+	}
+	for file, text := range map[string]string{changing.TLS.CertFile: us.Cert, changing.TLS.KeyFile: us.Key} {
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := s.Write(t.Context(), sinktest.Records(301, 302)); err != nil {
+		t.Errorf("with a new certificate: %v", err)
+	}
+	if all := n.records(t); len(all) != 301 || !strings.Contains(all[300], "d-000301") {
+		t.Errorf("%d records, the last of them %q", len(all), all[len(all)-1])
+	}
+}
+
+// S64: to a server that answers a tls:// URL without TLS not even the token is sent.
+func TestNATSTellsAServerWithoutTLSNothing(t *testing.T) {
+	t.Parallel()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	heard := make(chan []byte, 1)
+	go func() {
+		defer close(heard)
+		conn, err := ln.Accept()
+		if err != nil {
+			return
+		}
+		defer conn.Close()
+		if _, err := conn.Write([]byte(`INFO {"server_id":"x","version":"2.10.0","max_payload":1048576,"auth_required":true}` + "\r\n")); err != nil {
+			return
+		}
+		text, _ := io.ReadAll(conn) // however it ends
+		heard <- text
+	}()
+	s, err := sink.OpenNATS(sink.NATSOptions{URL: "tls://" + ln.Addr().String(), Subject: "a.b", TokenFile: tokenFile(t, natsToken)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	if err := s.Write(t.Context(), sinktest.Records(0, 1)); err == nil || !strings.Contains(err.Error(), "has no TLS") {
+		t.Errorf("answered %v", err)
+	}
+	ln.Close()
+	if text := <-heard; len(text) > 0 {
+		t.Errorf("it heard %d bytes", len(text))
+	}
+}
+
 // S64: nothing goes in the clear that is not told to.
 func TestANATSThatIsNotToBeUsedIsRefused(t *testing.T) {
 	t.Parallel()
@@ -185,6 +299,8 @@ func TestANATSThatIsNotToBeUsedIsRefused(t *testing.T) {
 		"plain": func(o *sink.NATSOptions) { o.URL = "nats://nats.example:4222" }, "http": func(o *sink.NATSOptions) { o.URL = "http://127.0.0.1" },
 		"no URL": func(o *sink.NATSOptions) { o.URL = "" }, "user": func(o *sink.NATSOptions) { o.URL = "tls://user:secret-nats-token@nats.example" },
 		"no subject": func(o *sink.NATSOptions) { o.Subject = "" }, "wildcard": func(o *sink.NATSOptions) { o.Subject = "a.*" }, "dots": func(o *sink.NATSOptions) { o.Subject = "a..b" },
+		"certificates of plain": func(o *sink.NATSOptions) { o.URL, o.TLS.CAFile = "nats://127.0.0.1", creds }, "no authority": func(o *sink.NATSOptions) { o.TLS.CAFile = creds },
+		"no key": func(o *sink.NATSOptions) { o.TLS.CertFile = creds }, "no pair": func(o *sink.NATSOptions) { o.TLS.CertFile, o.TLS.KeyFile = creds, creds },
 		"no file": func(o *sink.NATSOptions) { o.TokenFile = "none" }, "no token": func(o *sink.NATSOptions) { o.TokenFile = creds },
 		"two tokens": func(o *sink.NATSOptions) { o.TokenFile = tokenFile(t, natsToken+"\n"+natsToken) },
 	} {
