@@ -134,7 +134,7 @@ type ResponseContext struct {
 	Error *Error `json:"error,omitempty"` // in a batch: why there is no decision
 
 	DirectoryRevision string `json:"directory_revision,omitempty"` // of what is known of subjects; opaque
-	Cache             *Cache `json:"cache,omitempty"`              // nil: the answer is for this request alone
+	Cache             *Cache `json:"cache,omitempty"`              // nil: the answer is for this request alone; not to be changed
 
 	// How the decision came about, for the decision point's log alone.
 	EvaluatedBy string         `json:"-"` // such as topdown

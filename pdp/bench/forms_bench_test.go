@@ -30,6 +30,7 @@ func BenchmarkEvaluate(b *testing.B) {
 			{"topdown", func(o *engine.Options) { o.NoNative, o.NoPartial = true, true }},
 			{"partial", func(o *engine.Options) { o.NoNative = true }},
 			{"native", func(*engine.Options) {}},
+			{"hit", func(o *engine.Options) { o.Memory = engine.DefaultMemory }},
 		} {
 			b.Run(style+"/"+form.name, func(b *testing.B) {
 				e, err := open(b.Context(), dir, form.change)
@@ -37,9 +38,13 @@ func BenchmarkEvaluate(b *testing.B) {
 					b.Fatal(err)
 				}
 				defer e.Close()
-				d := decideBy(b.Context(), e, all)
-				for i := range 300 { // which may decide what is asked from then on
-					if _, err := d.decide(i); err != nil {
+				of := all
+				if form.name == "hit" {
+					of = all[:200]
+				}
+				d := decideBy(b.Context(), e, of)
+				for i := range 1000 { // which may decide what is asked from then on
+					if _, err := d.decide(i % len(of)); err != nil {
 						b.Fatal(err)
 					}
 				}

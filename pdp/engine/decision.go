@@ -57,6 +57,7 @@ func decisionsOf(constants []any) []*answer {
 		a := &answer{about: &authzen.ResponseContext{}}
 		var err error
 		if a.allow, err = decisionOf(said{value: c, defined: true}, a.about); err == nil {
+			a.about.Outcome = authzen.OutcomeOf(a.allow, a.about.Reasons)
 			all[i] = a
 		}
 	}

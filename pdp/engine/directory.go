@@ -39,7 +39,7 @@ type consulted struct {
 }
 
 // consult puts into the request what the directory knows of its subject, as far as rules look at it. The request's maps are shared and stay as they are.
-func (e *Engine) consult(looks looksAt, r *authzen.Request, now time.Time) (consulted, error) {
+func (e *Engine) consult(looks *looksAt, r *authzen.Request, now time.Time) (consulted, error) {
 	d := e.opts.Directory
 	if d == nil {
 		return consulted{}, nil
@@ -124,7 +124,7 @@ func (c consulted) word() string {
 
 // bound makes what is said of an answer that a directory had a part in hold for no longer, and for no others, than it does. It
 // answers false if it holds for none.
-func (c consulted) bound(may *authzen.Cache, l looksAt, unlooked bool) bool {
+func (c consulted) bound(may *authzen.Cache, l *looksAt, unlooked bool) bool {
 	if !c.fed {
 		return true
 	}
@@ -160,7 +160,7 @@ func readsDirectory(ref ast.Ref) bool {
 type consultedKey struct{}
 
 // in tells the store which view this decision sees.
-func (c *consulted) in(ctx context.Context, l looksAt) context.Context {
+func (c *consulted) in(ctx context.Context, l *looksAt) context.Context {
 	if c.view == nil || !l.directory {
 		return ctx
 	}

@@ -46,7 +46,7 @@ type documents struct {
 // policies' revision also when there is an error.
 func (e *Engine) Document(ctx context.Context, q dataapi.Question) (doc dataapi.Document, err error) {
 	snap := e.current.Load()
-	doc = dataapi.Document{DecisionID: e.newID(time.Now())}
+	doc = dataapi.Document{DecisionID: e.newID(new(idText), time.Now())}
 	if snap == nil {
 		return doc, errNotLoaded
 	}
@@ -63,7 +63,7 @@ func (e *Engine) Document(ctx context.Context, q dataapi.Question) (doc dataapi.
 	if _, deny := e.stale(now); deny {
 		return doc, errStale
 	}
-	seen, err := e.consult(snap.looksAt, &authzen.Request{}, now)
+	seen, err := e.consult(&snap.looksAt, &authzen.Request{}, now)
 	if doc.DirectoryRevision = seen.word(); err != nil {
 		return doc, err
 	}

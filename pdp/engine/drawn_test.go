@@ -29,7 +29,7 @@ func anyPolicies() drawn {
 	var value func(depth int) *rapid.Generator[any]
 	value = func(depth int) *rapid.Generator[any] {
 		of := []*rapid.Generator[any]{
-			rapid.SampledFrom([]any{"a", "b", "", nil, true, false, 1.0, json.Number("1"), []string{"a", "b"}, []string{}, "10.0.0.1"}),
+			rapid.SampledFrom([]any{"a", "b", "", nil, true, false, 1.0, json.Number("1"), []string{"a", "b"}, []string{}, "10.0.0.1", strings.Repeat("a", 300)}),
 		}
 		if depth > 0 {
 			of = append(of,

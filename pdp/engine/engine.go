@@ -2,12 +2,10 @@ package engine
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"io/fs"
 	"log/slog"
-	"math/rand/v2"
 	"net/http"
 	"os"
 	"runtime"
@@ -16,7 +14,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/google/uuid"
 	"github.com/open-policy-agent/opa/v1/topdown"
 
 	"github.com/gatehouse-auth/gatehouse/internal/fault"
@@ -76,12 +73,12 @@ type Engine struct {
 	alone   bool   // nothing is known of other parts, so that what is beyond its roots may be theirs
 	lanes   *lanes // of whoever evaluates a policy; look-ups wait without a place
 
-	keys         sync.Pool
-	hits, misses atomic.Uint64
-	counts       counts
-	again        uint32 // oneIn, but in tests
-	later        backlog
-	leave        func() // Options.Gauge
+	keys    sync.Pool // of *[]byte
+	tallies tallies
+	counts  counts
+	again   uint32 // oneIn, but in tests
+	later   backlog
+	leave   func() // Options.Gauge
 
 	sources map[string]*state // by name; the map itself never changes
 	bounded []*state          // those with a MaxStaleness
@@ -185,20 +182,6 @@ func (e *Engine) join() {
 // Gauge is Options.Gauge, for others who decide in this process.
 func (e *Engine) Gauge() *pace.Gauge { return e.opts.Gauge }
 
-// newID makes a UUIDv7 (RFC 9562 section 5.7). It need not be secret, and asking the kernel for each costs more than some
-// decisions do.
-func (e *Engine) newID(now time.Time) string {
-	if e.opts.NewID != nil {
-		return e.opts.NewID()
-	}
-	var id uuid.UUID
-	binary.BigEndian.PutUint64(id[:8], uint64(now.UnixMilli())<<16|rand.Uint64()&0xffff) //nolint:gosec // see above
-	binary.BigEndian.PutUint64(id[8:], rand.Uint64())                                    //nolint:gosec // see above
-	id[6] = id[6]&0x0f | 0x70
-	id[8] = id[8]&0x3f | 0x80
-	return id.String()
-}
-
 // Close drops idle connections to the services of look-ups, and ends what goes on in the background. Run does so when it ends.
 func (e *Engine) Close() {
 	e.later.stop()
@@ -243,8 +226,7 @@ func placeOf(err error) error {
 // the policies' revision also when there is an error.
 func (e *Engine) Evaluate(ctx context.Context, r authzen.Request) (res authzen.Response, err error) {
 	snap := e.current.Load()
-	both := &told{}
-	about := &both.about
+	about, id, own := e.paper(snap)
 	if snap != nil {
 		about.Revision = snap.revision
 	}
@@ -253,7 +235,7 @@ func (e *Engine) Evaluate(ctx context.Context, r authzen.Request) (res authzen.R
 			err = errFailed.Because(fmt.Errorf("panic: %v", p))
 		}
 		if about.DecisionID == "" {
-			about.DecisionID = e.newID(time.Now())
+			about.DecisionID = e.newID(id, time.Now())
 		}
 		if err != nil {
 			*about = authzen.ResponseContext{Outcome: authzen.Indeterminate, Revision: about.Revision, DirectoryRevision: about.DirectoryRevision, DecisionID: about.DecisionID}
@@ -261,7 +243,7 @@ func (e *Engine) Evaluate(ctx context.Context, r authzen.Request) (res authzen.R
 		}
 	}()
 	now := e.opts.Now()
-	about.DecisionID = e.newID(now)
+	about.DecisionID = e.newID(id, now)
 	if snap == nil {
 		return res, errNotLoaded
 	}
@@ -269,18 +251,21 @@ func (e *Engine) Evaluate(ctx context.Context, r authzen.Request) (res authzen.R
 		about.Outcome, about.Reasons = authzen.Indeterminate, []string{Stale}
 		return authzen.Response{Context: about}, nil
 	}
-	seen, err := e.consult(snap.looksAt, &r, now)
-	if about.DirectoryRevision = seen.word(); err != nil {
-		return res, err
+	var seen consulted
+	if e.opts.Directory != nil {
+		seen, err = e.consult(&snap.looksAt, &r, now)
+		if about.DirectoryRevision = seen.word(); err != nil {
+			return res, err
+		}
+		if e.directoryStale(now) {
+			about.Outcome, about.Reasons = authzen.Indeterminate, []string{directory.Stale}
+			return authzen.Response{Context: about}, nil
+		}
+		if seen.fed {
+			about.Subject = r.Subject.Properties
+		}
 	}
-	if e.directoryStale(now) {
-		about.Outcome, about.Reasons = authzen.Indeterminate, []string{directory.Stale}
-		return authzen.Response{Context: about}, nil
-	}
-	if seen.fed {
-		about.Subject = r.Subject.Properties
-	}
-	looksUp := snap.looksUp(r.Resource)
+	looksUp, unlooked := snap.looking(&r.Resource)
 	properties, err := e.properties(ctx, snap, r.Resource, looksUp)
 	if err != nil {
 		e.opts.Log.WarnContext(ctx, "look-up failed; denied", "decision_id", about.DecisionID, "resource_type", r.Resource.Type, "error", err)
@@ -291,26 +276,25 @@ func (e *Engine) Evaluate(ctx context.Context, r authzen.Request) (res authzen.R
 		about.LookedUp = properties
 	}
 	within, end := e.span(ctx, "evaluate")
-	said, by, err := e.answer(within, snap, &seen, r, properties, now)
+	said, by, err := e.answer(within, snap, &seen, &r, properties, now)
 	end(err)
 	if err != nil {
 		return res, err
 	}
 	about.Reasons, about.Need, about.Obligations = said.about.Reasons, said.about.Need, said.about.Obligations
-	about.Outcome = authzen.OutcomeOf(said.allow, about.Reasons)
-	if said.allow && writes(r.Action) && snap.lookups.Declared(r.Resource.Type) {
+	about.Outcome, about.EvaluatedBy = said.about.Outcome, by
+	if said.allow && snap.lookups.Declared(r.Resource.Type) && writes(&r.Action) {
 		snap.lookups.Changing(r.Resource.Type, r.Resource.ID)
 	}
-	if snap.cacheable(&both.cache, r.Resource, looksUp, now) && seen.bound(&both.cache, snap.looksAt, snap.unlooked(r.Resource)) {
-		about.Cache = &both.cache
+	if !looksUp {
+		about.Cache = snap.looksAt.cache(own, &seen, unlooked, now)
 	}
-	about.EvaluatedBy = by
 	return authzen.Response{Decision: said.allow, Context: about}, nil
 }
 
 // writes reports whether an action is an HTTP method that may change what it is about (RFC 9110 section 9.2.1), or one of another
 // name that is done by such a method.
-func writes(a authzen.Action) bool {
+func writes(a *authzen.Action) bool {
 	method, own := a.Properties["method"].(string)
 	return changes(a.Name) || own && changes(method)
 }
@@ -321,12 +305,6 @@ func changes(method string) bool {
 		return true
 	}
 	return false
-}
-
-// told is what goes into one answer.
-type told struct {
-	about authzen.ResponseContext
-	cache authzen.Cache
 }
 
 // properties are the object's; a look-up of them is a part of its own.
@@ -352,30 +330,46 @@ func (e *Engine) span(ctx context.Context, part string) (context.Context, func(e
 // maxKey bounds the inputs that are remembered, in bytes of what can matter of them.
 const maxKey = 8 << 10
 
+// shortKey is up to how many bytes a key needs no memory beside the stack. A policy that looks at more is lent some.
+const shortKey = 256
+
 // answer remembers what the policy says, or else asks it; by tells which.
-func (e *Engine) answer(ctx context.Context, snap *snapshot, seen *consulted, r authzen.Request, properties map[string]any, now time.Time) (a answer, by string, err error) {
+func (e *Engine) answer(ctx context.Context, snap *snapshot, seen *consulted, r *authzen.Request, properties map[string]any, now time.Time) (a answer, by string, err error) {
 	if snap.answers == nil {
-		return e.decide(ctx, snap, seen, r, properties, now)
+		return e.decide(ctx, snap, seen, *r, properties, now)
 	}
-	buf, _ := e.keys.Get().(*[]byte)
-	if buf == nil {
-		buf = new([]byte)
-	}
-	key, known := snap.looksAt.key((*buf)[:0], &r, properties, now)
-	defer func() {
-		if *buf = key; cap(key) <= maxKey {
-			e.keys.Put(buf)
+	if snap.answers.long.Load() {
+		lent, _ := e.keys.Get().(*[]byte)
+		if lent == nil {
+			lent = new([]byte)
 		}
-	}()
-	known = known && len(key) <= maxKey
-	if known {
-		if a, ok := snap.answers.recall(key, seen); ok {
-			return a, byMemory, nil
+		key, known := snap.looksAt.key((*lent)[:0], r, properties, now)
+		a, by, err = e.answerTo(ctx, snap, seen, r, properties, now, key, known)
+		if *lent = key; cap(key) <= maxKey {
+			e.keys.Put(lent)
 		}
+		return a, by, err
 	}
-	if a, by, err = e.decide(ctx, snap, seen, r, properties, now); err == nil && known {
+	var short [shortKey]byte
+	key, known := snap.looksAt.key(short[:0], r, properties, now)
+	if len(key) > shortKey {
+		snap.answers.long.Store(true)
+	}
+	return e.answerTo(ctx, snap, seen, r, properties, now, key, known)
+}
+
+// answerTo remembers what the policy says under a key, if that is known, or else asks it.
+func (e *Engine) answerTo(ctx context.Context, snap *snapshot, seen *consulted, r *authzen.Request, properties map[string]any, now time.Time, key []byte, known bool) (a answer, by string, err error) {
+	if !known || len(key) > maxKey {
+		return e.decide(ctx, snap, seen, *r, properties, now)
+	}
+	hash := snap.answers.hash(key)
+	if a, known = snap.answers.recall(hash, key, seen); known {
+		return a, byMemory, nil
+	}
+	if a, by, err = e.decide(ctx, snap, seen, *r, properties, now); err == nil {
 		if a.rests, known = seen.rests(); known {
-			snap.answers.keep(key, a)
+			snap.answers.keep(hash, key, a)
 		}
 	}
 	return a, by, err
@@ -400,6 +394,7 @@ func (e *Engine) decide(ctx context.Context, snap *snapshot, seen *consulted, r 
 	if a.allow, err = decisionOf(got, a.about); err != nil {
 		return answer{}, by, errFailed.Because(err)
 	}
+	a.about.Outcome = authzen.OutcomeOf(a.allow, a.about.Reasons)
 	return a, by, nil
 }
 

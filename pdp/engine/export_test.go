@@ -192,3 +192,41 @@ func hasRelations(v any) bool {
 func ReadFiles(ctx context.Context, files fs.FS, before map[string][]byte) (map[string][]byte, error) {
 	return read(ctx, files, before)
 }
+
+// UUIDOf is the text of a decision id.
+func UUIDOf(ms int64, a, b uint64) string {
+	var text idText
+	text.write(ms, a, b)
+	return string(text[:])
+}
+
+// Answers are remembered decisions whose keys are given places by a test.
+type Answers struct{ *answers }
+
+// NewAnswers remembers in so many bytes.
+func NewAnswers(bytes int) Answers { return Answers{newAnswers(bytes, new(tallies))} }
+
+// Keep remembers an allowance for a reason.
+func (a Answers) Keep(hash uint64, key, reason string) {
+	a.keep(hash, []byte(key), answer{allow: true, about: &authzen.ResponseContext{Reasons: []string{reason}}})
+}
+
+// Recall answers the reason, "" where nothing is remembered.
+func (a Answers) Recall(hash uint64, key string) string {
+	found, ok := a.recall(hash, []byte(key), &consulted{})
+	if !ok {
+		return ""
+	}
+	return found.about.Reasons[0]
+}
+
+// Size is what its shards count, and what is in them.
+func (a Answers) Size() (counted, kept int) {
+	for i := range a.shards {
+		counted += a.shards[i].size
+		for _, r := range a.shards[i].known {
+			kept += sizeOf(len(r.key), r.answer)
+		}
+	}
+	return counted, kept
+}

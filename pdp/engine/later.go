@@ -78,7 +78,8 @@ func (b *backlog) stop() {
 
 // answered is how many decisions and documents there have been.
 func (e *Engine) answered() uint64 {
-	return e.hits.Load() + e.counts.native.Load() + e.counts.partial.Load() + e.counts.topdown.Load()
+	hits, _ := e.Remembered()
+	return hits + e.counts.native.Load() + e.counts.partial.Load() + e.counts.topdown.Load()
 }
 
 // GivingWay is for work of one goroutine that must not make decisions late.

@@ -187,7 +187,7 @@ func (e *Engine) steps(ctx context.Context, ps parts, step *string) (*snapshot, 
 	pace.Breathe(ctx)
 	*step = StepProbe
 	s := &snapshot{
-		revision: src.revision, forms: &forms{rule: Entrypoint, plain: query}, lookups: lookups, looksAt: deps, answers: newAnswers(e.opts.Memory, &e.hits, &e.misses),
+		revision: src.revision, forms: &forms{rule: Entrypoint, plain: query}, lookups: lookups, looksAt: deps, answers: newAnswers(e.opts.Memory, &e.tallies),
 		documents: documents{compiler: compiler, store: store, data: tree, queries: map[string]*forms{}},
 	}
 	if err := s.deniesByDefault(ctx, e.opts.Deadline); err != nil {

@@ -218,3 +218,48 @@ func TestWhatAnAllowedActionMayHaveChangedIsLookedUpAnew(t *testing.T) {
 		}
 	}
 }
+
+// Two inputs whose keys have one hash are two inputs.
+func TestAnAnswerIsForTheWholeKeyAlone(t *testing.T) {
+	t.Parallel()
+	a := engine.NewAnswers(1 << 20)
+	a.Keep(7, "alice", "first")
+	if got := a.Recall(7, "bob"); got != "" {
+		t.Errorf("bob has the answer to alice: %s", got)
+	}
+	a.Keep(7, "bob", "second")
+	a.Keep(7, "bob", "third") // asked at the same moment as the second
+	if alice, bob := a.Recall(7, "alice"), a.Recall(7, "bob"); alice != "" || bob != "second" {
+		t.Errorf("alice %q, bob %q", alice, bob)
+	}
+	if counted, kept := a.Size(); counted != kept {
+		t.Errorf("%d bytes counted of %d", counted, kept)
+	}
+}
+
+// Keys that need more room than most are remembered like others, up to those that are too long.
+func TestAnswersToLongQuestionsAreRememberedToo(t *testing.T) {
+	t.Parallel()
+	e := open(t, engine.Options{Policies: module(`decision := {"allow": true} if endswith(input.subject.attributes.note, "!")`)})
+	var hits, misses uint64
+	for _, length := range []int{10, 250, 300, 5000, 9000, 20} {
+		for turn, end := range []string{"!", "!", "?"} {
+			r := ask("order", "17")
+			r.Subject.Properties["attributes"] = map[string]any{"note": strings.Repeat("x", length) + end}
+			res, err := e.Evaluate(t.Context(), r)
+			if err != nil || res.Decision != (end == "!") {
+				t.Errorf("%d %s: %+v, %v", length, end, res, err)
+			}
+			switch {
+			case length == 9000:
+			case turn == 1:
+				hits++
+			default:
+				misses++
+			}
+		}
+	}
+	if h, m := e.Remembered(); h != hits || m != misses {
+		t.Errorf("%d hits and %d misses, want %d and %d", h, m, hits, misses)
+	}
+}

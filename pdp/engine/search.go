@@ -64,7 +64,7 @@ func (s *snapshot) searchable(kind authzen.Kind) bool {
 // lest a search drive out what requests need.
 func (e *Engine) Search(ctx context.Context, q authzen.Search) (found authzen.Found, err error) {
 	snap := e.current.Load()
-	found = authzen.Found{Results: []authzen.Entity{}, DecisionID: e.newID(time.Now())}
+	found = authzen.Found{Results: []authzen.Entity{}, DecisionID: e.newID(new(idText), time.Now())}
 	if snap == nil {
 		return found, errNotLoaded
 	}
@@ -153,7 +153,7 @@ func (e *Engine) permits(ctx context.Context, snap *snapshot, q authzen.Search, 
 // remembered or recalled.
 func (e *Engine) verdict(ctx context.Context, snap *snapshot, r authzen.Request, looked map[string]any) (allow bool, read *readings, err error) {
 	now := e.opts.Now()
-	seen, err := e.consult(snap.looksAt, &r, now)
+	seen, err := e.consult(&snap.looksAt, &r, now)
 	if err != nil {
 		return false, nil, err
 	}
@@ -173,7 +173,7 @@ func (e *Engine) candidates(ctx context.Context, snap *snapshot, q authzen.Searc
 		r.Action = authzen.Action{}
 	}
 	now, looks := e.opts.Now(), looksAt{facts: true, directory: true} // which of it these rules look at is not known
-	seen, err := e.consult(looks, &r, now)
+	seen, err := e.consult(&looks, &r, now)
 	if err != nil {
 		return nil, nil, err
 	}

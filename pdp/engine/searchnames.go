@@ -172,7 +172,7 @@ func (s *nameSearch) actions(ctx context.Context) ([]string, error) {
 	n := s.snap.known()
 	denied, alike := s.strangers(ctx, n.action)
 	r := s.q.Request
-	if _, err := s.e.consult(s.snap.looksAt, &r, s.e.opts.Now()); err != nil {
+	if _, err := s.e.consult(&s.snap.looksAt, &r, s.e.opts.Now()); err != nil {
 		return nil, err
 	}
 	collect(s.texts, r.Subject.Properties)

@@ -9,7 +9,7 @@ import (
 )
 
 // Remembered answers how many decisions were remembered, and how many had to be made, since the start.
-func (e *Engine) Remembered() (hits, misses uint64) { return e.hits.Load(), e.misses.Load() }
+func (e *Engine) Remembered() (hits, misses uint64) { return e.tallies.sums() }
 
 // Stats is how an engine is at one moment.
 type Stats struct {
@@ -48,9 +48,10 @@ type SourceStats struct {
 func (e *Engine) Stats() Stats {
 	e.telling.Lock()
 	defer e.telling.Unlock()
+	hits, misses := e.Remembered()
 	s := Stats{
 		Revision: e.Revision(), Since: e.since, Newest: e.current.Load() != nil, Loads: e.loads, Failures: e.failures, Lookups: e.lookups.All(),
-		Hits: e.hits.Load(), Misses: e.misses.Load(),
+		Hits: hits, Misses: misses,
 		Evaluations: map[string]uint64{byNative: e.counts.native.Load(), byPartial: e.counts.partial.Load(), byTopdown: e.counts.topdown.Load()},
 		Left:        e.counts.left.Load(), Wrong: e.counts.wrong.Load(),
 		Late: e.lanes.late.Load(), Refused: e.lanes.refused.Load(), Shut: e.lanes.shut(),

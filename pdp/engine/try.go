@@ -36,7 +36,7 @@ func (e *Engine) Try(ctx context.Context, r authzen.Request, known map[string]an
 		}
 	}
 	asked := r // who asks stays as it was given
-	seen, err := e.consult(snap.looksAt, &asked, now)
+	seen, err := e.consult(&snap.looksAt, &asked, now)
 	if err != nil {
 		return false, about, err
 	}
@@ -56,7 +56,7 @@ func (e *Engine) Try(ctx context.Context, r authzen.Request, known map[string]an
 	}
 	ctx, cancel := context.WithTimeout(ctx, e.opts.Deadline)
 	defer cancel()
-	results, err := t.query.Eval(seen.in(ctx, snap.looksAt), rego.EvalParsedInput(input), rego.EvalTime(now), rego.EvalMetrics(metrics.NoOp()))
+	results, err := t.query.Eval(seen.in(ctx, &snap.looksAt), rego.EvalParsedInput(input), rego.EvalTime(now), rego.EvalMetrics(metrics.NoOp()))
 	if err != nil {
 		return false, about, errFailed.Because(placeOf(err))
 	}

@@ -27,6 +27,8 @@ type looksAt struct {
 	varyFacts  []string   // vary where a directory says what it knows
 
 	unlooked, unlookedFacts []string // the same of objects of a type that is looked up, where one is not
+
+	steady, steadyUnlooked *authzen.Cache // what answers say, where that is the same for all
 }
 
 // dependenciesOf reads the rules behind the entry point.
@@ -45,7 +47,7 @@ func dependenciesOf(c *ast.Compiler) (looksAt, error) {
 		case len(path) == 0: // input as a whole
 			all := []string{"/action", "/context", "/resource", "/subject"}
 			wholes := [][]string{{"action"}, {"context"}, {"resource"}, {"subject"}}
-			return looksAt{
+			return looksAt{ // which knows the time, and so is never steady
 				paths: wholes, parts: partsOf(wholes),
 				vary: all, time: true, properties: true, facts: true, varyFacts: varyFacts(all), directory: l.directory,
 			}, nil
@@ -65,6 +67,7 @@ func dependenciesOf(c *ast.Compiler) (looksAt, error) {
 	slices.SortFunc(l.paths, slices.Compare)
 	l.paths = slices.CompactFunc(l.paths, slices.Equal)
 	l.parts = partsOf(l.paths)
+	l.steady = &authzen.Cache{TTL: int(maxAge.Milliseconds()), Vary: l.vary}
 	return l, nil
 }
 
@@ -74,6 +77,8 @@ func (l looksAt) lookingUp() looksAt {
 	l.vary = with(l.vary, "/resource/type")
 	l.unlooked = with(l.vary, "/resource/id")
 	l.varyFacts, l.unlookedFacts = varyFacts(l.vary), varyFacts(l.unlooked)
+	ttl := int(maxAge.Milliseconds())
+	l.steady, l.steadyUnlooked = &authzen.Cache{TTL: ttl, Vary: l.vary}, &authzen.Cache{TTL: ttl, Vary: l.unlooked}
 	return l
 }
 
@@ -122,35 +127,51 @@ func pointerOf(path []string) string {
 	return b.String()
 }
 
-// cacheable says in c for which other requests an answer of this moment holds, and false if for none. The clock that policies see counts
-// whole seconds, so what depends on it holds until the second is over; what a look-up found is the look-up's to remember.
-func (s *snapshot) cacheable(c *authzen.Cache, r authzen.Resource, looksUp bool, now time.Time) bool {
-	if looksUp || len(s.looksAt.vary) == 0 {
-		return false
+// cache says for which other requests an answer of this moment holds; nil if for none. The clock that policies see counts
+// whole seconds, so what depends on it holds until the second is over. What a look-up found is the look-up's to remember, and no matter
+// here. It is written into own, unless it is the same for all.
+func (l *looksAt) cache(own *authzen.Cache, seen *consulted, unlooked bool, now time.Time) *authzen.Cache {
+	if len(l.vary) == 0 {
+		return nil
+	}
+	if !l.time && !seen.fed {
+		if unlooked {
+			return l.steadyUnlooked
+		}
+		return l.steady
 	}
 	age := maxAge
-	if s.looksAt.time {
+	if l.time {
 		age = time.Second - time.Duration(now.Nanosecond())
 	}
 	if age < time.Millisecond {
-		return false
+		return nil
 	}
-	*c = authzen.Cache{TTL: int(age.Milliseconds()), Vary: s.looksAt.vary}
-	if s.unlooked(r) {
-		c.Vary = s.looksAt.unlooked
+	*own = authzen.Cache{TTL: int(age.Milliseconds()), Vary: l.vary}
+	if unlooked {
+		own.Vary = l.unlooked
 	}
-	return true
+	if !seen.bound(own, l, unlooked) {
+		return nil
+	}
+	return own
+}
+
+// looking reports whether a service is asked about this resource before it is decided on, and whether it is of a type that is looked
+// up and yet is not.
+func (s *snapshot) looking(r *authzen.Resource) (looksUp, unlooked bool) {
+	if !s.looksAt.properties || !s.lookups.Declared(r.Type) {
+		return false, false
+	}
+	collection := isCollection(r.ID)
+	return !collection, collection
 }
 
 // looksUp reports whether a service is asked about this resource before it is decided on.
 func (s *snapshot) looksUp(r authzen.Resource) bool {
-	return s.looksAt.properties && s.lookups.Declared(r.Type) && !isCollection(r)
-}
-
-// unlooked reports whether a resource is of a type that is looked up, and is not.
-func (s *snapshot) unlooked(r authzen.Resource) bool {
-	return s.looksAt.properties && isCollection(r) && s.lookups.Declared(r.Type)
+	looksUp, _ := s.looking(&r)
+	return looksUp
 }
 
 // isCollection reports whether a resource is named by its path pattern: there is no one object to ask for.
-func isCollection(r authzen.Resource) bool { return len(r.ID) > 0 && r.ID[0] == '/' }
+func isCollection(id string) bool { return len(id) > 0 && id[0] == '/' }
