@@ -19,6 +19,7 @@ import (
 	"github.com/gatehouse-auth/gatehouse/internal/telemetry"
 	"github.com/gatehouse-auth/gatehouse/internal/telemetry/tracing"
 	"github.com/gatehouse-auth/gatehouse/internal/web"
+	"github.com/gatehouse-auth/gatehouse/internal/web/usual"
 	"github.com/gatehouse-auth/gatehouse/pdp/engine"
 	"github.com/gatehouse-auth/gatehouse/pdp/metrics"
 	"github.com/gatehouse-auth/gatehouse/pdp/pace"
@@ -142,7 +143,7 @@ func run(ctx context.Context, args []string, getenv func(string) string, stderr 
 
 // serveAll serves both doors until ctx ends, or one of them fails. The second may have no listener.
 func serveAll(ctx context.Context, first net.Listener, h http.Handler, second net.Listener, envoy http.Handler, log *slog.Logger) error {
-	doors := []lifecycle.Service{lifecycle.Func(func(ctx context.Context) error { return web.Serve(ctx, first, h, log) })}
+	doors := []lifecycle.Service{lifecycle.Func(func(ctx context.Context) error { return usual.Serve(ctx, first, h, log) })}
 	if second != nil {
 		doors = append(doors, lifecycle.Func(func(ctx context.Context) error { return web.ServeHTTP2(ctx, second, envoy, log) }))
 	}
