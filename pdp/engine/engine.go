@@ -295,7 +295,7 @@ func (e *Engine) Evaluate(ctx context.Context, r authzen.Request) (res authzen.R
 	if err != nil {
 		return res, err
 	}
-	about.Reasons, about.Need, about.Obligations = said.about.Reasons, said.about.Need, said.about.Obligations
+	about.Reasons, about.Rules, about.Need, about.Obligations = said.about.Reasons, said.about.Rules, said.about.Need, said.about.Obligations
 	about.Outcome = outcomeOf(said.allow, about.Reasons)
 	if said.allow && writes(r.Action) && snap.lookups.Declared(r.Resource.Type) {
 		snap.lookups.Changing(r.Resource.Type, r.Resource.ID)
@@ -399,6 +399,7 @@ func (e *Engine) decide(ctx context.Context, snap *snapshot, seen *consulted, r 
 	if a.allow, err = decisionOf(got, a.about); err != nil {
 		return answer{}, by, errFailed.Because(err)
 	}
+	snap.because.tell(&a)
 	return a, by, nil
 }
 

@@ -18,6 +18,19 @@ func RuleValues() topdown.VirtualCache {
 	return c
 }
 
+// Known is how many kinds of denials the engine knows the rules of.
+func (e *Engine) Known() int {
+	b := e.current.Load().because
+	b.mu.RLock()
+	defer b.mu.RUnlock()
+	return len(b.known)
+}
+
+// Tell has an engine say by which rules a denial came to be.
+func (e *Engine) Tell(about *authzen.ResponseContext) {
+	e.current.Load().because.tell(&answer{about: about})
+}
+
 // Kept is how many decisions are remembered, and how many bytes they count for.
 func (e *Engine) Kept() (n, bytes int) {
 	a := e.current.Load().answers

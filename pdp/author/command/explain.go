@@ -139,6 +139,9 @@ func (in *invocation) explanation(e author.Explanation, verbose bool) {
 	if len(e.Reasons) > 0 {
 		in.printf("  [%s]", strings.Join(e.Reasons, ", "))
 	}
+	if len(e.Rules) > 0 {
+		in.printf("\n  by %s", strings.Join(e.Rules, ", "))
+	}
 	if e.Error != "" {
 		in.printf("\n  %s", e.Error)
 	}
