@@ -31,6 +31,17 @@ func (e *Engine) Tell(about *authzen.ResponseContext) {
 	e.current.Load().because.tell(&answer{about: about})
 }
 
+// Speechless has an engine not say by which rules denials come to be.
+func (e *Engine) Speechless() {
+	s := e.current.Load()
+	s.because = nil
+	for _, a := range s.forms.decided {
+		if a != nil {
+			a.about.Rules = nil
+		}
+	}
+}
+
 // Kept is how many decisions are remembered, and how many bytes they count for.
 func (e *Engine) Kept() (n, bytes int) {
 	a := e.current.Load().answers
