@@ -98,8 +98,9 @@ func (l *Log) write(e Entry) {
 	} else {
 		attrs = append(attrs, slog.String("subject_type", cut(e.SubjectType)), slog.String("subject", cut(e.SubjectID)),
 			slog.String("action", cut(e.Action)), slog.String("resource_type", cut(e.ResourceType)),
-			slog.String("resource", cut(e.ResourceID)), slog.String("address", cut(e.Address)), slog.Any("reasons", e.Reasons), slog.Any("rules", e.Rules))
+			slog.String("resource", cut(e.ResourceID)), slog.String("address", cut(e.Address)), slog.Any("reasons", e.Reasons))
 	}
+	attrs = append(attrs, slog.Any("rules", e.Rules))
 	if e.Outcome == "document" {
 		message = "document told"
 	}
