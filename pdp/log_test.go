@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -119,10 +120,12 @@ sinks:
 	if at(t, first, "decision_id") != denied.Context.DecisionID || at(t, first, "gatehouse", "outcome") != "not_applicable" || at(t, first, "gatehouse", "looked_up", "owner") != "bob" ||
 		at(t, first, "gatehouse", "evaluated_by") != "native" || at(t, first, "input", "subject", "id") != "ann" || at(t, first, "labels", "region") != "eu" ||
 		at(t, first, "labels", "app") != "gatehouse-pdp" || at(t, first, "bundles", "policies", "revision") != denied.Context.Revision || at(t, first, "requested_by") == nil ||
-		len(fmt.Sprint(at(t, first, "trace_id"))) != 32 {
+		len(fmt.Sprint(at(t, first, "trace_id"))) != 32 || fmt.Sprint(at(t, first, "gatehouse", "rules")) != "[gatehouse.authz.decision#default]" ||
+		!slices.Equal(denied.Context.Rules, []string{"gatehouse.authz.decision#default"}) {
 		t.Errorf("recorded %v", first)
 	}
-	if at(t, second, "decision_id") != allowed.Context.DecisionID || at(t, second, "result", "allow") != true || at(t, second, "input", "context", "ip") != "0.0.0.0" {
+	if at(t, second, "decision_id") != allowed.Context.DecisionID || at(t, second, "result", "allow") != true || at(t, second, "input", "context", "ip") != "0.0.0.0" ||
+		at(t, second, "gatehouse", "rules") != nil || allowed.Context.Rules != nil {
 		t.Errorf("recorded %v", second)
 	}
 	if strings.Contains(told, `"denied"`) || strings.Contains(told+fmt.Sprint(records), canary) {
@@ -181,8 +184,10 @@ sinks: [{file: $DIR/log}]
 	if len(records) != 3 || strings.Contains(fmt.Sprint(records), canary) {
 		t.Fatalf("recorded %v", records)
 	}
-	for i, want := range []struct{ path, outcome string }{{"gatehouse/authz/closed", "deny"}, {"gatehouse/authz/missing", "not_applicable"}, {"gatehouse/authz/decision", "not_applicable"}} {
-		if r := records[i]; at(t, r, "path") != want.path || at(t, r, "gatehouse", "outcome") != want.outcome || at(t, r, "gatehouse", "pep") != "edge-1" {
+	for i, want := range []struct{ path, outcome, rules string }{
+		{"gatehouse/authz/closed", "deny", "[gatehouse.authz.closed]"}, {"gatehouse/authz/missing", "not_applicable", "<nil>"}, {"gatehouse/authz/decision", "not_applicable", "[gatehouse.authz.decision#default]"},
+	} {
+		if r := records[i]; at(t, r, "path") != want.path || at(t, r, "gatehouse", "outcome") != want.outcome || at(t, r, "gatehouse", "pep") != "edge-1" || fmt.Sprint(at(t, r, "gatehouse", "rules")) != want.rules {
 			t.Errorf("recorded %v", r)
 		}
 	}

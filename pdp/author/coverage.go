@@ -5,6 +5,8 @@ import (
 	"slices"
 
 	"github.com/open-policy-agent/opa/v1/cover"
+
+	"github.com/gatehouse-auth/gatehouse/pdp/ruleid"
 )
 
 // Coverage is how much of the rules the tests evaluated, by lines that can be.
@@ -30,7 +32,7 @@ func (p *Policy) coverage(seen *cover.Cover) Coverage {
 	covered, lines := 0, 0
 	for _, name := range sorted(p.Modules) {
 		file := report.Files[name]
-		ids := ruleIDs(p.Modules[name])
+		ids := ruleid.Of(p.Modules[name])
 		for i, r := range p.Modules[name].Rules {
 			one := RuleCoverage{ID: ids[i], File: p.place(name), Line: r.Location.Row}
 			last, _ := r.Location.End()

@@ -9,6 +9,8 @@ import (
 	"github.com/open-policy-agent/opa/v1/ast"
 	"github.com/open-policy-agent/opa/v1/rego"
 	"github.com/open-policy-agent/opa/v1/topdown"
+
+	"github.com/gatehouse-auth/gatehouse/pdp/ruleid"
 )
 
 // Explanation says why something was decided.
@@ -17,6 +19,7 @@ type Explanation struct {
 	Asked    string   `json:"asked"`
 	Allow    bool     `json:"allow"`
 	Reasons  []string `json:"reasons,omitempty"`
+	Rules    []string `json:"rules,omitempty"` // of a denial, as its record names them
 	Error    string   `json:"error,omitempty"` // no decision was made
 	Held     []Held   `json:"held"`
 	Failed   []Held   `json:"failed"`          // with what they failed on
@@ -47,7 +50,7 @@ func (p *Policy) Explain(ctx context.Context, q Question) (Explanation, error) {
 	if err != nil {
 		return Explanation{}, err
 	}
-	e := Explanation{Title: q.Title, Asked: q.String(), Allow: d.Allow, Reasons: d.Reasons, Held: held, Failed: failed}
+	e := Explanation{Title: q.Title, Asked: q.String(), Allow: d.Allow, Reasons: d.Reasons, Rules: d.Rules, Held: held, Failed: failed}
 	if d.Err != nil {
 		e.Error = oneLine(d.Err)
 	}
@@ -85,7 +88,7 @@ func positionOf(l *ast.Location) position { return position{l.File, l.Row, l.Col
 func (p *Policy) names() map[position]named {
 	all := map[position]named{}
 	for name, m := range p.Modules {
-		ids := ruleIDs(m)
+		ids := ruleid.Of(m)
 		for i, r := range m.Rules {
 			n := named{id: ids[i], file: p.place(name)}
 			for _, a := range r.Annotations {

@@ -16,6 +16,7 @@ import (
 	"github.com/gatehouse-auth/gatehouse/pdp/budget"
 	"github.com/gatehouse-auth/gatehouse/pdp/engine"
 	"github.com/gatehouse-auth/gatehouse/pdp/golden"
+	"github.com/gatehouse-auth/gatehouse/pdp/ruleid"
 	"github.com/gatehouse-auth/gatehouse/pdp/schema"
 )
 
@@ -29,6 +30,7 @@ const (
 	lintScan     = "scan"             // no search through data that grows
 	lintBudget   = "budget"           // budget.yaml can be read
 	lintSchema   = "schema"           // what rules look at is in their input and data
+	lintRules    = "rules"            // a denial tells by which rules it is
 )
 
 // Finding is something that should not be in a policy.
@@ -124,7 +126,7 @@ func (l *linter) policy(p *Policy) {
 	}
 	l.defaultDeny(p)
 	for _, name := range sorted(p.Modules) {
-		ids := ruleIDs(p.Modules[name])
+		ids := ruleid.Of(p.Modules[name])
 		for i, r := range p.Modules[name].Rules {
 			if !slices.ContainsFunc(r.Annotations, func(a *ast.Annotations) bool { return a.Title != "" || a.Description != "" }) {
 				find(r.Location, lintMetadata, "%s has no METADATA with a title", ids[i])
@@ -147,6 +149,7 @@ func (l *linter) policy(p *Policy) {
 		l.schema(p, c)
 		l.directory(p)
 		l.shape(p)
+		l.rules(p)
 	}
 }
 
@@ -161,6 +164,26 @@ func (l *linter) directory(p *Policy) {
 		_, err = known.Store(c, p.Data)
 	}
 	l.errors(lintScan, placed(p.Dir, err))
+}
+
+// rules looks for what answers and records of denials cannot tell apart.
+func (l *linter) rules(p *Policy) {
+	c := ast.NewCompiler().WithCapabilities(engine.Capabilities())
+	if c.Compile(p.Modules); c.Failed() {
+		return
+	}
+	said := engine.BecauseOf(c, p.Data, p.Modules).Said()
+	find := func(at *ast.Location, format string, args ...any) {
+		l.found = append(l.found, Finding{File: p.place(at.File), Line: at.Row, Rule: lintRules, Message: fmt.Sprintf(format, args...)})
+	}
+	for _, d := range said.Doubles() {
+		find(d.At, "the reason %s is said by %s: a record names them all, whichever of them denied", d.Says, strings.Join(d.Rules, ", "))
+	}
+	shared := said.Shared()
+	for _, id := range sorted(shared) {
+		at := shared[id]
+		find(at[1], "%s is what the rule at %s:%d is called too, and records cannot tell them apart; give it an id in its METADATA (custom: {id: …})", id, p.place(at[0].File), at[0].Row)
+	}
 }
 
 // shape looks for a directory in the data that no decision point's would look like: rules would find nobody in it.
@@ -244,5 +267,5 @@ func (l *linter) defaultDeny(p *Policy) {
 
 // Describe lists what lint looks for.
 func Describe() string {
-	return strings.Join([]string{lintParse, lintStrict, lintDefault, lintMetadata, lintBuiltin, lintScan, lintSchema, lintBudget}, ", ")
+	return strings.Join([]string{lintParse, lintStrict, lintDefault, lintMetadata, lintBuiltin, lintScan, lintSchema, lintBudget, lintRules}, ", ")
 }

@@ -28,6 +28,9 @@ func TestWhatShouldNotBeInAPolicyIsFound(t *testing.T) {
 	t.Parallel()
 	const head = "package gatehouse.authz\n\n# METADATA\n# title: x\n# scope: document\ndefault decision := {\"allow\": false}\n\n"
 	rule := func(body string) string { return head + "decision := {\"allow\": true} if {\n\t" + body + "\n}\n" }
+	said := func(rules ...string) string {
+		return head + "# METADATA\n# title: x\ndecision := {\"allow\": false, \"reasons\": sort(denies)} if count(denies) > 0\n\n# METADATA\n# title: x\n" + strings.Join(rules, "\n\n# METADATA\n# title: x\n")
+	}
 	big := `{"big": {"a": 1` + strings.Repeat(`, "%d": 1`, 200) + `}}`
 	numbers := make([]any, 200)
 	for i := range numbers {
@@ -58,6 +61,9 @@ func TestWhatShouldNotBeInAPolicyIsFound(t *testing.T) {
 		"unknown input":           {rule("input.subject.departement"), "p/gatehouse/authz.rego:9: schema"},
 		"nearly known input":      {rule("input.subject.attributes.departement"), "p/gatehouse/authz.rego:9: schema"},
 		"unknown data":            {rule("data.nowhere.x == 1"), "p/gatehouse/authz.rego:9: schema"},
+		"a reason of two rules":   {said(`denies contains "a" if input.context.x`, `denies contains reason if { some reason in ["a", "b"]; input.context.y }`), "p/gatehouse/authz.rego:18: rules"},
+		"two rules of one name":   {said(`denies contains "a" if input.context.x`, `denies contains "a" if input.context.y`), "p/gatehouse/authz.rego:14: rules"},
+		"each reason of one rule": {said(`denies contains "a" if input.context.x`, `denies contains "b" if input.context.y`), ""},
 		"iteration over the user": {rule("some r in input.subject.roles\n\tdata.elsewhere[r]"), ""},
 	} {
 		files := fstest.MapFS{

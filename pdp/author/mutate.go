@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/open-policy-agent/opa/v1/ast"
+
+	"github.com/gatehouse-auth/gatehouse/pdp/ruleid"
 )
 
 // What became of a mutant.
@@ -85,7 +87,7 @@ func (p *Policy) mutants(compiled *program) ([]mutant, error) {
 	var all []mutant
 	for _, name := range sorted(p.Modules) {
 		m := p.Modules[name]
-		ids := ruleIDs(m)
+		ids := ruleid.Of(m)
 		for i, r := range m.Rules {
 			all = append(all, mutant{
 				Mutant: Mutant{File: p.place(name), Line: r.Location.Row, Rule: ids[i], Kind: dropRule, Before: short(r.Head)},

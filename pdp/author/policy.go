@@ -17,6 +17,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/open-policy-agent/opa/v1/ast"
@@ -109,6 +110,7 @@ type program struct {
 	query    rego.PreparedEvalQuery
 	known    *engine.Known // data.directory; nil where no rule reads it
 	now      time.Time     // when it is asked; zero is at the time of each input
+	because  func() engine.Because
 }
 
 // compile compiles the rules, which it leaves as they are. Strict is for what people wrote; a mutant may leave a variable unused. Rules
@@ -116,6 +118,7 @@ type program struct {
 func compile(ctx context.Context, modules map[string]*ast.Module, data map[string]any, v *directory.View, strict bool) (*program, error) {
 	p := &program{store: inmem.NewFromObjectWithOpts(data, inmem.OptRoundTripOnWrite(false))}
 	p.tests = p.store
+	p.because = sync.OnceValue(func() engine.Because { return engine.BecauseOf(p.compiler, data, modules) })
 	p.compiler = ast.NewCompiler().WithCapabilities(engine.Capabilities()).WithStrict(strict)
 	if p.compiler.Compile(modules); p.compiler.Failed() {
 		return nil, p.compiler.Errors
@@ -156,7 +159,11 @@ func (p *program) decide(ctx context.Context, input ast.Value, opts ...rego.Eval
 		return Decision{Err: err}
 	}
 	allow, about, err := engine.Decision(results)
-	return Decision{Allow: allow, Reasons: about.Reasons, Err: err}
+	d := Decision{Allow: allow, Reasons: about.Reasons, Err: err}
+	if err == nil && !allow {
+		d.Rules = p.because().Rules(about)
+	}
+	return d
 }
 
 // at has an evaluation see who holds what at the time of its input.

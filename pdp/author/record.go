@@ -24,6 +24,7 @@ type Record struct {
 	Decided  bool     // the record says what was decided
 	Was      Decision // what
 	Reasoned bool     // with all of its reasons
+	Rules    []string // ids of those that a denial came to be by; nil where the record does not say
 
 	text     map[string]any // the input, as it stands
 	asked    bool           // text is an AuthZEN request, and not what a policy saw
@@ -60,6 +61,7 @@ func ParseRecord(title string, line []byte) (r Record, reason string, err error)
 		Gatehouse struct {
 			Outcome  string         `json:"outcome"`
 			Rate     *float64       `json:"sample_rate"`
+			Rules    any            `json:"rules"` // texts, but for masks
 			LookedUp map[string]any `json:"looked_up"`
 			Cut      bool           `json:"cut"`
 		} `json:"gatehouse"`
@@ -72,6 +74,9 @@ func ParseRecord(title string, line []byte) (r Record, reason string, err error)
 	r = Record{Title: title, ID: e.ID, Rate: 1, text: e.Input, lookedUp: e.Gatehouse.LookedUp, hidden: append(e.Masked, e.Erased...), cut: e.Gatehouse.Cut, ours: e.Gatehouse.Outcome != ""}
 	if e.Gatehouse.Rate != nil && *e.Gatehouse.Rate > 0 && *e.Gatehouse.Rate <= 1 && e.Gatehouse.Outcome == string(authzen.Permit) {
 		r.Rate = *e.Gatehouse.Rate
+	}
+	if r.Rules = textsOf(e.Gatehouse.Rules); slices.ContainsFunc(r.hidden, func(p string) bool { return strings.HasPrefix(p, "/gatehouse/rules") }) {
+		r.Rules = nil
 	}
 	for _, text := range []string{e.Timestamp, e.Time} {
 		if at, err := time.Parse(time.RFC3339Nano, text); err == nil && r.Time.IsZero() {
@@ -123,6 +128,20 @@ func ParseRecord(title string, line []byte) (r Record, reason string, err error)
 		return r, SkipUndecided, nil
 	}
 	return r, "", nil
+}
+
+// textsOf are texts, or nil if something else is among them.
+func textsOf(v any) []string {
+	var all []string
+	list, _ := v.([]any)
+	for _, v := range list {
+		s, ok := v.(string)
+		if !ok {
+			return nil
+		}
+		all = append(all, s)
+	}
+	return all
 }
 
 var entryPath = strings.ReplaceAll(strings.TrimPrefix(engine.Entrypoint, "data."), ".", "/")

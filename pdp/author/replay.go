@@ -31,7 +31,8 @@ type Replayed struct {
 	Resource  string   `json:"resource"`
 	Before    string   `json:"before"` // what the log says
 	After     string   `json:"after"`
-	Rule      string   `json:"rule,omitempty"` // of the candidate, that says so
+	Rule      string   `json:"rule,omitempty"`  // of the candidate, that says so
+	Rules     []string `json:"rules,omitempty"` // of the candidate, that its denial came to be by
 	File      string   `json:"file,omitempty"`
 	Line      int      `json:"line,omitempty"`
 	Times     int      `json:"times"`        // in the log
@@ -132,7 +133,7 @@ func (a *replaying) add(one replayed) {
 		return
 	}
 	about := asked{Question: one.question}.change()
-	c := Replayed{Direction: Gains, Who: about.Who, Action: about.Action, Resource: about.Resource, Before: was.String(), After: now.String(), example: one.question}
+	c := Replayed{Direction: Gains, Who: about.Who, Action: about.Action, Resource: about.Resource, Before: was.String(), After: now.String(), Rules: now.Rules, example: one.question}
 	if allows(was) {
 		c.Direction = Loses
 	}

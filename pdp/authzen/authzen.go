@@ -126,6 +126,7 @@ type Error struct {
 type ResponseContext struct {
 	Outcome     Outcome        `json:"outcome,omitempty"`
 	Reasons     []string       `json:"reasons,omitempty"`     // stable snake_case words of the policy
+	Rules       []string       `json:"rules,omitempty"`       // of a denial: ids of the rules that it came to be by; never for the client
 	Need        *Need          `json:"need,omitempty"`        // what would change the answer
 	Revision    string         `json:"revision,omitempty"`    // of the policy; opaque
 	DecisionID  string         `json:"decision_id,omitempty"` // UUIDv7; the decision log's key

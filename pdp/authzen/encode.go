@@ -26,6 +26,9 @@ func (c *ResponseContext) appendJSON(dst []byte) ([]byte, error) {
 	if len(c.Reasons) > 0 {
 		dst = append(texts(append(dst, `"reasons":`...), c.Reasons), ',')
 	}
+	if len(c.Rules) > 0 {
+		dst = append(texts(append(dst, `"rules":`...), c.Rules), ',')
+	}
 	if c.Need != nil {
 		dst = append(dst, `"need":{`...)
 		dst = namedText(dst, "acr", c.Need.ACR)
@@ -90,14 +93,20 @@ func closed(dst []byte, end byte) []byte {
 	return append(dst, end)
 }
 
-// text appends a JSON text. What would have to be escaped is left to encoding/json.
+// text appends a JSON text. Quotes are escaped here, for ids of rules have them; what else would have to be is left to encoding/json.
 func text(dst []byte, s string) []byte {
+	start := len(dst)
+	dst = append(dst, '"')
+	from := 0
 	for i := range len(s) {
 		switch c := s[i]; {
-		case c < ' ', c >= utf8.RuneSelf, c == '"', c == '\\', c == '<', c == '>', c == '&':
+		case c < ' ', c >= utf8.RuneSelf, c == '\\', c == '<', c == '>', c == '&':
 			b, _ := json.Marshal(s) // a string cannot fail
-			return append(dst, b...)
+			return append(dst[:start], b...)
+		case c == '"':
+			dst = append(append(dst, s[from:i]...), '\\')
+			from = i
 		}
 	}
-	return append(append(append(dst, '"'), s...), '"')
+	return append(append(dst, s[from:]...), '"')
 }

@@ -19,8 +19,10 @@ type Document struct {
 	DecisionID string // UUIDv7
 	Revision   string // of the policies
 
-	EvaluatedBy       string // such as topdown, for the decision point's log
-	DirectoryRevision string // of what is known of subjects
+	// For the decision point's log.
+	EvaluatedBy       string   // such as topdown
+	Rules             []string // ids of the rules that made it false; nil for other values
+	DirectoryRevision string   // of what is known of subjects
 }
 
 // Response is the body of a 200. An undefined document has no result.

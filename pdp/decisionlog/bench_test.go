@@ -55,5 +55,5 @@ func (nowhere) Close() error                          { return nil }
 func ExampleNewMasks() {
 	_, err := decisionlog.NewMasks([]decisionlog.Mask{{Pointer: "/input/subject/id"}, {Pointer: "/labels/id"}})
 	fmt.Println(err)
-	// Output: mask "/labels/id" does not begin with /input, /result or /gatehouse/looked_up
+	// Output: mask "/labels/id" does not begin with /input, /result, /gatehouse/looked_up or /gatehouse/rules
 }

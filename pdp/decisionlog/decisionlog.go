@@ -28,6 +28,7 @@ type Entry struct {
 	ResourceID   string
 	Address      string // of the client, as the enforcement point saw it
 	Reasons      []string
+	Rules        []string // ids of those that a denial came to be by
 	Duration     time.Duration
 	Err          error // set when no decision could be made
 }
@@ -99,6 +100,7 @@ func (l *Log) write(e Entry) {
 			slog.String("action", cut(e.Action)), slog.String("resource_type", cut(e.ResourceType)),
 			slog.String("resource", cut(e.ResourceID)), slog.String("address", cut(e.Address)), slog.Any("reasons", e.Reasons))
 	}
+	attrs = append(attrs, slog.Any("rules", e.Rules))
 	if e.Outcome == "document" {
 		message = "document told"
 	}

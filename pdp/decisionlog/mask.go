@@ -11,8 +11,8 @@ import (
 	"github.com/gatehouse-auth/gatehouse/pdp/authzen"
 )
 
-// Mask keeps one value out of every record, before the record is made. It may be /input, /result, or /gatehouse/looked_up, or
-// anything within.
+// Mask keeps one value out of every record, before the record is made. It may be /input, /result, /gatehouse/looked_up or
+// /gatehouse/rules, or anything within.
 type Mask struct {
 	Pointer string // JSON Pointer (RFC 6901) into the record
 	With    any    // what stands in its place; nil to erase the member. An element of an array becomes null.
@@ -52,9 +52,9 @@ func (m *Masks) add(mask Mask) error {
 	}
 	switch {
 	case len(tokens) >= 1 && (tokens[0] == "input" || tokens[0] == "result"):
-	case len(tokens) >= 2 && tokens[0] == "gatehouse" && tokens[1] == "looked_up":
+	case len(tokens) >= 2 && tokens[0] == "gatehouse" && (tokens[1] == "looked_up" || tokens[1] == "rules"):
 	default:
-		return errors.New("does not begin with /input, /result or /gatehouse/looked_up")
+		return errors.New("does not begin with /input, /result, /gatehouse/looked_up or /gatehouse/rules")
 	}
 	n := m.root
 	for _, t := range tokens {

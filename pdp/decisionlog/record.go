@@ -44,7 +44,8 @@ type Event struct {
 	Input       any    // authzen.Request or what JSON has
 	Result      any    // authzen.Response or what JSON has; nil where no decision was made
 	LookedUp    map[string]any
-	Err         error // why no decision was made; only a fault's reason and detail are written
+	Rules       []string // ids of those that a denial came to be by
+	Err         error    // why no decision was made; only a fault's reason and detail are written
 }
 
 // maxRecord bounds a record, in bytes. A larger one is written again without what makes it so.
@@ -59,7 +60,10 @@ func (enc *encoder) appendRecord(e *Event, labels []byte, rate float64) {
 		return
 	}
 	short := *e
-	short.LookedUp, short.Path = nil, cut(e.Path)
+	short.LookedUp, short.Path, short.Rules = nil, cut(e.Path), nil
+	for _, id := range e.Rules {
+		short.Rules = append(short.Rules, cut(id))
+	}
 	switch in := e.Input.(type) {
 	case authzen.Request:
 		short.Input = authzen.Request{
@@ -163,11 +167,14 @@ func (enc *encoder) gatehouse(e *Event, rate float64, short bool, at *maskNode) 
 		enc.key("cut")
 		enc.dst = append(enc.dst, "true"...)
 	}
-	if len(e.LookedUp) > 0 {
-		enc.path = append(enc.path, step{"gatehouse", -1})
-		enc.member("looked_up", e.LookedUp, at)
-		enc.path = enc.path[:len(enc.path)-1]
+	enc.path = append(enc.path, step{"gatehouse", -1})
+	if len(e.Rules) > 0 {
+		enc.member("rules", e.Rules, at)
 	}
+	if len(e.LookedUp) > 0 {
+		enc.member("looked_up", e.LookedUp, at)
+	}
+	enc.leave()
 	enc.end()
 }
 

@@ -43,7 +43,7 @@ func denial(id string) decisionlog.Event {
 			Context: map[string]any{"ip": "192.0.2.1", "request_id": trace, "level": json.Number("2")},
 		},
 		Result:   authzen.Response{Context: &authzen.ResponseContext{Reasons: []string{"not_owner"}, Need: &authzen.Need{ACR: "aal2", MaxAge: 600}}},
-		LookedUp: map[string]any{"owner": "bob"},
+		LookedUp: map[string]any{"owner": "bob"}, Rules: []string{"gatehouse.authz.decision#2", `gatehouse.authz.misses["not_owner"]`},
 	}
 }
 
@@ -73,10 +73,30 @@ func TestARecordHasTheShapeOfOPAsDecisionLog(t *testing.T) {
 		"requested_by": "10.1.2.3:5555", "metrics": map[string]any{"timer_server_handler_ns": float64(81000)},
 		"gatehouse": map[string]any{
 			"outcome": "deny", "evaluated_by": "topdown", "pep": "edge-1", "sample_rate": float64(1), "looked_up": map[string]any{"owner": "bob"},
+			"rules": []any{"gatehouse.authz.decision#2", `gatehouse.authz.misses["not_owner"]`},
 		},
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
+	}
+}
+
+// Rules can be masked as reasons can, whole or one of them, and stay bounded where a record is cut.
+func TestTheRulesOfARecordCanBeMasked(t *testing.T) {
+	t.Parallel()
+	for pointer, want := range map[string][]any{"/gatehouse/rules": nil, "/gatehouse/rules/1": {"gatehouse.authz.decision#2", nil}, "/result/reasons": {"gatehouse.authz.decision#2", `gatehouse.authz.misses["not_owner"]`}} {
+		got := decode(t, decisionlog.Encode(denial("d-1"), masks(t, decisionlog.Mask{Pointer: pointer}), 1))
+		about, _ := got["gatehouse"].(map[string]any)
+		if all, _ := about["rules"].([]any); !slices.Equal(all, want) || !slices.Equal(got["erased"].([]any), []any{pointer}) { //nolint:forcetypeassert // the test's own
+			t.Errorf("%s: %v, erased %v", pointer, about["rules"], got["erased"])
+		}
+	}
+	e := denial("d-1")
+	e.Rules[1] = strings.Repeat("x", 100<<10)
+	record := decisionlog.Encode(e, masks(t), 1)
+	about, _ := decode(t, record)["gatehouse"].(map[string]any)
+	if rules, _ := about["rules"].([]any); len(record) > 60<<10 || about["cut"] != true || len(rules) != 2 || rules[0] != "gatehouse.authz.decision#2" {
+		t.Errorf("%d bytes, %v", len(record), about)
 	}
 }
 

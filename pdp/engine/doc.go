@@ -17,7 +17,7 @@
 // is asked of a form (ask.go, lanes.go) as a question (question.go, questionread.go; inputparts.go for topdown). Forms are made by
 // forms.go of native code, of what partial evaluation leaves (partialmerge.go, partialcheck.go) and of topdown (topdown.go, rulevalues.go).
 // A snapshot is read (watch.go, files.go, decoded.go, dataread.go), joined of parts (parts.go), built in steps (load.go, publish.go),
-// tried by made-up questions (probe.go, probedirectory.go), and followed by what can wait (later.go). Data and the directory are
+// tried by made-up questions (probe.go, probedirectory.go), and followed by what can wait (later.go); what each of its rules can say is found out then, for denials to name them (because.go). Data and the directory are
 // in store.go, relation.go and directory.go, directorydata.go. OPA's documents are document.go, searches search.go, searchnames.go
 // and searchalike.go.
 package engine

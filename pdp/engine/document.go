@@ -15,6 +15,7 @@ import (
 	"github.com/gatehouse-auth/gatehouse/pdp/authzen"
 	"github.com/gatehouse-auth/gatehouse/pdp/dataapi"
 	"github.com/gatehouse-auth/gatehouse/pdp/native"
+	"github.com/gatehouse-auth/gatehouse/pdp/ruleid"
 )
 
 // OPAVersion is that of the OPA in this program, as "1.22.2".
@@ -31,6 +32,7 @@ type documents struct {
 	compiler *ast.Compiler
 	store    storage.Store
 	data     map[string]any // the same as in the store
+	names    ruleid.Names
 
 	once sync.Once
 	made []any      // inputs to compare forms by
@@ -79,6 +81,9 @@ func (e *Engine) Document(ctx context.Context, q dataapi.Question) (doc dataapi.
 	got, by, err := e.ask(within, f, document{native.JSON{Value: q.Input}, q.HasInput, noting}, now)
 	end(err)
 	doc.Value, doc.Defined, doc.EvaluatedBy = got.value, got.defined, by
+	if err == nil && refuses(got.value) {
+		doc.Rules = f.why().Of(got.value)
+	}
 	return doc, err
 }
 

@@ -46,7 +46,7 @@ func anyPolicies() drawn {
 // body is one to three rules.
 func (d drawn) body(rt *rapid.T) string {
 	var body strings.Builder
-	body.WriteString("decision := {\"allow\": count(met) > 0, \"reasons\": sort(met)} if count(met) > 0\n")
+	fmt.Fprintf(&body, "decision := {\"allow\": count(met) > %d, \"reasons\": sort(met)} if count(met) > 0\n", rapid.IntRange(0, 1).Draw(rt, "enough"))
 	for i := range rapid.IntRange(1, 3).Draw(rt, "rules") {
 		fmt.Fprintf(&body, "met contains \"r%d\" if {\n\tinput.subject.type == \"user\"\n", i)
 		for range rapid.IntRange(1, 3).Draw(rt, "conditions") {
@@ -60,6 +60,22 @@ func (d drawn) body(rt *rapid.T) string {
 		body.WriteString("}\n")
 	}
 	return body.String()
+}
+
+// because are the rules that a denial by one of the policies is by.
+func because(res authzen.Response) []string {
+	switch all := res.Context.Reasons; {
+	case res.Decision || all == nil:
+		return nil
+	case all[0] == "no_rule":
+		return []string{"gatehouse.authz.decision#default"}
+	default:
+		ids := []string{"gatehouse.authz.decision"}
+		for _, r := range all {
+			ids = append(ids, fmt.Sprintf("gatehouse.authz.met[%q]", r))
+		}
+		return ids
+	}
 }
 
 func (d drawn) request(rt *rapid.T) authzen.Request {

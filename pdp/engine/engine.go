@@ -281,7 +281,7 @@ func (e *Engine) Evaluate(ctx context.Context, r authzen.Request) (res authzen.R
 	if err != nil {
 		return res, err
 	}
-	about.Reasons, about.Need, about.Obligations = said.about.Reasons, said.about.Need, said.about.Obligations
+	about.Reasons, about.Rules, about.Need, about.Obligations = said.about.Reasons, said.about.Rules, said.about.Need, said.about.Obligations
 	about.Outcome, about.EvaluatedBy = said.about.Outcome, by
 	if said.allow && snap.lookups.Declared(r.Resource.Type) && writes(&r.Action) {
 		snap.lookups.Changing(r.Resource.Type, r.Resource.ID)
@@ -395,6 +395,7 @@ func (e *Engine) decide(ctx context.Context, snap *snapshot, seen *consulted, r 
 		return answer{}, by, errFailed.Because(err)
 	}
 	a.about.Outcome = authzen.OutcomeOf(a.allow, a.about.Reasons)
+	snap.because.tell(&a)
 	return a, by, nil
 }
 

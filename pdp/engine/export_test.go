@@ -18,6 +18,30 @@ func RuleValues() topdown.VirtualCache {
 	return c
 }
 
+// Known is how many kinds of denials the engine knows the rules of.
+func (e *Engine) Known() int {
+	b := e.current.Load().because
+	b.mu.RLock()
+	defer b.mu.RUnlock()
+	return len(b.known)
+}
+
+// Tell has an engine say by which rules a denial came to be.
+func (e *Engine) Tell(about *authzen.ResponseContext) {
+	e.current.Load().because.tell(&answer{about: about})
+}
+
+// Speechless has an engine not say by which rules denials come to be.
+func (e *Engine) Speechless() {
+	s := e.current.Load()
+	s.because = nil
+	for _, a := range s.forms.decided {
+		if a != nil {
+			a.about.Rules = nil
+		}
+	}
+}
+
 // Kept is how many decisions are remembered, and how many bytes they count for.
 func (e *Engine) Kept() (n, bytes int) {
 	a := e.current.Load().answers

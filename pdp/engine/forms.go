@@ -20,6 +20,7 @@ import (
 
 	"github.com/gatehouse-auth/gatehouse/pdp/native"
 	"github.com/gatehouse-auth/gatehouse/pdp/pace"
+	"github.com/gatehouse-auth/gatehouse/pdp/ruleid"
 )
 
 // What answered, in records of decisions and in metrics.
@@ -61,7 +62,8 @@ type forms struct {
 	partial *query
 	trial   trial // of partial
 	native  *native.Program
-	decided []*answer     // what native's constants decide; nil for one that is no decision
+	decided []*answer // what native's constants decide; nil for one that is no decision
+	why     func() *ruleid.Origins
 	settled bool          // there are the fast forms that there will be
 	asked   atomic.Uint32 // before
 	dropped atomic.Bool   // a fast form was found to answer something else
@@ -89,7 +91,7 @@ func (f *forms) name() string {
 // quicken makes the fast forms of a reference, keeps those that answer as topdown does, and drops those that are not faster. It
 // never fails: whatever goes wrong leaves topdown. Without modules, as parsed, there is no partial evaluation.
 func (e *Engine) quicken(ctx context.Context, d *documents, modules map[string]*ast.Module, ref ast.Ref, plain rego.PreparedEvalQuery) *forms {
-	f := &forms{rule: ref.String(), plain: plain, settled: true}
+	f := &forms{rule: ref.String(), plain: plain, settled: true, why: d.origins(ref)}
 	if !e.opts.NoNative {
 		p, err := compileNative(d, ref)
 		f.native = p

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"log/slog"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -60,6 +61,9 @@ func TestNoFormChangesAnAnswer(t *testing.T) {
 				got, gotErr := e.Evaluate(t.Context(), r)
 				if got.Decision != want.Decision || !reflect.DeepEqual(got.Context.Reasons, want.Context.Reasons) || (gotErr == nil) != (wantErr == nil) {
 					rt.Fatalf("%s\n%+v: %s %v %v %v, plain %v %v %v", body, r, got.Context.EvaluatedBy, got.Decision, got.Context.Reasons, gotErr, want.Decision, want.Context.Reasons, wantErr)
+				}
+				if by := because(want); !slices.Equal(got.Context.Rules, by) || !slices.Equal(want.Context.Rules, by) {
+					rt.Fatalf("%s\n%+v: %s %v by %q, plain by %q, want %q", body, r, got.Context.EvaluatedBy, got.Context.Reasons, got.Context.Rules, want.Context.Rules, by)
 				}
 			}
 		}

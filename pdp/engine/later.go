@@ -147,7 +147,7 @@ func (e *Engine) takeOver(ctx context.Context, d *documents, before *snapshot) {
 func plainForms(ctx context.Context, d *documents, ref ast.Ref) (*forms, error) {
 	plain, err := rego.New(rego.ParsedQuery(ast.NewBody(ast.NewExpr(ast.NewTerm(ref)))), rego.Compiler(d.compiler), rego.Store(d.store),
 		rego.StrictBuiltinErrors(true)).PrepareForEval(ctx)
-	return &forms{rule: ref.String(), plain: plain}, err
+	return &forms{rule: ref.String(), plain: plain, why: d.origins(ref)}, err
 }
 
 // breathing lets decisions go first between the longer stages of a compilation.

@@ -32,6 +32,7 @@ type snapshot struct {
 	lookups  *lookup.Set
 	looksAt  looksAt
 	answers  *answers // nil: nothing is remembered
+	because  *because
 
 	documents documents // for OPA's Data API
 	names     names     // for searches
@@ -41,6 +42,7 @@ type snapshot struct {
 type source struct {
 	revision string
 	modules  map[string]*ast.Module
+	named    map[string]*ast.Module // those in which rules may have ids of their own, parsed with them
 	tests    map[string]*ast.Module
 	data     map[string]any
 }
@@ -188,7 +190,7 @@ func (e *Engine) steps(ctx context.Context, ps parts, step *string) (*snapshot, 
 	*step = StepProbe
 	s := &snapshot{
 		revision: src.revision, forms: &forms{rule: Entrypoint, plain: query}, lookups: lookups, looksAt: deps, answers: newAnswers(e.opts.Memory, &e.tallies),
-		documents: documents{compiler: compiler, store: store, data: tree, queries: map[string]*forms{}},
+		documents: documents{compiler: compiler, store: store, data: tree, names: src.names(), queries: map[string]*forms{}},
 	}
 	if err := s.deniesByDefault(ctx, e.opts.Deadline); err != nil {
 		return nil, err
@@ -196,6 +198,12 @@ func (e *Engine) steps(ctx context.Context, ps parts, step *string) (*snapshot, 
 	s.forms = e.quicken(ctx, &s.documents, src.modules, ast.MustParseRef(Entrypoint), query)
 	if *step = StepBudget; s.forms.late != nil {
 		return nil, s.forms.late
+	}
+	s.because = s.documents.becauseOf(ctx)
+	for _, a := range s.forms.decided {
+		if a != nil {
+			s.because.tell(a)
+		}
 	}
 	e.tell(ctx, s.forms)
 	e.takeOver(ctx, &s.documents, e.current.Load())
@@ -308,7 +316,7 @@ func runTests(ctx context.Context, store storage.Store, src source, limit time.D
 
 // parse reads modules and data as `opa test <folder>` does: a data file's place in the folder is its path in data.
 func parse(ctx context.Context, p Part) (source, error) {
-	src := source{revision: p.digestOf(ctx), modules: map[string]*ast.Module{}, tests: map[string]*ast.Module{}, data: map[string]any{}}
+	src := source{revision: p.digestOf(ctx), modules: map[string]*ast.Module{}, named: map[string]*ast.Module{}, tests: map[string]*ast.Module{}, data: map[string]any{}}
 	var errs []error
 	for _, file := range slices.Sorted(maps.Keys(p.Files)) {
 		name := p.at(file)
@@ -327,6 +335,9 @@ func parse(ctx context.Context, p Part) (source, error) {
 				src.tests[name] = m
 			default:
 				src.modules[name] = m
+				if annotated := withIDs(name, p.Files[file]); annotated != nil {
+					src.named[name] = annotated
+				}
 			}
 			continue
 		}

@@ -108,7 +108,7 @@ func called(source string) string {
 
 // parse reads all parts into one; each keeps within its roots.
 func (ps parts) parse(ctx context.Context) (source, error) {
-	all := source{revision: ps.revision(), modules: map[string]*ast.Module{}, tests: map[string]*ast.Module{}, data: map[string]any{}}
+	all := source{revision: ps.revision(), modules: map[string]*ast.Module{}, named: map[string]*ast.Module{}, tests: map[string]*ast.Module{}, data: map[string]any{}}
 	var errs []error
 	for _, name := range slices.Sorted(maps.Keys(ps)) {
 		p := ps[name]
@@ -121,6 +121,7 @@ func (ps parts) parse(ctx context.Context) (source, error) {
 			continue
 		}
 		maps.Copy(all.modules, src.modules)
+		maps.Copy(all.named, src.named)
 		maps.Copy(all.tests, src.tests)
 		if at := merge(all.data, src.data, ""); at != "" { // roots that do not overlap leave nothing to collide
 			errs = append(errs, fmt.Errorf("%s: %s is also defined by another source", called(name), at))

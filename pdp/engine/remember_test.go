@@ -155,7 +155,7 @@ func TestRememberingChangesNoAnswer(t *testing.T) {
 			want, wantErr := plain.Evaluate(t.Context(), r)
 			for range 2 {
 				got, gotErr := remembering.Evaluate(t.Context(), r)
-				if got.Decision != want.Decision || !reflect.DeepEqual(got.Context.Reasons, want.Context.Reasons) || (gotErr == nil) != (wantErr == nil) {
+				if got.Decision != want.Decision || !reflect.DeepEqual(got.Context.Reasons, want.Context.Reasons) || !reflect.DeepEqual(got.Context.Rules, want.Context.Rules) || (gotErr == nil) != (wantErr == nil) {
 					rt.Fatalf("%s\n%+v: remembering %v %v %v, plain %v %v %v", body, r, got.Decision, got.Context.Reasons, gotErr, want.Decision, want.Context.Reasons, wantErr)
 				}
 			}

@@ -10,6 +10,7 @@ import (
 	"github.com/open-policy-agent/opa/v1/rego"
 
 	"github.com/gatehouse-auth/gatehouse/pdp/authzen"
+	"github.com/gatehouse-auth/gatehouse/pdp/ruleid"
 )
 
 // Source is one reading of a policy folder, for the tools of those who write policies. The modules are as parsed.
@@ -52,6 +53,24 @@ func Decision(results rego.ResultSet) (allow bool, about authzen.ResponseContext
 	allow, err = decisionOf(saidBy(results), &about)
 	return allow, about, err
 }
+
+// Because says by which rules a policy's denials came to be, as answers and records do.
+type Because struct{ of *because }
+
+// BecauseOf finds out of compiled rules, of the modules that they were compiled of, and of the data that they look into.
+func BecauseOf(c *ast.Compiler, data map[string]any, modules map[string]*ast.Module) Because {
+	d := &documents{compiler: c, data: data, names: source{modules: modules}.names()}
+	return Because{d.becauseOf(context.Background())}
+}
+
+// Rules are the ids of the rules by which a denial came to be.
+func (b Because) Rules(about authzen.ResponseContext) []string {
+	b.of.tell(&answer{about: &about})
+	return about.Rules
+}
+
+// Said answers what ruleid knows of the decision.
+func (b Because) Said() *ruleid.Origins { return b.of.origins }
 
 // Digest names the files of the part, as Engine.Revision does where they alone decide.
 func (p Part) Digest() string { return p.digestOf(context.Background()) }

@@ -60,7 +60,10 @@ func (e *Engine) Try(ctx context.Context, r authzen.Request, known map[string]an
 	if err != nil {
 		return false, about, errFailed.Because(placeOf(err))
 	}
-	return Decision(results)
+	if allow, about, err = Decision(results); err == nil {
+		snap.because.tell(&answer{allow: allow, about: &about})
+	}
+	return allow, about, err
 }
 
 // Reads is what the policies that decide now can look at.

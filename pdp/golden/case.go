@@ -182,7 +182,8 @@ func (c *Case) Cell() bool { return strings.HasSuffix(c.File, matrixSuffix) }
 type Decision struct {
 	Allow   bool
 	Reasons []string
-	Err     error // no decision: a denial, though not by any rule
+	Rules   []string // ids of those that a denial came to be by; no case asks for them
+	Err     error    // no decision: a denial, though not by any rule
 }
 
 // String is "allow granted_to_x" or "deny not_owner".

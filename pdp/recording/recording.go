@@ -189,7 +189,7 @@ func EventOf(ctx context.Context, start time.Time, req authzen.Request, res auth
 	route, _ := req.Resource.Properties["route"].(string)
 	e := decisionlog.Event{
 		DecisionID: about.DecisionID, Route: route, Outcome: string(server.OutcomeOf(res, err)), Revision: about.Revision, Directory: about.DirectoryRevision,
-		EvaluatedBy: about.EvaluatedBy, Input: req, Result: res, LookedUp: about.LookedUp, Err: err,
+		EvaluatedBy: about.EvaluatedBy, Input: req, Result: res, LookedUp: about.LookedUp, Rules: about.Rules, Err: err,
 	}
 	told(ctx, start, &e)
 	return e
@@ -212,7 +212,7 @@ func (r *recorded) Document(ctx context.Context, q dataapi.Question) (dataapi.Do
 		return doc, err
 	}
 	e := decisionlog.Event{
-		DecisionID: doc.DecisionID, Route: path, Path: path, Outcome: outcome, Revision: doc.Revision, Directory: doc.DirectoryRevision, EvaluatedBy: doc.EvaluatedBy, Input: q.Input, Result: doc.Value, Err: err,
+		DecisionID: doc.DecisionID, Route: path, Path: path, Outcome: outcome, Revision: doc.Revision, Directory: doc.DirectoryRevision, EvaluatedBy: doc.EvaluatedBy, Input: q.Input, Result: doc.Value, Rules: doc.Rules, Err: err,
 	}
 	if lost := r.record(ctx, start, &e); lost != nil {
 		return dataapi.Document{DecisionID: doc.DecisionID, Revision: doc.Revision}, lost

@@ -147,7 +147,7 @@ func (s *server) askDocument(ctx context.Context, api string, q dataapi.Question
 	if outcome != string(authzen.Permit) {
 		s.DecisionLog.Record(decisionlog.Entry{
 			Time: start, TraceID: web.TraceID(ctx), Caller: CallerOf(ctx), Outcome: outcome, Path: "/" + strings.Join(q.Path, "/"),
-			DecisionID: doc.DecisionID, Revision: doc.Revision, Duration: took, Err: err,
+			DecisionID: doc.DecisionID, Revision: doc.Revision, Rules: doc.Rules, Duration: took, Err: err,
 		})
 	}
 	return doc, err

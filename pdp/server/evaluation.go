@@ -154,7 +154,8 @@ func (s *server) record(ctx context.Context, start time.Time, took time.Duration
 		e.TraceID = id // that of the request at the edge
 	}
 	if res.Context != nil {
-		e.DecisionID, e.Revision, e.Reasons = res.Context.DecisionID, res.Context.Revision, res.Context.Reasons
+		e.DecisionID, e.Revision = res.Context.DecisionID, res.Context.Revision
+		e.Reasons, e.Rules = res.Context.Reasons, res.Context.Rules
 	}
 	s.DecisionLog.Record(e)
 }

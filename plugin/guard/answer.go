@@ -76,7 +76,7 @@ func (g *Guard) logDenial(ctx context.Context, s *state, failed failure) {
 	case fault.Internal:
 		level = slog.LevelError
 	}
-	g.Log.Log(ctx, level, "request denied", "decision_id", d.ID, "code", f.Reason, "stage", failed.stage, "observed", d.Observed, "reasons", d.Reasons,
+	g.Log.Log(ctx, level, "request denied", "decision_id", d.ID, "code", f.Reason, "stage", failed.stage, "observed", d.Observed, "reasons", d.Reasons, "rules", d.Rules,
 		"route", d.Route, "method", s.Method, "path", s.Path, "risk", s.risk, "subject", d.Subject, "address", s.Addr.String(), "trace_id", d.TraceID, "error", failed.err)
 }
 

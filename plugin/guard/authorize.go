@@ -142,7 +142,7 @@ func (g *Guard) follow(s *state, answers ...authzen.Response) error {
 		}
 	}
 	if c := answer.Context; c != nil {
-		s.decision.Reasons, s.need = c.Reasons, c.Need
+		s.decision.Reasons, s.decision.Rules, s.need = c.Reasons, c.Rules, c.Need
 		if isToken(c.DecisionID) && len(c.DecisionID) <= maxID { // it becomes a header
 			s.decision.ID = c.DecisionID
 		}

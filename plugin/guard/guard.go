@@ -109,6 +109,7 @@ type Decision struct {
 	Allowed  bool
 	Observed bool     // denied, and let pass because the mode is observe
 	Reasons  []string // the policy's, for staff
+	Rules    []string // ids of the rules that a denial came to be by, for staff
 	Subject  string
 	Route    string
 	TraceID  string

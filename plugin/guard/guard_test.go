@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net/netip"
 	"strings"
@@ -235,6 +236,25 @@ func TestWhateverFailsIsADenialOfItsOwn(t *testing.T) {
 				t.Errorf("log: %s", line)
 			}
 		})
+	}
+}
+
+// Reasons and the ids of rules are for staff: they stand in the edge's log, and in no answer to a client.
+func TestAClientIsNotToldByWhichRules(t *testing.T) {
+	t.Parallel()
+	for _, need := range []*authzen.Need{nil, {ACR: "aal2"}} {
+		w := calm()
+		w.decide = func(authzen.Request) (authzen.Response, error) {
+			return authzen.Response{Context: &authzen.ResponseContext{Outcome: authzen.Deny, Reasons: []string{"reason-canary"}, Rules: []string{`rule["canary"]`}, Need: need}}, nil
+		}
+		v := build(t, w, nil).Check(t.Context(), request(nil))
+		said := fmt.Sprint(v.Status, v.Header, string(v.Body), v.SetHeaders)
+		if v.Forward || strings.Contains(said, "canary") || strings.Contains(said, "rule") {
+			t.Errorf("the client is told %s", said)
+		}
+		if line := w.log.String(); !strings.Contains(line, "reason-canary") || !strings.Contains(line, `rule[`) {
+			t.Errorf("log: %s", line)
+		}
 	}
 }
 

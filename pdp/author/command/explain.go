@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -33,7 +34,7 @@ func explain(ctx context.Context, in *invocation) (int, error) {
 	if err != nil {
 		return Failure, err
 	}
-	questions, err := in.questions(p, rest[0], *title, *id)
+	questions, then, err := in.questions(p, rest[0], *title, *id)
 	if err != nil {
 		return Failure, err
 	}
@@ -41,6 +42,9 @@ func explain(ctx context.Context, in *invocation) (int, error) {
 	for i, q := range questions {
 		if all[i], err = p.Explain(ctx, q); err != nil {
 			return Failure, err
+		}
+		if now := all[i].Rules; then != nil && !slices.Equal(now, then) {
+			fmt.Fprintf(in.Err, "%s: it was denied by %s, says its record; these policies are others\n", q.Title, strings.Join(then, ", "))
 		}
 	}
 	if in.json {
@@ -55,58 +59,58 @@ func explain(ctx context.Context, in *invocation) (int, error) {
 	return OK, nil
 }
 
-// questions reads a request, the decision id of a log, or the cases of a file that hold title.
-func (in *invocation) questions(p *author.Policy, name, title, id string) ([]author.Question, error) {
+// questions reads a request, the decision id of a log, or the cases of a file that hold title. then are the rules of a denial in a log.
+func (in *invocation) questions(p *author.Policy, name, title, id string) (all []author.Question, then []string, err error) {
 	if id != "" {
 		return in.decided(name, title, id)
 	}
 	text, err := in.read(name)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	ext := filepath.Ext(name)
 	switch cases := ext == ".yaml" || ext == ".yml"; {
 	case !cases && title != "":
-		return nil, errors.New("--case is for files of cases (*.yaml)")
+		return nil, nil, errors.New("--case is for files of cases (*.yaml)")
 	case !cases:
 		q, err := p.ParseQuestion(name, text, time.Now())
-		return []author.Question{q}, err
+		return []author.Question{q}, nil, err
 	}
 	cases, err := author.ParseCases(name, text)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	var all []author.Question
 	for _, c := range cases {
 		if !strings.Contains(c.Title, title) {
 			continue
 		}
 		q, err := author.AsQuestion(c)
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		all = append(all, q)
 	}
 	if len(all) == 0 {
-		return nil, fmt.Errorf("%s: no case %q", name, title)
+		return nil, nil, fmt.Errorf("%s: no case %q", name, title)
 	}
-	return all, nil
+	return all, nil, nil
 }
 
 // decided reads the decision of an id, with what was known then, at its time.
-func (in *invocation) decided(name, title, id string) ([]author.Question, error) {
+func (in *invocation) decided(name, title, id string) (all []author.Question, then []string, err error) {
 	if title != "" || filepath.Ext(name) == ".yaml" {
-		return nil, errors.New("--id is for decision logs")
+		return nil, nil, errors.New("--id is for decision logs")
 	}
 	r, err := in.recorded(name, id)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	q, hidden, err := r.AsQuestion()
-	if err == nil && len(hidden) > 0 {
+	if then = r.Rules; err == nil && len(hidden) > 0 {
+		then = nil // the policies may look at what is unknown
 		fmt.Fprintf(in.Err, "%s: masked when it was recorded, and so unknown here: %s\n", r.Title, strings.Join(hidden, ", "))
 	}
-	return []author.Question{q}, err
+	return []author.Question{q}, then, err
 }
 
 // read reads a file, or stdin where its name is -.
@@ -138,6 +142,9 @@ func (in *invocation) explanation(e author.Explanation, verbose bool) {
 	in.printf("%s\n%s: %s", e.Title, word, e.Asked)
 	if len(e.Reasons) > 0 {
 		in.printf("  [%s]", strings.Join(e.Reasons, ", "))
+	}
+	if len(e.Rules) > 0 {
+		in.printf("\n  by %s", strings.Join(e.Rules, ", "))
 	}
 	if e.Error != "" {
 		in.printf("\n  %s", e.Error)

@@ -79,11 +79,22 @@ func (in *invocation) replayed(r author.Replay) {
 		c := r.Changes[i]
 		in.printf("%s\n", row)
 		if c.Rule != "" {
-			in.printf("       by %s (%s:%d)\n", c.Rule, c.File, c.Line)
+			in.printf("       by %s (%s:%d)%s\n", c.Rule, c.File, c.Line, others(c))
 		}
 		in.printf("       such as %s\n", strings.Join(c.Decisions, ", "))
 	}
 	in.printf("%s\n", ofReplay(r))
+}
+
+// others are the rules of a denial besides the one of the decision.
+func others(c author.Replayed) string {
+	s := ""
+	for _, id := range c.Rules {
+		if id != c.Rule {
+			s += ", " + id
+		}
+	}
+	return s
 }
 
 func ofReplay(r author.Replay) string {

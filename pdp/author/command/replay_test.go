@@ -78,7 +78,7 @@ func TestReplaySaysWhoGainsAndWhoLoses(t *testing.T) {
 	stricter := broken(t, "gatehouse/roles.yaml", "clerk: [department]", "clerk: [department, owner]")
 	code, out, _ = on(t, "", "replay", log, "--candidate", stricter, "--fail-on-change")
 	if code != command.Findings || !strings.Contains(out, "loses  clerk  GET order  allow granted_to_clerk  →  deny not_owner  (2, of about 20)") ||
-		!strings.Contains(out, "by gatehouse.authz.decision#2 ("+stricter+"/gatehouse/authz.rego:16)") || !strings.Contains(out, "such as p1, p2") {
+		!strings.Contains(out, "by gatehouse.authz.decision#2 ("+stricter+"/gatehouse/authz.rego:16), gatehouse.authz.misses\n") || !strings.Contains(out, "such as p1, p2") {
 		t.Errorf("stricter: %d, %s", code, out)
 	}
 	if code, _, _ := on(t, "", "replay", log, "--candidate", stricter, "--fail-on-widening"); code != command.OK {
@@ -114,6 +114,47 @@ func TestReplayDecidesAtTheTimeOfTheRecord(t *testing.T) {
 	code, out, _ := on(t, "", "explain", "--policies", policies, "--id", "night", log)
 	if code != command.OK || !strings.Contains(out, "context.time") && !strings.Contains(out, "outside_office_hours") {
 		t.Errorf("%d, %s", code, out)
+	}
+}
+
+// A record says by which rules a denial was; whoever explains it by other policies is told.
+func TestARecordOfOtherRulesIsToldOf(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir() // of few rules, which are explained soon
+	if err := os.WriteFile(filepath.Join(dir, "authz.rego"), []byte(`package gatehouse.authz
+
+default decision := {"allow": false, "reasons": ["no_rule"]}
+
+decision := {"allow": false, "reasons": [why]} if some why in misses
+
+misses contains "unknown" if not input.resource.type in {"invoice"}
+`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	denied := event("n1", noon, false, "unknown")
+	for name, c := range map[string]struct {
+		rules []string
+		mask  []decisionlog.Mask
+		told  bool
+	}{
+		"the same":      {rules: []string{"gatehouse.authz.decision", `gatehouse.authz.misses["unknown"]`}},
+		"others":        {rules: []string{"gatehouse.authz.decision", "R-7"}, told: true},
+		"none":          {},
+		"masked":        {rules: []string{"R-7"}, mask: []decisionlog.Mask{{Pointer: "/gatehouse/rules"}}},
+		"replaced":      {rules: []string{"R-7"}, mask: []decisionlog.Mask{{Pointer: "/gatehouse/rules", With: "hidden"}}},
+		"one of them":   {rules: []string{"R-7", "R-8"}, mask: []decisionlog.Mask{{Pointer: "/gatehouse/rules/0"}}},
+		"what they saw": {rules: []string{"R-7"}, mask: []decisionlog.Mask{{Pointer: "/input/resource/type"}}},
+	} {
+		denied.Rules = c.rules
+		hides, err := decisionlog.NewMasks(c.mask)
+		if err != nil {
+			t.Fatal(err)
+		}
+		log := write(t, string(decisionlog.Encode(denied, hides, 1)))
+		code, out, errs := on(t, "", "explain", "--policies", dir, "--id", "n1", log)
+		if told := strings.Contains(errs, "denied by "+strings.Join(c.rules, ", ")+", says its record"); code != command.OK || told != c.told || !strings.Contains(out, "\n  by gatehouse.authz.decision, gatehouse.authz.misses") {
+			t.Errorf("%s: %d, %s%s", name, code, out, errs)
+		}
 	}
 }
 

@@ -1,0 +1,282 @@
+package ruleid_test
+
+import (
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/open-policy-agent/opa/v1/ast"
+
+	"github.com/gatehouse-auth/gatehouse/pdp/ruleid"
+)
+
+// policy compiles modules, each of a file of its own, and data that is JSON.
+func policy(t *testing.T, data string, modules ...string) ruleid.Policy {
+	t.Helper()
+	p := ruleid.Policy{Names: ruleid.Names{}, Steps: 100_000}
+	if err := json.Unmarshal([]byte(data), &p.Data); err != nil {
+		t.Fatal(err)
+	}
+	parsed := map[string]*ast.Module{}
+	for i, text := range modules {
+		file := fmt.Sprintf("%d.rego", i)
+		m, err := ast.ParseModuleWithOpts(file, text, ast.ParserOptions{RegoVersion: ast.RegoV1, ProcessAnnotation: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		parsed[file] = m
+		p.Names.Add(m)
+	}
+	p.Compiler = ast.NewCompiler()
+	if p.Compiler.Compile(parsed); p.Compiler.Failed() {
+		t.Fatal(p.Compiler.Errors)
+	}
+	return p
+}
+
+func value(t *testing.T, text string) any {
+	t.Helper()
+	var v any
+	if err := json.Unmarshal([]byte(text), &v); err != nil {
+		t.Fatal(err)
+	}
+	return v
+}
+
+const denied = `{"allow": false, "reasons": ["a"]}`
+
+func TestAValueHasTheRulesThatMadeIt(t *testing.T) {
+	t.Parallel()
+	const reasons = `default decision := {"allow": false, "reasons": ["none"]}
+decision := {"allow": false, "reasons": sort(why)} if count(why) > 0
+`
+	for _, c := range []struct{ about, rules, data, value, want string }{
+		{"a member that a rule adds", reasons + `why contains "a" if input.x
+why contains "b" if input.y`, `{}`, denied, `p.decision p.why["a"]`},
+		{"several", reasons + `why contains "a" if input.x
+why contains "b" if input.y`, `{}`, `{"allow": false, "reasons": ["a", "b"]}`, `p.decision p.why["a"] p.why["b"]`},
+		{"the default alone", reasons + `why contains "a" if input.x`, `{}`, `{"allow": false, "reasons": ["none"]}`, `p.decision#default`},
+		{"what no rule says", reasons + `why contains "a" if input.x`, `{}`, `{"allow": false, "reasons": ["z"]}`, ``},
+		{"another member", reasons + `why contains "a" if input.x`, `{}`, `{"allow": false, "reasons": ["a"], "need": {}}`, ``},
+		{"members that are made", reasons + `why contains concat("_", ["a", x]) if some x in input.xs
+why contains sprintf("%s-%d%%", [x, 1]) if some x in input.xs
+why contains $"{input.a}!" if input.b`, `{}`, `{"allow": false, "reasons": ["a_1", "1-1%", "b!"]}`, `p.decision p.why#1 p.why#2 p.why#3`},
+		{"a member that is a variable", reasons + `why contains reason if some reason in ["a", "b"]
+why contains reason if { reason := "c"; input.x }`, `{}`, denied, `p.decision p.why#1`},
+		{"a member that is compared", reasons + `why contains reason if { some reason in input.all; reason == "a" }
+why contains reason if { some reason in input.all; reason == "b" }`, `{}`, denied, `p.decision p.why#1`},
+		{"a table", reasons + `why contains words[x] if some x in input.xs
+why contains "b" if input.y
+words := {"x": "a", "y": "c"}`, `{}`, denied, `p.decision p.why`},
+		{"a table in data", reasons + `why contains data.words[x] if some x in input.xs
+why contains "b" if input.y`, `{"words": {"x": "a"}}`, `{"allow": false, "reasons": ["a", "b"]}`, `p.decision p.why p.why["b"]`},
+		{"its keys", reasons + `why contains x if some x, _ in data.words
+why contains y if data.words[_] = y`, `{"words": {"a": "b"}}`, denied, `p.decision p.why#1`},
+		{"a function without a condition", reasons + `why contains say(x) if some x in input.xs
+say(x) := concat("", [x, "s"])
+why contains "b" if input.y`, `{}`, `{"allow": false, "reasons": ["xs"]}`, `p.decision p.why`},
+		{"a function with conditions", reasons + `why contains say(x) if some x in input.xs
+say(x) := "a" if x > 1
+say(x) := "b" if x <= 1`, `{}`, denied, `p.decision p.say#1 p.why`},
+		{"a function by its argument", reasons + `why contains say("a") if input.x
+why contains say("b") if input.y
+say(what) := sprintf("%s", [what])`, `{}`, denied, `p.decision p.why#1`},
+		{"a function for one argument", reasons + `why contains say(x) if some x in input.xs
+say("x") := "a"
+say("y") := "b"
+default say(_) := "c"`, `{}`, denied, `p.decision p.say#1 p.why`},
+		{"sets of sets", `decision := {"allow": false, "reasons": sort((one | two) | union({three}))}
+one contains "a" if input.x
+two contains "b" if input.x
+three contains "c" if input.x`, `{}`, `{"allow": false, "reasons": ["a", "c"]}`, `p.decision p.one["a"] p.three["c"]`},
+		{"a comprehension", `decision := {"allow": false, "reasons": [r | some r in why; r != "b"]}
+why contains "a" if input.x
+why contains "b" if input.x`, `{}`, denied, `p.decision p.why["a"]`},
+		{"an object of reasons", `decision := {"allow": false, "reasons": [r | why[r]]}
+why["a"] := 1 if input.x
+why["b"] := 2 if input.x`, `{}`, denied, `p.decision`},
+		{"reasons by keys", `decision := {"allow": false, "reasons": [r | some r, _ in why]}
+why[x] := 1 if { x := "a"; input.x }
+why[x] := 2 if { x := "b"; input.x }`, `{}`, denied, `p.decision p.why#1`},
+		{"members of an object that is joined", `decision := object.union({"allow": false}, {"reasons": sort(why)})
+why contains "a" if input.x`, `{}`, denied, `p.decision p.why["a"]`},
+		{"another rule's decision", `decision := other if input.x
+default decision := {"allow": false, "reasons": ["b"]}
+other := {"allow": false, "reasons": ["a"]} if input.y`, `{}`, denied, `p.decision p.other`},
+		{"else", `decision := {"allow": true, "reasons": []} if input.x else := {"allow": false, "reasons": ["a"]} if input.y
+default decision := {"allow": false, "reasons": ["b"]}`, `{}`, denied, `p.decision`},
+		{"its own id", `# METADATA
+# custom:
+#   id: R-7
+decision := {"allow": false, "reasons": ["a"]} if input.x`, `{}`, denied, `R-7`},
+		{"what allows is a rule", `decision := {"allow": allow, "reasons": ["a"]}
+default allow := false
+allow if input.x`, `{}`, denied, `p.decision p.allow#default`},
+		{"a number says nothing of what was counted", `decision := {"allow": count(why) == 0, "reasons": ["a"]}
+why contains "b" if input.x`, `{}`, denied, `p.decision`},
+		{"what cannot be followed names all that went into it", `decision := {"allow": false, "reasons": json.remove({"x": sort(why)}, ["y"]).x}
+why contains "a" if input.x
+why contains "b" if input.x`, `{}`, denied, `p.decision p.why["a"] p.why["b"]`},
+		{"what the input says", `decision := {"allow": false, "reasons": input.reasons}`, `{}`, denied, `p.decision`},
+		{"the input in another rule's place", reasons + `why contains x if { x := words with data.p.words as {"a"} }
+words contains "b" if input.x`, `{}`, denied, `p.decision p.why`},
+		{"taken apart", reasons + `why contains r if [_, r] = pair
+why contains s if {"s": s} = thing
+pair := ["b", "a"]
+thing := {"s": "c"}`, `{}`, `{"allow": false, "reasons": ["a", "c"]}`, `p.decision p.why#1 p.why#2`},
+	} {
+		t.Run(c.about, func(t *testing.T) {
+			t.Parallel()
+			o := policy(t, c.data, "package p\n\n"+c.rules).Origins(ast.MustParseRef("data.p.decision"))
+			if got := strings.Join(o.Of(value(t, c.value)), " "); got != c.want {
+				t.Errorf("%s is by %s, want %s", c.value, got, c.want)
+			}
+		})
+	}
+}
+
+func TestADocumentOfTheDataAPIHasRules(t *testing.T) {
+	t.Parallel()
+	const rules = `package p
+default allow := false
+allow if input.x
+open := false if input.y
+deny contains "a" if input.z`
+	p := policy(t, `{}`, rules, "package p.q\nimport data.p\nallow := p.open", "package teams.one\nallow := false if input.x", "package teams.two\nallow := false if input.x",
+		"package any\nallow := data.teams[input.team].allow")
+	for path, want := range map[string]string{
+		"data.p.allow": "p.allow#default", "data.p.open": "p.open", "data.p": "p.allow#default", "data.p.q.allow": "p.q.allow p.open",
+		"data.any.allow": "any.allow teams.one.allow teams.two.allow", "data.p.absent": "", "data.nowhere.allow": "",
+	} {
+		var v any = false
+		if path == "data.p" {
+			v = map[string]any{"allow": false, "deny": []any{"a"}}
+		}
+		if got := strings.Join(p.Origins(ast.MustParseRef(path)).Of(v), " "); got != want {
+			t.Errorf("%s is by %s, want %s", path, got, want)
+		}
+	}
+}
+
+const before = `package p
+default decision := {"allow": false, "reasons": ["none"]}
+decision := {"allow": false, "reasons": sort(why)} if count(why) > 0
+why contains "a" if input.x
+why contains "b" if input.y
+# METADATA
+# custom: {id: own}
+why contains reason if { reason := input.z; is_string(reason) }`
+
+// A rule is called the same when lines move, when it moves to another file, and when others that have names of their own come before it.
+func TestAnIDStaysWhereRulesMove(t *testing.T) {
+	t.Parallel()
+	const says = `{"allow": false, "reasons": ["a", "c"]}`
+	ref := ast.MustParseRef("data.p.decision")
+	want := policy(t, `{}`, before).Origins(ref).Of(value(t, says))
+	if len(want) != 3 {
+		t.Fatalf("by %q", want)
+	}
+	lines := strings.Split(before, "\n")
+	head, tail := strings.Join(lines[:3], "\n"), strings.Join(slices.Concat(lines[5:], []string{"", "", lines[4], "# further down", lines[3]}), "\n")
+	for about, modules := range map[string][]string{
+		"other lines":   {head + "\n\n\n" + tail},
+		"other files":   {head, "package p\n" + tail},
+		"another order": {"package p\n" + tail, head},
+		"more rules":    {head + "\nwhy contains \"new\" if input.new\n" + tail, "package p\nother := 1"},
+	} {
+		if got := policy(t, `{}`, modules...).Origins(ref).Of(value(t, says)); !slices.Equal(got, want) {
+			t.Errorf("%s: by %q, want %q", about, got, want)
+		}
+	}
+}
+
+func TestWhatTwoRulesSayIsSeen(t *testing.T) {
+	t.Parallel()
+	o := policy(t, `{}`, `package p
+decision := {"allow": false, "reasons": sort(why)} if input.x
+decision := {"allow": false, "reasons": sort(why), "need": 1} if input.y
+decision := {"allow": false, "reasons": ["d", "e"]} if input.u
+decision := {"allow": false, "reasons": ["d", "e"]} if input.v
+decision := {"allow": false, "reasons": ["d", "f"]} if input.v
+decision := {"allow": true, "reasons": ["g"]} if input.v
+decision := {"allow": true, "reasons": ["g"]} if input.w
+why contains "a" if input.x
+why contains r if { some r in ["a", "b"]; input.y }
+why contains "c" if input.y`, "package p\nwhy contains \"c\" if input.z").Origins(ast.MustParseRef("data.p.decision"))
+	all := o.Doubles()
+	if len(all) != 2 || all[0].Says != "a" || !slices.Equal(all[0].Rules, []string{"p.why", `p.why["a"]`}) || all[0].At.Row != 10 ||
+		all[1].Says != "d, e" || !slices.Equal(all[1].Rules, []string{"p.decision#3", "p.decision#4"}) {
+		t.Errorf("doubles %+v", all)
+	}
+	if got := strings.Join(o.Of(value(t, `{"allow": false, "reasons": ["d", "e"]}`)), " "); got != `p.decision#3 p.decision#4` {
+		t.Errorf("by %s", got)
+	}
+	if got := strings.Join(o.Of(value(t, `{"allow": false, "reasons": ["a"]}`)), " "); got != `p.decision#1 p.why p.why["a"]` {
+		t.Errorf("by %s", got)
+	}
+	if shared := o.Shared(); len(shared) != 1 || len(shared[`p.why["c"]`]) != 2 || shared[`p.why["c"]`][1].File != "1.rego" {
+		t.Errorf("shared %+v", shared)
+	}
+}
+
+// Many reasons are looked up, and many rules that could have said one are not all named.
+func TestManyRules(t *testing.T) {
+	t.Parallel()
+	var b strings.Builder
+	b.WriteString("package p\ndecision := {\"allow\": false, \"reasons\": sort(why)}\n")
+	for i := range 500 {
+		fmt.Fprintf(&b, "why contains \"r%d\" if input.x == %d\n", i, i)
+	}
+	for range 40 {
+		b.WriteString("why contains input.y if input.z\n")
+	}
+	p := policy(t, `{}`, b.String())
+	got := p.Origins(ast.MustParseRef("data.p.decision")).Of(value(t, `{"allow": false, "reasons": ["r7", "r499"]}`))
+	if len(got) != ruleid.Most || !slices.Contains(got, `p.why["r7"]`) {
+		t.Errorf("by %q", got)
+	}
+	p.Steps = 100 // it knows less then
+	if got := p.Origins(ast.MustParseRef("data.p.decision")).Of(value(t, `{"allow": false, "reasons": ["r7"]}`)); len(got) == 0 || got[0] != "p.decision" {
+		t.Errorf("without time by %q", got)
+	}
+}
+
+// Rules that lead to each other in many ways do not take forever, and neither does what has no end.
+func TestAnAnalysisEnds(t *testing.T) {
+	t.Parallel()
+	var b strings.Builder
+	b.WriteString("package p\ndecision := f0(input.x)\n")
+	for i := range 30 {
+		fmt.Fprintf(&b, "f%d(x) := f%d([x, x]) if x\nf%d(x) := f%d([x, \"a\"]) if not x\n", i, i+1, i, i+1)
+	}
+	b.WriteString("f30(x) := x\n")
+	if got := policy(t, `{}`, b.String()).Origins(ast.MustParseRef("data.p.decision")).Of("a"); len(got) == 0 || got[0] != "p.decision" {
+		t.Errorf("by %q", got)
+	}
+}
+
+func BenchmarkOriginsOfTenThousandRules(b *testing.B) {
+	var text strings.Builder
+	text.WriteString("package p\ndecision := {\"allow\": false, \"reasons\": sort(why)}\n")
+	for i := range 10_000 {
+		fmt.Fprintf(&text, "why contains \"r%d\" if input.x == %d\n", i, i)
+	}
+	m, err := ast.ParseModuleWithOpts("p.rego", text.String(), ast.ParserOptions{RegoVersion: ast.RegoV1})
+	if err != nil {
+		b.Fatal(err)
+	}
+	p := ruleid.Policy{Names: ruleid.Names{}, Compiler: ast.NewCompiler(), Steps: 1_000_000}
+	p.Names.Add(m)
+	if p.Compiler.Compile(map[string]*ast.Module{"p.rego": m}); p.Compiler.Failed() {
+		b.Fatal(p.Compiler.Errors)
+	}
+	var o *ruleid.Origins
+	for b.Loop() {
+		o = p.Origins(ast.MustParseRef("data.p.decision"))
+	}
+	if got := o.Of(map[string]any{"allow": false, "reasons": []any{"r9"}}); len(got) != 2 {
+		b.Fatal(got)
+	}
+}
