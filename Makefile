@@ -37,9 +37,8 @@ bench: ## all benchmarks, five rounds
 bench-pdp: ## the decision point beside OPA's own server; ROUNDS=5, FLAGS=-h lists the rest
 	@$(GO) run ./pdp/bench -rounds $(or $(ROUNDS),5) $(FLAGS)
 
-lint: ## formatting, vet, golangci-lint, and the policies
+lint: ## formatting, golangci-lint with go vet's analyzers, and the policies
 	@unformatted=$$(gofmt -l .); test -z "$$unformatted" || { echo "run gofmt -w on:"; echo "$$unformatted"; exit 1; }
-	$(GO) vet ./...
 	$(GOLANGCI) run ./...
 	$(MAKE) --no-print-directory policies
 
