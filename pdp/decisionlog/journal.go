@@ -55,7 +55,8 @@ type Options struct {
 // its sinks. It is safe for concurrent use.
 //
 // Who has to wait for a record writes it, with those of all others that came meanwhile, unless somebody is writing already: to wake
-// another goroutine for it costs more than the write. A goroutine of its own writes where nobody waits or a write takes long.
+// another goroutine for it costs more than the write. Where several are recorded at the same moment who writes gives way first, so
+// that there is one write for all who are about to come. A goroutine of its own writes where nobody waits or a write takes long.
 type Journal struct {
 	opts     Options
 	labels   []byte
@@ -65,8 +66,11 @@ type Journal struct {
 	counts   counts
 	crowded  atomic.Pointer[error] // why the last records could not be spooled; nil when they were
 
+	joined atomic.Bool // several records were written together lately
+
 	pen   sync.Mutex // held by who writes to the spool
 	spare []byte     // memory for the next batch; under pen
+	alone int        // batches of one record since the last of more; under pen
 
 	mu    sync.Mutex
 	batch *batch

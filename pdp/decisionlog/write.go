@@ -3,6 +3,7 @@ package decisionlog
 import (
 	"context"
 	"errors"
+	"runtime"
 	"time"
 
 	"github.com/gatehouse-auth/gatehouse/pdp/decisionlog/spool"
@@ -28,6 +29,9 @@ func (j *Journal) append(ctx context.Context, frame []byte) error {
 	mine, room, err := j.enqueue(frame)
 	if err != nil || mine == nil && room == nil {
 		return err
+	}
+	if mine != nil && !mine.isDone() && j.joined.Load() {
+		runtime.Gosched() // behind who writes
 	}
 	if mine != nil && mine.isDone() { // as most are, and to measure their time costs more
 		return mine.err
@@ -116,6 +120,9 @@ func (j *Journal) lead() {
 		if !j.pen.TryLock() {
 			return
 		}
+		if j.joined.Load() {
+			runtime.Gosched() // so that who else is about to record something comes along: to write once for all costs less
+		}
 		j.turn()
 		j.mu.Lock()
 		more := j.leads()
@@ -145,8 +152,27 @@ func (j *Journal) turn() {
 // has to be flushed before anybody is told. mu is held.
 func (j *Journal) leads() bool { return j.batch.count > 0 && len(j.stuck) == 0 && j.opts.Sync != 0 }
 
+// patience is how many batches of one record there may be before nobody is waited for any more.
+const patience = 64
+
+// measure learns from a batch whether others come along. The pen is held.
+func (j *Journal) measure(count int) {
+	switch {
+	case count > 1:
+		j.alone = 0
+		if !j.joined.Load() {
+			j.joined.Store(true)
+		}
+	case j.joined.Load():
+		if j.alone++; j.alone > patience {
+			j.joined.Store(false)
+		}
+	}
+}
+
 // attempt writes a batch, or leaves what cannot be written now to the writer, which has the time. The pen is held.
 func (j *Journal) attempt(b *batch) {
+	j.measure(b.count)
 	n, err := j.spool.Append(b.frames)
 	if err == nil {
 		j.crowded.Store(nil)

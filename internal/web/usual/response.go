@@ -1,9 +1,7 @@
 package usual
 
 import (
-	"maps"
 	"net/http"
-	"slices"
 	"strconv"
 	"time"
 )
@@ -95,12 +93,12 @@ func (w *response) send(length int64) {
 	out := append(c.out[:0], "HTTP/1.1 "...)
 	out = strconv.AppendInt(out, int64(w.status), 10)
 	out = append(append(append(out, ' '), http.StatusText(w.status)...), "\r\n"...)
-	for _, name := range slices.Sorted(maps.Keys(w.header)) {
+	for name, values := range w.header {
 		switch name {
 		case "Connection", "Content-Length", "Date", "Transfer-Encoding", "Trailer":
 			continue
 		}
-		for _, v := range w.header[name] {
+		for _, v := range values {
 			out = appendField(out, name, v)
 		}
 	}
