@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"github.com/open-policy-agent/opa/v1/ast"
+	"github.com/open-policy-agent/opa/v1/storage"
+	"github.com/open-policy-agent/opa/v1/storage/inmem"
 	"github.com/open-policy-agent/opa/v1/topdown"
 
 	"github.com/gatehouse-auth/gatehouse/pdp/authzen"
@@ -254,3 +256,34 @@ func (a Answers) Size() (counted, kept int) {
 	}
 	return counted, kept
 }
+
+// DataValues is what evaluations keep in which they read data, of which objects of more members than large stand apart, and what the
+// store itself reads, nil for nothing.
+func DataValues(ctx context.Context, data map[string]any, large int, opaValues bool) (kept topdown.BaseCache, read func(ast.Ref) (ast.Value, error), err error) {
+	s, _, err := storeOf(data, large, nil, inmem.OptReturnASTValuesOnRead(opaValues))
+	if err != nil {
+		return nil, nil, err
+	}
+	t, err := s.NewTransaction(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	fixed, err := fixedOf(ctx, s, t)
+	return &dataValues{fixed: fixed}, func(ref ast.Ref) (ast.Value, error) {
+		path, err := storage.NewPathForRef(ref)
+		if err != nil {
+			return nil, err
+		}
+		v, err := s.Read(ctx, t, path)
+		if err != nil {
+			return nil, err
+		}
+		if v, ok := v.(ast.Value); ok {
+			return v, nil
+		}
+		return ast.InterfaceToValue(v)
+	}, err
+}
+
+// Forget is between two evaluations.
+func Forget(c topdown.BaseCache) { c.(*dataValues).reset() }

@@ -22,6 +22,7 @@ type query struct {
 	compiler *ast.Compiler
 	store    storage.Store
 	txn      storage.Transaction
+	data     fixedData   // of the store
 	all      bool        // rules are evaluated behind the first that holds, so that whatever can fail does
 	parts    *inputParts // nil: the input as a whole
 	runs     sync.Pool   // of *run
@@ -37,7 +38,10 @@ func queryOf(ctx context.Context, compiler *ast.Compiler, store storage.Store, r
 	if q.body, err = q.names.Compile(ast.NewBody(ast.Equality.Expr(ast.NewTerm(answered), ast.NewTerm(ref)))); err != nil {
 		return nil, err
 	}
-	q.txn, err = store.NewTransaction(ctx)
+	if q.txn, err = store.NewTransaction(ctx); err != nil {
+		return nil, err
+	}
+	q.data, err = fixedOf(ctx, store, q.txn)
 	return q, err
 }
 
@@ -45,12 +49,13 @@ func queryOf(ctx context.Context, compiler *ast.Compiler, store storage.Store, r
 func (q *query) ask(ctx context.Context, in input, now, until time.Time) (answer said, stopped bool, err error) {
 	r, _ := q.runs.Get().(*run)
 	if r == nil {
-		r = &run{}
+		r = &run{data: dataValues{fixed: q.data}}
 	}
 	r.values.reset()
+	r.data.reset()
 	r.over = overdue{ctx: ctx, until: until}
 	asked := topdown.NewQuery(q.body).WithQueryCompiler(q.names).WithCompiler(q.compiler).WithStore(q.store).WithTransaction(q.transaction(ctx)).
-		WithMetrics(metrics.NoOp()).WithStrictBuiltinErrors(true).WithTime(now).WithEarlyExit(!q.all).WithCancel(&r.over).WithVirtualCache(&r.values)
+		WithMetrics(metrics.NoOp()).WithStrictBuiltinErrors(true).WithTime(now).WithEarlyExit(!q.all).WithCancel(&r.over).WithVirtualCache(&r.values).WithBaseCache(&r.data)
 	var shown *shownInput
 	if q.parts != nil {
 		shown = q.parts.show(in)
@@ -94,6 +99,7 @@ func (q *query) ask(ctx context.Context, in input, now, until time.Time) (answer
 // run is what an evaluation needs and the next one can use.
 type run struct {
 	values ruleValues
+	data   dataValues
 	over   overdue
 }
 
