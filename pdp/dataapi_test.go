@@ -138,6 +138,9 @@ func TestTheDataAPIAnswersAsOPADoes(t *testing.T) {
 			if spread := bytes.Count(body, []byte("\n")) > 1; spread != (strings.HasSuffix(c.Path, "?pretty") || strings.HasSuffix(c.Path, "?pretty=true")) {
 				t.Errorf("spread over lines: %v", spread)
 			}
+			if strings.HasPrefix(c.Path, "/v0/") {
+				return
+			}
 			// OPA's own type takes it.
 			var answer types.DataResponseV1
 			if err := json.Unmarshal(body, &answer); err != nil {
@@ -150,14 +153,18 @@ func TestTheDataAPIAnswersAsOPADoes(t *testing.T) {
 	}
 }
 
-// decoded is an answer without its id, its numbers as they are written.
+// decoded is an answer without its id, its numbers as they are written. One that is no object stands under "".
 func decoded(t *testing.T, body []byte) map[string]any {
 	t.Helper()
 	dec := json.NewDecoder(bytes.NewReader(body))
 	dec.UseNumber()
-	var m map[string]any
-	if err := dec.Decode(&m); err != nil {
+	var v any
+	if err := dec.Decode(&v); err != nil {
 		t.Fatalf("%s: %v", body, err)
+	}
+	m, ok := v.(map[string]any)
+	if !ok {
+		return map[string]any{"": v}
 	}
 	if id, ok := m["decision_id"].(string); ok && id != "" {
 		m["decision_id"] = "some"

@@ -5,6 +5,9 @@ package dataapi
 // Prefix is the path below which data has its documents.
 const Prefix = "/v1/data"
 
+// PlainPrefix is the same of the older API, in which the body is the input and the answer the value, each as a whole.
+const PlainPrefix = "/v0/data"
+
 // Question asks for one document.
 type Question struct {
 	Path     []string // unescaped; none is data as a whole

@@ -34,7 +34,7 @@ func module(body string) fs.FS {
 	return fstest.MapFS{"gatehouse/authz.rego": {Data: []byte("package gatehouse.authz\n\ndefault decision := {\"allow\": false, \"reasons\": [\"no_rule\"]}\n\n" + body)}}
 }
 
-func open(t *testing.T, opts engine.Options) *engine.Engine {
+func open(t testing.TB, opts engine.Options) *engine.Engine {
 	t.Helper()
 	if opts.Log == nil {
 		opts.Log = slog.New(slog.DiscardHandler)

@@ -11,6 +11,7 @@ import (
 
 	"github.com/gatehouse-auth/gatehouse/internal/fault"
 	"github.com/gatehouse-auth/gatehouse/pdp/authzen"
+	"github.com/gatehouse-auth/gatehouse/pdp/lookup"
 )
 
 // SearchPath is the package whose rules subjects, resources and actions answer what a search may find, as
@@ -22,6 +23,13 @@ const SearchPath = "gatehouse/search"
 const (
 	maxCandidates = 100_000
 	maxAsked      = 10_000
+)
+
+// How many candidates are looked up at once: as many as the page still wants, which will all be asked about, within these bounds. More
+// at a time could leave a search whose time is over with nothing.
+const (
+	leastAhead = 16
+	mostAhead  = 100
 )
 
 var searchRules = map[authzen.Kind]string{authzen.Subjects: "subjects", authzen.Resources: "resources", authzen.Actions: "actions"}
@@ -108,8 +116,19 @@ func (e *Engine) Search(ctx context.Context, q authzen.Search) (found authzen.Fo
 	}
 	found.Reasons = append(found.Reasons, reasons...)
 	i := min(max(q.From, 0), len(candidates))
+	var looked map[string]any // of the one object that all are asked about
+	if q.For != authzen.Resources && i < len(candidates) && q.Limit > 0 {
+		if looked, err = snap.properties(ctx, q.Request.Resource, snap.looksUp(q.Request.Resource)); err != nil {
+			return found, errFailed.Because(err)
+		}
+	}
+	within, until := ctx, i
 	for first := i; i < len(candidates) && len(found.Results) < q.Limit && i-first < maxAsked; i++ {
-		allow, err := e.permits(ctx, snap, q, candidates[i])
+		if q.For == authzen.Resources && i == until {
+			until = min(i+min(max(q.Limit-len(found.Results), leastAhead), mostAhead), len(candidates), first+maxAsked)
+			within = snap.together(ctx, candidates[i:until])
+		}
+		allow, err := e.permits(within, snap, q, candidates[i], looked)
 		if ctx.Err() != nil {
 			if i == first {
 				return found, errFailed.Because(errors.New("not one candidate was decided on in time"))
@@ -130,8 +149,19 @@ func (e *Engine) Search(ctx context.Context, q authzen.Search) (found authzen.Fo
 	return found, nil
 }
 
-// permits decides on one candidate. What fails denies.
-func (e *Engine) permits(ctx context.Context, snap *snapshot, q authzen.Search, c candidate) (bool, error) {
+// together lets candidates be looked up at once.
+func (s *snapshot) together(ctx context.Context, candidates []candidate) context.Context {
+	objects := make([]lookup.Object, 0, len(candidates))
+	for _, c := range candidates {
+		if s.looksUp(authzen.Resource{Type: c.Type, ID: c.ID}) {
+			objects = append(objects, lookup.Object{Kind: c.Type, ID: c.ID})
+		}
+	}
+	return lookup.Together(ctx, objects)
+}
+
+// permits decides on one candidate, with what was looked up of the request's object unless objects are searched for. What fails denies.
+func (e *Engine) permits(ctx context.Context, snap *snapshot, q authzen.Search, c candidate, looked map[string]any) (bool, error) {
 	r := q.Request
 	switch q.For {
 	case authzen.Subjects:
@@ -141,11 +171,13 @@ func (e *Engine) permits(ctx context.Context, snap *snapshot, q authzen.Search, 
 	default:
 		r.Action = authzen.Action{Name: c.Name, Properties: c.properties}
 	}
-	properties, err := snap.properties(ctx, r.Resource, snap.looksUp(r.Resource))
-	if err != nil {
-		return false, err
+	if q.For == authzen.Resources {
+		var err error
+		if looked, err = snap.properties(ctx, r.Resource, snap.looksUp(r.Resource)); err != nil {
+			return false, err
+		}
 	}
-	allow, _, err := e.verdict(ctx, snap, r, properties)
+	allow, _, err := e.verdict(ctx, snap, r, looked)
 	return allow, err
 }
 

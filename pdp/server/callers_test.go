@@ -155,7 +155,7 @@ func TestWhatThereIsNoRoomForIsRefusedAtOnce(t *testing.T) {
 	}
 	w := s.post(t, authzen.BatchPath)
 	wantProblem(t, w, http.StatusServiceUnavailable, "overloaded")
-	for _, path := range []string{"/v1/data/a", "/"} {
+	for _, path := range []string{"/v1/data/a", "/v0/data/a", "/"} {
 		w = s.do(t, "POST", path, strings.NewReader("{}"))
 		wantDataError(t, w, http.StatusServiceUnavailable, "overloaded")
 		if w.Header().Get("Retry-After") != "1" {
@@ -179,7 +179,7 @@ func TestWhatThereIsNoRoomForIsRefusedAtOnce(t *testing.T) {
 		}
 		<-e.entered
 	}
-	if meter.shed["authzen"] != 5 || meter.shed["data"] != 2 || meter.decided["authzen permit"] != 6 || meter.decided["data permit"] != 1 {
+	if meter.shed["authzen"] != 5 || meter.shed["data"] != 3 || meter.decided["authzen permit"] != 6 || meter.decided["data permit"] != 1 {
 		t.Errorf("counted %v shed, %v decided", meter.shed, meter.decided)
 	}
 }

@@ -40,8 +40,11 @@ func (s *server) serveData(mux *http.ServeMux) {
 	document := s.known(dataRefusal, s.document)
 	mux.Handle(dataapi.Prefix, document)
 	mux.Handle(dataapi.Prefix+"/", document)
+	plain := s.known(dataRefusal, s.plainDocument)
+	mux.Handle(dataapi.PlainPrefix, plain)
+	mux.Handle(dataapi.PlainPrefix+"/", plain)
 	if s.told(defaultDocument()) {
-		mux.Handle("POST /{$}", s.known(dataRefusal, s.plainDocument))
+		mux.Handle("POST /{$}", plain)
 	}
 	mux.Handle("GET /health", http.HandlerFunc(s.health))
 	mux.Handle("/v1/", s.known(dataRefusal, func(w http.ResponseWriter, r *http.Request) {
@@ -73,7 +76,7 @@ func (s *server) document(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if !s.told(q.Path) {
-		dataError(w, http.StatusForbidden, dataapi.Error{Code: dataapi.CodeUnauthorized, Message: "this document is not told here"})
+		dataError(w, http.StatusForbidden, notTold())
 		return
 	}
 	parsed := s.Now()
@@ -117,6 +120,10 @@ func plainAnswer(id string, result bool) []byte {
 	body := make([]byte, 0, 80)
 	body = append(append(append(body, `{"decision_id":"`...), id...), `","result":`...)
 	return append(strconv.AppendBool(body, result), '}', '\n')
+}
+
+func notTold() dataapi.Error {
+	return dataapi.Error{Code: dataapi.CodeUnauthorized, Message: "this document is not told here"}
 }
 
 // told reports whether a document is one of DataPaths, or below one.
@@ -244,17 +251,32 @@ func (s *server) readData(w http.ResponseWriter, r *http.Request) ([]byte, error
 // defaultDocument is the one that OPA answers by default (its default_decision).
 func defaultDocument() []string { return []string{"system", "main"} }
 
-// plainDocument answers POST / as OPA's webhook API does: the body is the input as a whole, the answer is the value as a whole, and
-// one that is undefined is a 404.
+// plainDocument answers POST / and POST /v0/data/{path} as OPA's webhook API does: the body is the input as a whole, the answer is
+// the value as a whole, and one that is undefined is a 404.
 func (s *server) plainDocument(w http.ResponseWriter, r *http.Request) {
-	body, err := s.readData(w, r)
-	q := dataapi.Question{Path: defaultDocument()}
+	if r.Method != http.MethodPost {
+		w.Header().Set("Allow", "POST")
+		dataError(w, http.StatusMethodNotAllowed, dataapi.Error{Code: dataapi.CodeInvalidOperation, Message: "only POST is answered here"})
+		return
+	}
+	q := dataapi.Question{Path: defaultDocument(), HasInput: true} // without a body it is null, as with OPA
+	var err error
+	if r.URL.Path != "/" {
+		q.Path, err = dataPath(r.URL.EscapedPath())
+	}
+	var body []byte
+	if err == nil {
+		body, err = s.readData(w, r)
+	}
 	if err == nil && len(body) > 0 {
-		q.HasInput = true
 		q.Input, err = readDocument(body)
 	}
 	if err != nil {
 		dataRefusal(w, r, err)
+		return
+	}
+	if !s.told(q.Path) {
+		dataError(w, http.StatusForbidden, notTold())
 		return
 	}
 	parsed := s.Now()
@@ -267,19 +289,23 @@ func (s *server) plainDocument(w http.ResponseWriter, r *http.Request) {
 	case err != nil:
 		dataFailure(w, err, doc)
 	case !doc.Defined:
-		dataError(w, http.StatusNotFound, dataapi.Error{Code: dataapi.CodeUndefined, Message: "the default document is undefined", DecisionID: doc.DecisionID})
+		dataError(w, http.StatusNotFound, dataapi.Error{Code: dataapi.CodeUndefined, Message: "the document is undefined", DecisionID: doc.DecisionID})
 	default:
 		answerData(w, doc.Value, flagged(queryOf(r), "pretty"), doc)
 	}
 }
 
-// dataPath reads the segments behind /v1/data, each unescaped by itself, so that one may hold a slash.
+// dataPath reads the segments behind /v1/data or /v0/data, each unescaped by itself, so that one may hold a slash.
 func dataPath(escaped string) ([]string, error) {
 	var path []string
 	if len(escaped) > maxPath {
 		return nil, badBody("the path is too long")
 	}
-	for _, s := range segmentsOf(strings.TrimPrefix(escaped, dataapi.Prefix)) {
+	escaped, v1 := strings.CutPrefix(escaped, dataapi.Prefix)
+	if !v1 {
+		escaped = strings.TrimPrefix(escaped, dataapi.PlainPrefix)
+	}
+	for _, s := range segmentsOf(escaped) {
 		s, err := url.PathUnescape(s)
 		if err != nil || s == "" || !utf8.ValidString(s) || strings.ContainsRune(s, '"') || strings.ContainsFunc(s, unicode.IsControl) {
 			return nil, badBody("the path has a segment that names nothing")

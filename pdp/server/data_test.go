@@ -105,7 +105,7 @@ func TestPOSTToTheRootIsForTheDefaultDocument(t *testing.T) {
 			`{"input":{"n":1.50}}`: {Path: []string{"system", "main"}, Input: map[string]any{"input": map[string]any{"n": json.Number("1.50")}}, HasInput: true},
 			" [1] ":                {Path: []string{"system", "main"}, Input: []any{json.Number("1")}, HasInput: true},
 			"null":                 {Path: []string{"system", "main"}, HasInput: true},
-			" ":                    {Path: []string{"system", "main"}},
+			" ":                    {Path: []string{"system", "main"}, HasInput: true}, // null, as with OPA
 		} {
 			s := serveWith(&fixed{document: dataapi.Document{Value: map[string]any{"allowed": true}, Defined: true, DecisionID: "d-1"}}, server.Options{DataPaths: paths})
 			w := s.do(t, "POST", "/", strings.NewReader(body))
@@ -134,6 +134,37 @@ func TestPOSTToTheRootIsForTheDefaultDocument(t *testing.T) {
 		wantProblem(t, s.do(t, "POST", "/", strings.NewReader(`{}`)), 404, "not_found")
 	}
 	wantProblem(t, named(&fixed{}).do(t, "GET", "/", nil), 405, "method_not_allowed")
+}
+
+// OPA's older Data API is the same for every document that is named, and for no other.
+func TestTheOlderDataAPIAnswersTheBareValue(t *testing.T) {
+	t.Parallel()
+	s := telling(false)
+	w := s.do(t, "POST", "/v0/data/shop/a%2Fb/%20/7/?pretty", strings.NewReader(`{"input":{"n":1.50}}`))
+	want := dataapi.Question{Path: []string{"shop", "a/b", " ", "7"}, Input: map[string]any{"input": map[string]any{"n": json.Number("1.50")}}, HasInput: true}
+	if w.Code != 200 || w.Body.String() != "false\n" || len(s.engine.questions) != 1 || !reflect.DeepEqual(s.engine.questions[0], want) {
+		t.Errorf("%d %s, asked %+v", w.Code, w.Body, s.engine.questions)
+	}
+	s = telling(true)
+	for _, path := range []string{"", "/", "/orders", "/shops", "/orders%2Fallow", "/gatehouse/authz", "/system/main"} {
+		wantDataError(t, s.do(t, "POST", "/v0/data"+path, strings.NewReader(`{}`)), 403, "unauthorized")
+	}
+	for _, method := range []string{"GET", "PUT", "PATCH", "DELETE"} {
+		w := s.do(t, method, "/v0/data/shop", strings.NewReader(`{}`))
+		if wantDataError(t, w, 405, "invalid_operation"); w.Header().Get("Allow") != "POST" {
+			t.Errorf("%s: %v", method, w.Header())
+		}
+	}
+	for body, status := range map[string]int{`{"a":1,"a":"canary-value"}`: 400, canary: 400, "\"\xff\"": 400} {
+		wantDataError(t, s.do(t, "POST", "/v0/data/shop", strings.NewReader(body)), status, "invalid_parameter")
+	}
+	wantDataError(t, s.do(t, "POST", "/v0/data/"+strings.Repeat("a", 3000), strings.NewReader(`{}`)), 400, "invalid_parameter")
+	if len(s.engine.questions) != 0 {
+		t.Errorf("the engine was asked %+v", s.engine.questions)
+	}
+	undefined := serveWith(&fixed{document: dataapi.Document{DecisionID: "d-9"}}, server.Options{DataPaths: []string{"shop"}})
+	wantDataError(t, undefined.do(t, "POST", "/v0/data/shop", strings.NewReader(`{"a":"canary-value"}`)), 404, "undefined_document")
+	wantProblem(t, serve(allowing()).do(t, "POST", "/v0/data/shop", strings.NewReader(`{}`)), 404, "not_found")
 }
 
 // S56: what has two readings, or none, reaches no policy.
@@ -331,10 +362,11 @@ func FuzzQuestion(f *testing.F) {
 	f.Add("PUT", "/v1/data/shop", `{}`, "")
 	f.Add("GET", "/v1/data/shop?explain=full&pretty", "", "")
 	f.Add("POST", "/", `{"a":1}`, "")
+	f.Add("POST", "/v0/data/shop/%2e%2e/gatehouse", `{"a":1}`, "")
 	s := serveWith(&fixed{document: dataapi.Document{Value: true, Defined: true}}, server.Options{DataPaths: []string{"shop", "orders/allow", "system/main"}})
 	f.Fuzz(func(t *testing.T, method, target, body, contentType string) {
 		u, err := url.ParseRequestURI(target)
-		if err != nil || !strings.HasPrefix(target, "/v1/data") && u.Path != "/" || strings.ContainsAny(target, " \r\n") {
+		if err != nil || !strings.HasPrefix(target, "/v1/data") && !strings.HasPrefix(target, "/v0/data/") && u.Path != "/" || strings.ContainsAny(target, " \r\n") {
 			return
 		}
 		r := &http.Request{Method: method, URL: u, Host: "pdp", Header: http.Header{"Content-Type": {contentType}}, Body: io.NopCloser(strings.NewReader(body)), ContentLength: int64(len(body))}

@@ -48,13 +48,22 @@ func (s *server) shed(next http.Handler) http.Handler {
 			s.refuse(w, r, apiAuthZEN, problem)
 		case s.offersSearch() && isSearch(p):
 			s.refuse(w, r, apiSearch, problem)
-		case len(s.data) > 0 && (p == dataapi.Prefix || strings.HasPrefix(p, dataapi.Prefix+"/")),
-			p == "/" && s.told(defaultDocument()):
+		case len(s.data) > 0 && isData(p), p == "/" && s.told(defaultDocument()):
 			s.refuse(w, r, apiData, dataRefusal)
 		default:
 			next.ServeHTTP(w, r)
 		}
 	})
+}
+
+// isData reports whether a path is one of the Data API's.
+func isData(path string) bool {
+	for _, prefix := range []string{dataapi.Prefix, dataapi.PlainPrefix} {
+		if rest, ok := strings.CutPrefix(path, prefix); ok && (rest == "" || rest[0] == '/') {
+			return true
+		}
+	}
+	return false
 }
 
 func (s *server) refuse(w http.ResponseWriter, r *http.Request, api string, refuse refusal) {

@@ -6,6 +6,7 @@
 //	POST /access/v1/search/{kind}              which subjects, resources or actions, for callers that were named for it
 //	GET  /.well-known/authzen-configuration    where these are
 //	POST, GET /v1/data/{path}                  the value of a rule or of data, as OPA answers it
+//	POST /v0/data/{path}                       the same by OPA's older API: the body is the input, the answer the bare value
 //	POST /                                     that of system/main, if it is among them
 //	GET  /healthz, /readyz, /health            whether the program runs, and whether its newest policies decide
 //

@@ -1,13 +1,20 @@
 package command_test
 
 import (
+	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/gatehouse-auth/gatehouse/pdp/author/command"
+	"github.com/gatehouse-auth/gatehouse/pdp/authzen"
+	"github.com/gatehouse-auth/gatehouse/pdp/decisionlog"
+	"github.com/gatehouse-auth/gatehouse/pdp/engine"
 )
 
 // block is what stands between ``` in a guide, without its indentation.
@@ -44,9 +51,21 @@ func guide(t *testing.T, heading string) []block {
 
 var took = regexp.MustCompile(` in [0-9.]+m?s\b`)
 
+// way is how what commands write is compared with what a block says.
+type way struct {
+	also     []string       // flags that have a command measure for a shorter time
+	varies   *regexp.Regexp // what differs each time
+	anyOrder bool           // each line that is shown is written somewhere
+}
+
 // holds runs the command lines of a block and compares what they write with what the block says; a line "…" stands for any lines,
 // and what is behind "$ cat" is put into that file.
 func (b block) holds(t *testing.T) {
+	t.Helper()
+	b.holdsBy(t, way{varies: took})
+}
+
+func (b block) holdsBy(t *testing.T, w way) {
 	t.Helper()
 	for part := range strings.SplitSeq("\n"+b.text, "\n$ ") {
 		line, want, _ := strings.Cut(part, "\n")
@@ -64,16 +83,29 @@ func (b block) holds(t *testing.T) {
 			continue // before the first
 		}
 		var out, errs strings.Builder
-		if _, known := command.Run(t.Context(), strings.Fields(line), command.Streams{Out: &out, Err: &errs}); !known {
+		if _, known := command.Run(t.Context(), append(strings.Fields(line), w.also...), command.Streams{Out: &out, Err: &errs}); !known {
 			t.Fatalf("%s: there is no such command", line)
 		}
-		have := took.ReplaceAllString(strings.TrimSpace(out.String()+errs.String()), " in …")
-		want = took.ReplaceAllString(strings.TrimSpace(want), " in …")
-		pattern := regexp.MustCompile(`(?m)^\s*…$`).ReplaceAllString(regexp.QuoteMeta(want), `(?s:.*?)`)
-		if !regexp.MustCompile(`^` + pattern + `$`).MatchString(have) {
+		wrote := strings.TrimSpace(out.String() + errs.String())
+		have, want := w.varies.ReplaceAllString(wrote, " _"), w.varies.ReplaceAllString(strings.TrimSpace(want), " _")
+		if !w.shows(have, want) {
 			t.Errorf("gatehouse-pdp %s answers\n%s\n\nand not, as docs/policies.md says,\n%s", line, have, want)
 		}
 	}
+}
+
+func (w way) shows(have, want string) bool {
+	if !w.anyOrder {
+		pattern := regexp.MustCompile(`(?m)^\s*…$`).ReplaceAllString(regexp.QuoteMeta(want), `(?s:.*?)`)
+		return regexp.MustCompile(`^` + pattern + `$`).MatchString(have)
+	}
+	lines := strings.Split(have, "\n")
+	for line := range strings.SplitSeq(want, "\n") {
+		if line != "…" && !slices.Contains(lines, line) {
+			return false
+		}
+	}
+	return true
 }
 
 // shipped puts a copy of the policies into a folder of its own, and the test beside it.
@@ -126,7 +158,7 @@ func TestTheGuideLeadsToTheFirstRule(t *testing.T) {
 	b[6].holds(t)
 }
 
-// What else the guide shows of the policies as they are shipped, without a log, a directory or a decision point.
+// What else the guide shows of the policies as they are shipped, without a decision point.
 func TestTheGuideShowsWhatCommandsAnswer(t *testing.T) {
 	gains, explain, lint := guide(t, "Who gains, who loses?"), guide(t, "Why was this denied?"), guide(t, "What should not be in a policy")
 	coverage := guide(t, "What nothing protects")
@@ -136,9 +168,100 @@ func TestTheGuideShowsWhatCommandsAnswer(t *testing.T) {
 	shipped(t)
 	gains[1].holds(t)
 	gains[2].holds(t)
+	gains[3].holds(t) // people of a directory
 	explain[0].holds(t)
 	lint[0].holds(t)
 	coverage[0].holds(t)
+}
+
+// What it shows of a log is so of the 120 decisions of requestsOfADay.
+func TestTheGuideShowsWhatALogTells(t *testing.T) {
+	gains, replay := guide(t, "Who gains, who loses?"), guide(t, "What would it have decided?")
+	if len(gains) != 5 || len(replay) != 1 {
+		t.Fatalf("%d and %d blocks", len(gains), len(replay))
+	}
+	shipped(t)
+	widen(t)
+	if err := os.WriteFile("decisions.jsonl", requestsOfADay(t), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	gains[0].holds(t)
+	replay[0].holdsBy(t, way{varies: regexp.MustCompile(` \d{4}-\d\d-\d\dT[0-9:.]+Z\b`)})
+}
+
+// What it shows of prices is so but for the figures that are measured, and the order that comes of them.
+func TestTheGuideShowsWhatDecisionsCost(t *testing.T) {
+	rules, may := guide(t, "What a rule costs"), guide(t, "What it may cost")
+	if len(rules) != 1 || len(may) != 5 {
+		t.Fatalf("%d and %d blocks", len(rules), len(may))
+	}
+	shipped(t)
+	widen(t)
+	if err := os.WriteFile("decisions.jsonl", requestsOfADay(t), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	soon := []string{"--time", "1ms"}
+	figures := regexp.MustCompile(` +\d+\.\d+( +\d+\.\d+)* *| +\d+ µs at\b| +p50 µs| +$`)
+	rules[0].holdsBy(t, way{also: soon, varies: figures, anyOrder: true})
+	if err := os.WriteFile(filepath.Join("policies", "budget.yaml"), []byte(may[0].text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	may[1].holdsBy(t, way{also: soon, varies: figures, anyOrder: true})
+	if err := os.Remove(filepath.Join("policies", "budget.yaml")); err != nil {
+		t.Fatal(err)
+	}
+	may[4].holdsBy(t, way{also: soon, varies: regexp.MustCompile(` +\d+ +\d+\.\d+ +\d+\.\d+ +\d+\.\d+ +\d+ +\d+| +`)}) // but how many requests there are
+}
+
+// widen makes the policy of which the guide shows who gains by it: clerks read orders of all departments.
+func widen(t *testing.T) {
+	t.Helper()
+	if err := os.CopyFS("wider", os.DirFS("policies")); err != nil {
+		t.Fatal(err)
+	}
+	edit(t, filepath.Join("wider", "gatehouse", "roles.yaml"), func(s string) string {
+		return strings.Replace(s, "clerk: [department]\n", "clerk: []\n", 1)
+	})
+}
+
+// requestsOfADay are 120 decisions of the last hour as a decision point records them, by the policies as they are.
+func requestsOfADay(t *testing.T) []byte {
+	t.Helper()
+	e, err := engine.Open(t.Context(), engine.Options{
+		Dir: "policies", Services: map[string][]string{"orders": {"http://127.0.0.1:1"}}, Deadline: time.Minute, Tests: time.Minute, Log: slog.New(slog.DiscardHandler),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer e.Close()
+	people := []struct{ id, role, department string }{{"alice", "customer", ""}, {"sam", "clerk", "support"}, {"clara", "clerk", "sales"}, {"root", "admin", ""}}
+	owners, departments, methods := []string{"alice", "bob", "carol"}, []string{"sales", "support"}, []string{"GET", "GET", "GET", "GET", "DELETE"}
+	hour := time.Now().Add(-time.Hour)
+	var all []byte
+	for i := range 120 {
+		p, number := people[i%len(people)], 1+i%7
+		r := authzen.Request{
+			Subject: authzen.Subject{Type: "user", ID: p.id, Properties: map[string]any{
+				"roles": []string{p.role}, "tenant": "acme", "attributes": map[string]any{"department": p.department},
+			}},
+			Action:   authzen.Action{Name: methods[i%len(methods)]},
+			Resource: authzen.Resource{Type: "order", ID: fmt.Sprint(number), Properties: map[string]any{"route": "orders"}},
+			Context:  map[string]any{"ip": "10.1.2.3"},
+		}
+		known := map[string]any{"owner": owners[number%3], "department": departments[number%2], "tenant": "acme"}
+		at := hour.Add(time.Duration(i) * 30 * time.Second)
+		allow, about, err := e.Try(t.Context(), r, known, at)
+		if err != nil {
+			t.Fatal(err)
+		}
+		about.Outcome = authzen.OutcomeOf(allow, about.Reasons)
+		event := decisionlog.Event{
+			Time: at, DecisionID: fmt.Sprintf("01a212fd-%04x-7000-8000-%012x", i, i), Outcome: string(about.Outcome), Revision: e.Revision(),
+			Input: r, LookedUp: known, Result: authzen.Response{Decision: allow, Context: &about},
+		}
+		all = append(append(all, decisionlog.Encode(event, masks(t), 1)...), '\n')
+	}
+	return all
 }
 
 // A policy begins with the routes of this repository's kong.yml as the guide says.
