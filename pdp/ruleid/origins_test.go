@@ -63,6 +63,9 @@ why contains "b" if input.y`, `{}`, `{"allow": false, "reasons": ["a", "b"]}`, `
 		{"members that are made", reasons + `why contains concat("_", ["a", x]) if some x in input.xs
 why contains sprintf("%s-%d%%", [x, 1]) if some x in input.xs
 why contains $"{input.a}!" if input.b`, `{}`, `{"allow": false, "reasons": ["a_1", "1-1%", "b!"]}`, `p.decision p.why#1 p.why#2 p.why#3`},
+		{"how a member begins and ends", reasons + `why contains sprintf("a_%s_b%s", [x, "c"]) if some x in input.xs
+why contains sprintf("a_%s_c", [x]) if some x in input.xs
+why contains sprintf("b_%s_bc", [x]) if some x in input.xs`, `{}`, `{"allow": false, "reasons": ["a_x_bc"]}`, `p.decision p.why#1`},
 		{"a member that is a variable", reasons + `why contains reason if some reason in ["a", "b"]
 why contains reason if { reason := "c"; input.x }`, `{}`, denied, `p.decision p.why#1`},
 		{"a member that is compared", reasons + `why contains reason if { some reason in input.all; reason == "a" }
