@@ -99,13 +99,19 @@ func text(dst []byte, s string) []byte {
 	dst = append(dst, '"')
 	from := 0
 	for i := range len(s) {
-		switch c := s[i]; {
-		case c < ' ', c >= utf8.RuneSelf, c == '\\', c == '<', c == '>', c == '&':
-			b, _ := json.Marshal(s) // a string cannot fail
-			return append(dst[:start], b...)
+		c := s[i]
+		odd := uint64(1)<<'"' | 1<<'&' | 1<<'<' | 1<<'>' | 1<<' ' - 1 // of the first 64 characters, these have to be escaped
+		if c >= 64 {
+			odd = 1 << ('\\' - 64)
+		}
+		switch {
+		case odd>>(c%64)&1 == 0 && c < utf8.RuneSelf:
 		case c == '"':
 			dst = append(append(dst, s[from:i]...), '\\')
 			from = i
+		default:
+			b, _ := json.Marshal(s) // a string cannot fail
+			return append(dst[:start], b...)
 		}
 	}
 	return append(append(dst, s[from:]...), '"')

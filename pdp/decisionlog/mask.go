@@ -22,8 +22,9 @@ type Mask struct {
 // password and the like, at any depth) or looks like one (a JWT, the value of an Authorization header, a private key) is replaced, and
 // within /input a body that is a text.
 type Masks struct {
-	list []Mask
-	root *maskNode
+	list    []Mask
+	root    *maskNode
+	reasons bool // some are of reasons, or of what they stand in: the rules say as much, and are left out
 }
 
 // maskNode is a step of the pointers.
@@ -56,6 +57,7 @@ func (m *Masks) add(mask Mask) error {
 	default:
 		return errors.New("does not begin with /input, /result, /gatehouse/looked_up or /gatehouse/rules")
 	}
+	m.reasons = m.reasons || tokens[0] == "result" && (len(tokens) == 1 || tokens[1] == "reasons")
 	n := m.root
 	for _, t := range tokens {
 		if n.children == nil {

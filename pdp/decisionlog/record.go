@@ -168,7 +168,11 @@ func (enc *encoder) gatehouse(e *Event, rate float64, short bool, at *maskNode) 
 		enc.dst = append(enc.dst, "true"...)
 	}
 	enc.path = append(enc.path, step{"gatehouse", -1})
-	if len(e.Rules) > 0 {
+	switch {
+	case len(e.Rules) == 0:
+	case enc.masks.reasons:
+		enc.erased = append(enc.erased, "/gatehouse/rules")
+	default:
 		enc.member("rules", e.Rules, at)
 	}
 	if len(e.LookedUp) > 0 {

@@ -34,7 +34,17 @@ const maxBecause = 1024
 func (d *documents) becauseOf(ctx context.Context) *because {
 	entry := ast.MustParseRef(Entrypoint)
 	p := ruleid.Policy{Compiler: d.compiler, Data: d.data, Names: d.names, Steps: decisionSteps, Breathe: func() { pace.Breathe(ctx) }}
-	return &because{origins: p.Origins(entry, "need", "obligations"), known: map[string][]string{}}
+	return &because{origins: originsOf(p, entry, "need", "obligations"), known: map[string][]string{}}
+}
+
+// originsOf knows nothing where finding out fails: it is no reason not to decide.
+func originsOf(p ruleid.Policy, ref ast.Ref, except ...string) (o *ruleid.Origins) {
+	defer func() {
+		if recover() != nil {
+			o = &ruleid.Origins{}
+		}
+	}()
+	return p.Origins(ref, except...)
 }
 
 // tell notes in a denial by which rules it came to be.
@@ -93,7 +103,7 @@ func decisionLike(about *authzen.ResponseContext) map[string]any {
 // origins finds out by which rules a document comes to be, when it is first asked.
 func (d *documents) origins(ref ast.Ref) func() *ruleid.Origins {
 	return sync.OnceValue(func() *ruleid.Origins {
-		return ruleid.Policy{Compiler: d.compiler, Data: d.data, Names: d.names, Steps: documentSteps}.Origins(ref)
+		return originsOf(ruleid.Policy{Compiler: d.compiler, Data: d.data, Names: d.names, Steps: documentSteps}, ref)
 	})
 }
 

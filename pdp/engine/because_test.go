@@ -52,6 +52,29 @@ func TestADenialSaysByWhichRules(t *testing.T) {
 	}
 }
 
+// Two denials for the same reasons are by different rules if only one of them needs, or obliges to, something.
+func TestWhatADenialNeedsTellsItsRulesApart(t *testing.T) {
+	t.Parallel()
+	e := open(t, engine.Options{Policies: module(`decision := {"allow": false, "reasons": ["weak"]} if input.resource.type == "a"
+
+decision := {"allow": false, "reasons": ["weak"], "need": {"acr": "aal2"}} if input.resource.type == "b"
+
+decision := {"allow": false, "reasons": ["weak"], "obligations": {"x": 1}} if input.resource.type == "c"
+
+decision := {"allow": false} if input.resource.type == "d"
+
+decision := {"allow": false, "reasons": []} if input.resource.type == "e"
+`)})
+	for range 2 {
+		for i, kind := range []string{"a", "b", "c", "d", "e"} {
+			res, err := e.Evaluate(t.Context(), ask(kind, "1"))
+			if want := fmt.Sprintf("gatehouse.authz.decision#%d", i+1); err != nil || !slices.Equal(res.Context.Rules, []string{want}) {
+				t.Errorf("%s: by %q, want %s, %v", kind, res.Context.Rules, want, err)
+			}
+		}
+	}
+}
+
 // A failure to decide is by no rule (S56).
 func TestWhatIsNotDecidedIsByNoRule(t *testing.T) {
 	t.Parallel()

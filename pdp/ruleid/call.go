@@ -17,7 +17,7 @@ func (f *flow) call(op ast.Ref, inputs []*ast.Term, s *scope) []may {
 	f.depth++
 	defer func() { f.depth-- }()
 	if !f.step() {
-		return anything()
+		return unfinished()
 	}
 	if rules := f.compiler.GetRulesExact(op); len(rules) > 0 {
 		var all []may

@@ -14,6 +14,7 @@ type flow struct {
 	names    Names
 	entry    map[*ast.Rule]bool
 	known    map[*ast.Rule][]may
+	looked   map[uintptr][]may // objects of data, by where they are
 	used     map[string]map[place]bool
 	steps    int // left
 	turn     int // of 512 steps
@@ -56,7 +57,7 @@ func (f *flow) term(t *ast.Term, s *scope) []may {
 	f.depth++
 	defer func() { f.depth-- }()
 	if !f.step() {
-		return anything()
+		return unfinished()
 	}
 	switch v := t.Value.(type) {
 	case ast.Null:
@@ -131,7 +132,7 @@ func (f *flow) under(node *ast.TreeNode, base any, rest ast.Ref, s *scope) []may
 	defer func() { f.depth-- }()
 	switch {
 	case !f.step():
-		return anything()
+		return unfinished()
 	case node == nil:
 		return f.plain(base, rest, s)
 	case len(node.Values) > 0:
@@ -194,7 +195,7 @@ func (f *flow) plain(base any, rest ast.Ref, s *scope) []may {
 func (f *flow) in(all []may, path ast.Ref, s *scope) []may {
 	for _, key := range path {
 		if !f.step() {
-			return anything()
+			return unfinished()
 		}
 		var next []may
 		for _, m := range all {
@@ -420,7 +421,13 @@ func (f *flow) branches(r *ast.Rule, inputs []*ast.Term, outer ...*scope) []may 
 		if value == nil {
 			value = one.Head.Key
 		}
-		all = append(all, through(f.term(value, in), by)...)
+		is := through(f.term(value, in), by)
+		for i := range is {
+			if is[i].late && f.entry[r] { // this much is known
+				is[i].by = by
+			}
+		}
+		all = append(all, is...)
 	}
 	f.steps -= len(all)
 	return all

@@ -3,6 +3,7 @@ package ruleid
 import (
 	"encoding/json"
 	"maps"
+	"reflect"
 	"slices"
 	"strings"
 
@@ -35,7 +36,7 @@ type Policy struct {
 func (p Policy) Origins(ref ast.Ref, except ...string) *Origins {
 	f := &flow{
 		compiler: p.Compiler, data: p.Data, names: p.Names, steps: p.Steps, breathe: p.Breathe,
-		known: map[*ast.Rule][]may{}, used: map[string]map[place]bool{}, entry: map[*ast.Rule]bool{},
+		known: map[*ast.Rule][]may{}, looked: map[uintptr][]may{}, used: map[string]map[place]bool{}, entry: map[*ast.Rule]bool{},
 	}
 	for _, r := range p.Compiler.GetRulesExact(ref) {
 		f.entry[r] = true
@@ -110,6 +111,8 @@ type may struct {
 	by []string // ids of the rules that it came through, that of the document first
 	is kind
 
+	late bool // see unfinished
+
 	scalar        any    // string, bool, json.Number or nil
 	before, after string // of a text of which more is not known
 
@@ -158,6 +161,9 @@ func listOf(l list) *list {
 
 func anything(by ...string) []may { return []may{{by: by}} }
 
+// unfinished is anything, of a rule that there was no time to look at. Such rules are not named: it might be all the others.
+func unfinished() []may { return []may{{late: true}} }
+
 // maker is the rule that put something where it is: the last that it came through on its way from there.
 func (m may) maker() string {
 	if len(m.by) == 0 {
@@ -168,7 +174,7 @@ func (m may) maker() string {
 
 // through is m with rules before those that it came through.
 func (m may) through(by []string) may {
-	if len(by) > 0 {
+	if len(by) > 0 && !m.late {
 		all := append(slices.Clone(by), m.by...)
 		m.by = all[:min(len(all), Most)]
 	}
@@ -287,9 +293,17 @@ func (l *list) matchItem(v any, by []string) (_ []string, ok bool) {
 	return by, ok
 }
 
+// largest is how many members of data are looked at; of more it is not known what they are, so that they need not be kept twice.
+const largest = 4096
+
 // ofJSON is data that rules look into.
 func (f *flow) ofJSON(v any) []may {
+	array, _ := v.([]any)
+	members, _ := v.(map[string]any)
 	if !f.step() {
+		return unfinished()
+	}
+	if len(array) > largest || len(members) > largest {
 		return anything()
 	}
 	switch v := v.(type) {
@@ -303,11 +317,16 @@ func (f *flow) ofJSON(v any) []may {
 		}
 		return []may{{is: many, list: listOf(l)}}
 	case map[string]any:
+		at := reflect.ValueOf(v).Pointer()
+		if is, ok := f.looked[at]; ok {
+			return is
+		}
 		m := may{is: object, members: make(map[string][]may, len(v))}
 		for name, item := range v {
 			m.members[name] = f.ofJSON(item)
 		}
-		return []may{m}
+		f.looked[at] = []may{m}
+		return f.looked[at]
 	}
 	return anything() // only the store can read it
 }

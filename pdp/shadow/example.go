@@ -95,12 +95,15 @@ type record struct {
 	Erased    []string `json:"erased"`
 	Gatehouse struct {
 		LookedUp map[string]any `json:"looked_up"`
+		Rules    any            `json:"rules"`
 	} `json:"gatehouse"`
 }
 
 // reasons are those that nothing hides.
-func (r record) reasons() (all []string) {
-	list, _ := r.Result.Reasons.([]any)
+func (r record) reasons() []string { return texts(r.Result.Reasons) }
+
+func texts(v any) (all []string) {
+	list, _ := v.([]any)
 	for _, one := range list {
 		if text, ok := one.(string); ok {
 			all = append(all, text)

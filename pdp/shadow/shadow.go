@@ -91,6 +91,7 @@ type Disagreement struct {
 	Resource  string          `json:"resource"`
 	Before    string          `json:"before"` // the decision in force
 	After     string          `json:"after"`
+	Rules     []string        `json:"rules,omitempty"` // ids of those that the denial, before or after, came to be by
 	Times     uint64          `json:"times"`
 	First     time.Time       `json:"first"`
 	Last      time.Time       `json:"last"`
@@ -257,9 +258,13 @@ func (s *Shadow) compare(ctx context.Context, it item) {
 	}
 	seen := read(it.event, masks)
 	other := it.event
+	other.Rules = about.Rules
 	other.Result = authzen.Response{Decision: now, Context: &authzen.ResponseContext{Reasons: about.Reasons}}
 	then := read(other, masks)
 	d := Disagreement{Direction: "gains", Who: seen.who(), Action: orMasked(seen.Input.Action.Name), Resource: orMasked(seen.Input.Resource.Type), Before: word(it.was, seen.reasons()), After: word(now, then.reasons())}
+	if d.Rules = texts(seen.Gatehouse.Rules); it.was {
+		d.Rules = texts(then.Gatehouse.Rules)
+	}
 	if err != nil {
 		d.After = "no decision"
 	}

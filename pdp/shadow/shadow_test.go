@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"testing/fstest"
@@ -122,7 +123,7 @@ func TestDisagreementsAreGroupedAndBecomeCases(t *testing.T) {
 		t.Fatalf("%+v", st)
 	}
 	d := st.Disagreements[0]
-	if d.Direction != "gains" || d.Who != "clerk" || d.Before != "deny no_rule" || d.After != "allow owner" || d.Times != 20 {
+	if d.Direction != "gains" || d.Who != "clerk" || d.Before != "deny no_rule" || d.After != "allow owner" || d.Times != 20 || !slices.Equal(d.Rules, []string{"gatehouse.authz.decision#default"}) {
 		t.Errorf("%+v", d)
 	}
 	c, err := s.Case(t.Context(), d.ID, shadow.Candidate)
@@ -147,6 +148,41 @@ func TestDisagreementsAreGroupedAndBecomeCases(t *testing.T) {
 }
 
 // S67: what the decision log masks is masked here, too, and that a case does not show the disagreement for it is said.
+// What the candidate denies has the candidate's rules, unless a mask hides them, or the reasons (S67).
+func TestALossSaysByWhichRules(t *testing.T) {
+	t.Parallel()
+	for pointer, want := range map[string][]string{"/input/context": {"gatehouse.authz.misses[\"closed\"]", "gatehouse.authz.shut"}, "/gatehouse/rules": nil, "/result/reasons": nil} {
+		dir := t.TempDir()
+		save(t, dir, `package gatehouse.authz
+
+default decision := {"allow": false, "reasons": ["no_rule"]}
+
+# METADATA
+# custom: {id: gatehouse.authz.shut}
+decision := {"allow": false, "reasons": sort(misses)} if count(misses) > 0
+
+misses contains "closed" if input.subject.id != ""
+`)
+		masks, err := decisionlog.NewMasks([]decisionlog.Mask{{Pointer: pointer}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		active, s := setup(t, dir, func(o *shadow.Options) {
+			o.Masks = func(context.Context, decisionlog.Event) *decisionlog.Masks { return masks }
+		})
+		run(t, s)
+		within(t, "the candidate loads", func() bool { return s.Candidate() != nil })
+		if _, err := s.Wrap(active).Evaluate(t.Context(), request("ann", "ann", "sales")); err != nil {
+			t.Fatal(err)
+		}
+		within(t, "it is compared", func() bool { return s.Status().Counts.Loses == 1 })
+		got := slices.Sorted(slices.Values(s.Status().Disagreements[0].Rules))
+		if !slices.Equal(got, want) {
+			t.Errorf("%s masked: by %q, want %q", pointer, got, want)
+		}
+	}
+}
+
 func TestExamplesAreMasked(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
