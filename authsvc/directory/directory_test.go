@@ -218,17 +218,11 @@ func TestOnlyAKnownDecisionPointReads(t *testing.T) {
 // S58: a change is with those who wait as soon as it is committed, in this process or in another.
 func TestWhoWaitsHearsOfAChangeWithinASecond(t *testing.T) {
 	t.Parallel()
-	for name, dsn := range map[string]func(*testing.T) string{
-		"PostgreSQL": func(t *testing.T) string { return testenv.Postgres(t) },
-		"SQLite":     func(t *testing.T) string { return "sqlite:" + filepath.Join(t.TempDir(), "authsvc.db") },
-	} {
+	for name, dsn := range dbtest.DSNs() {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			at := dsn(t)
 			own := opened(t, at)
-			if err := own.Migrate(t.Context()); err != nil {
-				t.Fatal(err)
-			}
 			start(t, own).PutRole(t, feed.Role{Name: "clerk"})
 			for who, poll := range map[string]time.Duration{"here": time.Hour, "elsewhere": 20 * time.Millisecond} {
 				s := serve(t, administering(own), own.Directory(), poll)

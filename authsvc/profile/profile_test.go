@@ -3,7 +3,6 @@ package profile_test
 import (
 	"encoding/json"
 	"errors"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -12,6 +11,7 @@ import (
 
 	"github.com/gatehouse-auth/gatehouse/authsvc/profile"
 	"github.com/gatehouse-auth/gatehouse/authsvc/store"
+	"github.com/gatehouse-auth/gatehouse/authsvc/store/dbtest"
 	"github.com/gatehouse-auth/gatehouse/internal/fault"
 )
 
@@ -22,14 +22,11 @@ func at(seconds int) time.Time { return time.Date(2026, 1, 2, 3, 4, seconds, 0, 
 // service answers a service on an SQLite file of its own, with the profile of user at version 1.
 func service(t testing.TB) *profile.Service {
 	t.Helper()
-	db, err := store.Open(t.Context(), "sqlite:"+filepath.Join(t.TempDir(), "x.db"))
+	db, err := store.Open(t.Context(), dbtest.SQLiteDSN(t))
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { db.Close() })
-	if err := db.Migrate(t.Context()); err != nil {
-		t.Fatal(err)
-	}
 	s := &profile.Service{Store: db.Profiles(), Now: func() time.Time { return at(0) }}
 	if err := s.Create(t.Context(), user, "Ada"); err != nil {
 		t.Fatal(err)

@@ -19,6 +19,7 @@ import (
 
 	"github.com/gatehouse-auth/gatehouse/authsvc/seal"
 	"github.com/gatehouse-auth/gatehouse/authsvc/store"
+	"github.com/gatehouse-auth/gatehouse/authsvc/store/dbtest"
 	"github.com/gatehouse-auth/gatehouse/authsvc/token"
 	"github.com/gatehouse-auth/gatehouse/internal/fault"
 	"github.com/gatehouse-auth/gatehouse/internal/jose"
@@ -39,17 +40,14 @@ func box(t *testing.T, first byte) *seal.Box {
 	return b
 }
 
-// options are those of a ring on an SQLite file of its own, in folder dir, with keys that are made fast.
-func options(t *testing.T, dir string) token.Options {
+// options are those of a ring on a database, with keys that are made fast.
+func options(t *testing.T, dsn string) token.Options {
 	t.Helper()
-	db, err := store.Open(t.Context(), "sqlite:"+filepath.Join(dir, "x.db"))
+	db, err := store.Open(t.Context(), dsn)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { db.Close() })
-	if err := db.Migrate(t.Context()); err != nil {
-		t.Fatal(err)
-	}
 	var mu sync.Mutex
 	ids := 0
 	return token.Options{
@@ -127,7 +125,7 @@ func (s jwks) ids() []string {
 // RFC 9068 section 2; S35 for typ, S36 for exp.
 func TestAnAccessTokenSaysWhatTheRFCWants(t *testing.T) {
 	t.Parallel()
-	o := options(t, t.TempDir())
+	o := options(t, dbtest.SQLiteDSN(t))
 	r := token.New(o)
 	signed := mint(t, r, claims())
 	stored, err := o.Store.Keys(t.Context())
@@ -162,7 +160,7 @@ func TestAnAccessTokenSaysWhatTheRFCWants(t *testing.T) {
 // S37: at least 3072 bits unless somebody chooses otherwise; then too a token stays under 1.5 KB.
 func TestTheKeysThatAreMadeByDefaultAreLong(t *testing.T) {
 	t.Parallel()
-	o := options(t, t.TempDir())
+	o := options(t, dbtest.SQLiteDSN(t))
 	o.Generate = nil
 	r := token.New(o)
 	for _, k := range published(t, r).Keys {
@@ -179,7 +177,7 @@ func TestTheKeysThatAreMadeByDefaultAreLong(t *testing.T) {
 // S38: a key is published before it signs.
 func TestTheNextKeyIsPublishedWithTheActiveOne(t *testing.T) {
 	t.Parallel()
-	o := options(t, t.TempDir())
+	o := options(t, dbtest.SQLiteDSN(t))
 	r := token.New(o)
 	if err := r.Load(t.Context()); err != nil {
 		t.Fatal(err)
@@ -207,7 +205,7 @@ func TestTheNextKeyIsPublishedWithTheActiveOne(t *testing.T) {
 
 func TestNothingButThePublicHalfIsPublished(t *testing.T) {
 	t.Parallel()
-	set := published(t, token.New(options(t, t.TempDir())))
+	set := published(t, token.New(options(t, dbtest.SQLiteDSN(t))))
 	for _, k := range set.Keys {
 		var members []string
 		for name := range k {
@@ -229,8 +227,7 @@ func TestNothingButThePublicHalfIsPublished(t *testing.T) {
 // Two instances that start at the same moment on an empty database.
 func TestTwoRingsThatStartTogetherHaveTheSameKeys(t *testing.T) {
 	t.Parallel()
-	dir := t.TempDir()
-	o := options(t, dir)
+	o := options(t, dbtest.SQLiteDSN(t))
 	rings := []*token.Ring{token.New(o), token.New(o), token.New(o)}
 	var made, all sync.WaitGroup // no ring stores its keys before each has found that there are none
 	made.Add(2 * len(rings))
@@ -264,7 +261,7 @@ func TestTwoRingsThatStartTogetherHaveTheSameKeys(t *testing.T) {
 // Many requests meet a ring that has not loaded yet.
 func TestARingThatIsUsedAtOnceMakesItsKeysOnce(t *testing.T) {
 	t.Parallel()
-	o := options(t, t.TempDir())
+	o := options(t, dbtest.SQLiteDSN(t))
 	var mu sync.Mutex
 	made := 0
 	generate := o.Generate
@@ -292,8 +289,8 @@ func TestARingThatIsUsedAtOnceMakesItsKeysOnce(t *testing.T) {
 // S66: whoever reads the database cannot sign.
 func TestPrivateKeysAreSealedAtRest(t *testing.T) {
 	t.Parallel()
-	dir := t.TempDir()
-	o := options(t, dir)
+	dsn := dbtest.SQLiteDSN(t)
+	o := options(t, dsn)
 	var mu sync.Mutex
 	var secrets [][]byte
 	generate := o.Generate
@@ -311,7 +308,7 @@ func TestPrivateKeysAreSealedAtRest(t *testing.T) {
 	if err := token.New(o).Load(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	files, err := filepath.Glob(filepath.Join(dir, "*"))
+	files, err := filepath.Glob(filepath.Join(filepath.Dir(strings.TrimPrefix(dsn, "sqlite:")), "*"))
 	if err != nil || len(files) == 0 {
 		t.Fatal(files, err)
 	}
@@ -353,7 +350,7 @@ func wantNothing(t *testing.T, r *token.Ring, signed string) {
 // S66, S56.
 func TestAnotherRootKeyOpensNothing(t *testing.T) {
 	t.Parallel()
-	o := options(t, t.TempDir())
+	o := options(t, dbtest.SQLiteDSN(t))
 	right := token.New(o)
 	signed := mint(t, right, claims())
 	before, err := o.Store.Keys(t.Context())
@@ -390,7 +387,7 @@ func (r *rows) Init(_ context.Context, keys []token.Key) ([]token.Key, error) {
 // Somebody who can write to the database, but has no root key, makes the service stop and not sign with another key.
 func TestRowsThatWereTamperedWithAreRefused(t *testing.T) {
 	t.Parallel()
-	o := options(t, t.TempDir())
+	o := options(t, dbtest.SQLiteDSN(t))
 	signed := mint(t, token.New(o), claims())
 	stored, err := o.Store.Keys(t.Context())
 	if err != nil {
@@ -419,7 +416,7 @@ func TestRowsThatWereTamperedWithAreRefused(t *testing.T) {
 
 func TestADatabaseThatComesBackMakesTheRingWork(t *testing.T) {
 	t.Parallel()
-	o := options(t, t.TempDir())
+	o := options(t, dbtest.SQLiteDSN(t))
 	s := &rows{err: fault.New(fault.Unavailable, "away")}
 	o.Store = s
 	r := token.New(o)
@@ -436,7 +433,7 @@ func TestADatabaseThatComesBackMakesTheRingWork(t *testing.T) {
 
 func TestAFailureToMakeAKeyIsTold(t *testing.T) {
 	t.Parallel()
-	o := options(t, t.TempDir())
+	o := options(t, dbtest.SQLiteDSN(t))
 	broken := errors.New("no randomness")
 	o.Generate = func() (jose.SigningKey, error) { return jose.SigningKey{}, broken }
 	if err := token.New(o).Load(t.Context()); !errors.Is(err, broken) {
@@ -446,7 +443,7 @@ func TestAFailureToMakeAKeyIsTold(t *testing.T) {
 
 func TestAMintedTokenIsVerified(t *testing.T) {
 	t.Parallel()
-	o := options(t, t.TempDir())
+	o := options(t, dbtest.SQLiteDSN(t))
 	r := token.New(o)
 	p, err := r.Verify(t.Context(), mint(t, r, claims()))
 	if err != nil {
@@ -462,7 +459,7 @@ func TestAMintedTokenIsVerified(t *testing.T) {
 // S30, S34, S35, S36: the service does not rely on the edge. All of these are signed by the right key unless they say not.
 func TestATokenThatIsNotForUsIsRefused(t *testing.T) {
 	t.Parallel()
-	o := options(t, t.TempDir())
+	o := options(t, dbtest.SQLiteDSN(t))
 	var mu sync.Mutex
 	made := map[string]jose.SigningKey{}
 	generate := o.Generate

@@ -4,7 +4,6 @@ import (
 	"context"
 	"database/sql"
 	"log/slog"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -17,6 +16,7 @@ import (
 	"github.com/gatehouse-auth/gatehouse/authsvc/job"
 	"github.com/gatehouse-auth/gatehouse/authsvc/mail"
 	"github.com/gatehouse-auth/gatehouse/authsvc/store"
+	"github.com/gatehouse-auth/gatehouse/authsvc/store/dbtest"
 	"github.com/gatehouse-auth/gatehouse/authsvc/work"
 	"github.com/gatehouse-auth/gatehouse/internal/fault"
 	"github.com/gatehouse-auth/gatehouse/internal/telemetry"
@@ -89,13 +89,13 @@ func (o *outside) expire(context.Context) error {
 func databases(t *testing.T, test func(t *testing.T, dsn, driver, direct string)) {
 	t.Run("PostgreSQL", func(t *testing.T) {
 		t.Parallel()
-		dsn := testenv.Postgres(t)
+		dsn := dbtest.PostgresDSN(t)
 		test(t, dsn, "pgx", dsn)
 	})
 	t.Run("SQLite", func(t *testing.T) {
 		t.Parallel()
-		file := filepath.Join(t.TempDir(), "x.db")
-		test(t, "sqlite:"+file, "sqlite", "file:"+file+"?_pragma=busy_timeout(10000)")
+		dsn := dbtest.SQLiteDSN(t)
+		test(t, dsn, "sqlite", "file:"+strings.TrimPrefix(dsn, "sqlite:")+"?_pragma=busy_timeout(10000)")
 	})
 }
 
@@ -107,9 +107,6 @@ func working(t *testing.T, dsn string, o *outside) (*store.DB, *testenv.Output) 
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { db.Close() })
-	if err := db.Migrate(t.Context()); err != nil {
-		t.Fatal(err)
-	}
 	renderer, err := mail.NewRenderer()
 	if err != nil {
 		t.Fatal(err)
@@ -261,10 +258,10 @@ func TestAMailThatCannotBeDeliveredIsGivenUp(t *testing.T) {
 			if c.fails != nil {
 				o = newOutside(c.fails)
 			}
-			file := filepath.Join(t.TempDir(), "x.db")
-			db, log := working(t, "sqlite:"+file, o)
+			dsn := dbtest.SQLiteDSN(t)
+			db, log := working(t, dsn, o)
 			enqueue(t, db, job.SendMail(c.mail))
-			if got := settled(t, "sqlite", "file:"+file+"?_pragma=busy_timeout(10000)"); len(got) != 1 || got[0] != c.state {
+			if got := settled(t, "sqlite", "file:"+strings.TrimPrefix(dsn, "sqlite:")+"?_pragma=busy_timeout(10000)"); len(got) != 1 || got[0] != c.state {
 				t.Errorf("jobs are %v, want %s", got, c.state)
 			}
 			if len(o.mails) != 0 {
@@ -280,7 +277,7 @@ func TestAMailThatCannotBeDeliveredIsGivenUp(t *testing.T) {
 func TestAMailForAUserGoesToTheAddressThatSheHasThen(t *testing.T) {
 	t.Parallel()
 	o := newOutside()
-	db, _ := working(t, "sqlite:"+filepath.Join(t.TempDir(), "x.db"), o)
+	db, _ := working(t, dbtest.SQLiteDSN(t), o)
 	now := time.Now()
 	u := account.User{ID: "u1", Email: "ada@example.com", CreatedAt: now, UpdatedAt: now}
 	if err := db.Accounts().Create(t.Context(), u, nil, job.SendMail(job.Mail{Template: job.RefreshTokenReused, UserID: u.ID})); err != nil {
@@ -294,10 +291,10 @@ func TestAMailForAUserGoesToTheAddressThatSheHasThen(t *testing.T) {
 func TestARevocationOfNothingAliveIsNotPublished(t *testing.T) {
 	t.Parallel()
 	o := newOutside()
-	file := filepath.Join(t.TempDir(), "x.db")
-	db, _ := working(t, "sqlite:"+file, o)
+	dsn := dbtest.SQLiteDSN(t)
+	db, _ := working(t, dsn, o)
 	enqueue(t, db, job.PublishRevocation(job.Revocation{Kind: "sid", Value: "s1", ExpiresAt: time.Now().Add(-time.Second)}))
-	if got := settled(t, "sqlite", "file:"+file+"?_pragma=busy_timeout(10000)"); len(got) != 1 || got[0] != "completed" || len(o.revoked) != 0 {
+	if got := settled(t, "sqlite", "file:"+strings.TrimPrefix(dsn, "sqlite:")+"?_pragma=busy_timeout(10000)"); len(got) != 1 || got[0] != "completed" || len(o.revoked) != 0 {
 		t.Errorf("jobs are %v, %d published", got, len(o.revoked))
 	}
 }

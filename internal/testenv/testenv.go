@@ -5,6 +5,7 @@ package testenv
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"fmt"
 	"net/url"
 	"os"
@@ -27,31 +28,61 @@ const hint = "is not set: run the tests by 'make test', or by 'go run ./internal
 // Postgres answers the URL of a new, empty database, dropped when the test ends.
 func Postgres(t testing.TB) string {
 	t.Helper()
-	server := os.Getenv(PostgresVariable)
-	if server == "" {
-		t.Fatal(PostgresVariable, hint)
-	}
-	admin, err := sql.Open("pgx", server)
+	return PostgresLike(t, "template1")
+}
+
+// PostgresLike answers the URL of a new database that is a copy of a Template, dropped when the test ends.
+func PostgresLike(t testing.TB, template string) string {
+	t.Helper()
+	name, dsn, err := create(t.Context(), template)
 	if err != nil {
-		t.Fatalf("open PostgreSQL: %v", err)
-	}
-	name := "t_" + strings.ReplaceAll(uuid.NewString(), "-", "")
-	if _, err := admin.ExecContext(t.Context(), "CREATE DATABASE "+name); err != nil {
-		admin.Close()
-		t.Fatalf("create database: %v", err)
+		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		defer admin.Close()
-		if _, err := admin.ExecContext(context.Background(), "DROP DATABASE "+name+" WITH (FORCE)"); err != nil {
+		if err := execute(context.Background(), "DROP DATABASE "+name+" WITH (FORCE)"); err != nil {
 			t.Errorf("drop database: %v", err)
 		}
 	})
-	u, err := url.Parse(server)
+	return dsn
+}
+
+// Template makes a database, has it filled, and answers its name for PostgresLike: copying is much cheaper than filling. It stays
+// until the server ends, and fill must leave no connection to it.
+func Template(fill func(ctx context.Context, dsn string) error) (name string, err error) {
+	ctx := context.Background() // it outlives the test that is the first to ask
+	name, dsn, err := create(ctx, "template1")
 	if err != nil {
-		t.Fatalf("parse %s: %v", PostgresVariable, err)
+		return "", err
+	}
+	return name, fill(ctx, dsn)
+}
+
+func create(ctx context.Context, template string) (name, dsn string, err error) {
+	name = "t_" + strings.ReplaceAll(uuid.NewString(), "-", "")
+	if err := execute(ctx, "CREATE DATABASE "+name+" TEMPLATE "+template); err != nil {
+		return "", "", fmt.Errorf("create database: %w", err)
+	}
+	u, err := url.Parse(os.Getenv(PostgresVariable))
+	if err != nil {
+		return "", "", fmt.Errorf("parse %s: %w", PostgresVariable, err)
 	}
 	u.Path = "/" + name
-	return u.String()
+	return name, u.String(), nil
+}
+
+// execute runs a statement on the server's own database.
+func execute(ctx context.Context, statement string) error {
+	server := os.Getenv(PostgresVariable)
+	if server == "" {
+		return errors.New(PostgresVariable + " " + hint)
+	}
+	admin, err := sql.Open("pgx", server)
+	if err != nil {
+		return fmt.Errorf("open PostgreSQL: %w", err)
+	}
+	defer admin.Close()
+	_, err = admin.ExecContext(ctx, statement)
+	return err
 }
 
 // Redis answers the URL of a database that no other test uses, emptied before and after.

@@ -4,12 +4,16 @@ package dbtest
 
 import (
 	"bytes"
+	"context"
 	"database/sql"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/url"
+	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/gatehouse-auth/gatehouse/authsvc/job"
@@ -39,41 +43,93 @@ func OnBoth(t *testing.T, test func(t *testing.T, db DB)) {
 // Postgres opens a new PostgreSQL database.
 func Postgres(t testing.TB) DB {
 	t.Helper()
-	dsn := testenv.Postgres(t)
-	return DB{migrated(t, dsn), past(t, "pgx", dsn), "args::text"}
+	dsn := PostgresDSN(t)
+	return DB{open(t, dsn), past(t, "pgx", dsn), "args::text"}
 }
 
 // Behind opens a new PostgreSQL database whose store, but not its Raw, goes through a proxy.
 func Behind(t testing.TB) (DB, *testenv.Proxy) {
 	t.Helper()
-	direct := testenv.Postgres(t)
+	direct := PostgresDSN(t)
 	u, err := url.Parse(direct)
 	if err != nil {
 		t.Fatal(err)
 	}
 	p := testenv.NewProxy(t, u.Host)
 	u.Host = p.Address
-	return DB{migrated(t, u.String()), past(t, "pgx", direct), "args::text"}, p
+	return DB{open(t, u.String()), past(t, "pgx", direct), "args::text"}, p
 }
 
 // SQLite opens a new SQLite file.
 func SQLite(t testing.TB) DB {
 	t.Helper()
-	path := filepath.Join(t.TempDir(), "authsvc.db")
-	raw := past(t, "sqlite", "file:"+path+"?_pragma=busy_timeout(5000)&_pragma=foreign_keys(1)&_time_format=sqlite")
-	return DB{migrated(t, "sqlite:"+path), raw, "json(args)"}
+	dsn := SQLiteDSN(t)
+	raw := past(t, "sqlite", "file:"+strings.TrimPrefix(dsn, "sqlite:")+"?_pragma=busy_timeout(5000)&_pragma=foreign_keys(1)&_time_format=sqlite")
+	return DB{open(t, dsn), raw, "json(args)"}
 }
 
-func migrated(t testing.TB, dsn string) *store.DB {
+// DSNs makes a new database that is migrated, by its kind.
+func DSNs() map[string]func(testing.TB) string {
+	return map[string]func(testing.TB) string{"PostgreSQL": PostgresDSN, "SQLite": SQLiteDSN}
+}
+
+// PostgresDSN is a new PostgreSQL database that is migrated.
+func PostgresDSN(t testing.TB) string {
+	t.Helper()
+	template, err := migratedPostgres()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return testenv.PostgresLike(t, template)
+}
+
+// SQLiteDSN is a new SQLite file that is migrated.
+func SQLiteDSN(t testing.TB) string {
+	t.Helper()
+	file, err := migratedSQLite()
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(t.TempDir(), "authsvc.db")
+	if err := os.WriteFile(path, file, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return "sqlite:" + path
+}
+
+// The databases are copies: the migrations took a third of the time of the tests that stand on them.
+var (
+	migratedPostgres = sync.OnceValues(func() (template string, err error) { return testenv.Template(migrate) })
+	migratedSQLite   = sync.OnceValues(func() (file []byte, err error) {
+		dir, err := os.MkdirTemp("", "dbtest")
+		if err != nil {
+			return nil, err
+		}
+		defer os.RemoveAll(dir)
+		path := filepath.Join(dir, "authsvc.db")
+		if err := migrate(context.Background(), "sqlite:"+path); err != nil {
+			return nil, err
+		}
+		return os.ReadFile(path)
+	})
+)
+
+// migrate leaves all that it writes in the file itself, for the last connection that ends takes SQLite's log with it.
+func migrate(ctx context.Context, dsn string) error {
+	db, err := store.Open(ctx, dsn)
+	if err != nil {
+		return err
+	}
+	return errors.Join(db.Migrate(ctx), db.Close())
+}
+
+func open(t testing.TB, dsn string) *store.DB {
 	t.Helper()
 	db, err := store.Open(t.Context(), dsn)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { db.Close() })
-	if err := db.Migrate(t.Context()); err != nil {
-		t.Fatal(err)
-	}
 	return db
 }
 
