@@ -22,7 +22,7 @@ import (
 	"github.com/gatehouse-auth/gatehouse/authsvc/seal"
 	"github.com/gatehouse-auth/gatehouse/authsvc/store/dbtest"
 	"github.com/gatehouse-auth/gatehouse/authsvc/token"
-	"github.com/gatehouse-auth/gatehouse/internal/jose"
+	"github.com/gatehouse-auth/gatehouse/authsvc/token/tokentest"
 	"github.com/gatehouse-auth/gatehouse/internal/redisx"
 	"github.com/gatehouse-auth/gatehouse/internal/telemetry"
 	"github.com/gatehouse-auth/gatehouse/internal/testenv"
@@ -80,7 +80,7 @@ func newServer(t *testing.T, db dbtest.DB, change ...func(*api.Options)) *server
 	}
 	ring := token.New(token.Options{
 		Store: db.Keys(), Box: box, Issuer: issuer, Audience: "api", TTL: 5 * time.Minute, Now: s.clock, NewID: uuid.NewString,
-		Generate: func() (jose.SigningKey, error) { return jose.GenerateRSA(2048) }, // made faster than 3072 bits
+		Generate: tokentest.Keys(),
 	})
 	s.logins.Tokens = ring
 	o := api.Options{

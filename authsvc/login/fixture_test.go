@@ -24,7 +24,7 @@ import (
 	"github.com/gatehouse-auth/gatehouse/authsvc/session"
 	"github.com/gatehouse-auth/gatehouse/authsvc/store/dbtest"
 	"github.com/gatehouse-auth/gatehouse/authsvc/token"
-	"github.com/gatehouse-auth/gatehouse/internal/jose"
+	"github.com/gatehouse-auth/gatehouse/authsvc/token/tokentest"
 	"github.com/gatehouse-auth/gatehouse/internal/redisx"
 	"github.com/gatehouse-auth/gatehouse/internal/telemetry"
 	"github.com/gatehouse-auth/gatehouse/internal/testenv"
@@ -85,7 +85,7 @@ func newFixture(t *testing.T, db dbtest.DB) *fixture {
 		},
 		Tokens: token.New(token.Options{
 			Store: db.Keys(), Box: box, Issuer: "https://auth.example", Audience: "api", TTL: 5 * time.Minute, Now: f.clock, NewID: id,
-			Generate: func() (jose.SigningKey, error) { return jose.GenerateRSA(2048) }, // made faster than 3072 bits
+			Generate: tokentest.Keys(),
 		}),
 	}
 	return f

@@ -21,6 +21,7 @@ import (
 	"github.com/gatehouse-auth/gatehouse/authsvc/store"
 	"github.com/gatehouse-auth/gatehouse/authsvc/store/dbtest"
 	"github.com/gatehouse-auth/gatehouse/authsvc/token"
+	"github.com/gatehouse-auth/gatehouse/authsvc/token/tokentest"
 	"github.com/gatehouse-auth/gatehouse/internal/fault"
 	"github.com/gatehouse-auth/gatehouse/internal/jose"
 )
@@ -59,7 +60,7 @@ func options(t *testing.T, dsn string) token.Options {
 			ids++
 			return fmt.Sprintf("018f3c00-0000-7000-8000-%012d", ids)
 		},
-		Generate: func() (jose.SigningKey, error) { return jose.GenerateRSA(2048) },
+		Generate: tokentest.Keys(),
 	}
 }
 
