@@ -2,6 +2,7 @@ package usual
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -9,6 +10,7 @@ import (
 	"net/http"
 	"os"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -64,6 +66,10 @@ func (c *conn) serve() {
 		}
 	}()
 	_ = c.SetDeadline(time.Now().Add(firstTime)) // what fails here fails when it is used
+	if encrypted, ok := c.Conn.(*tls.Conn); ok && !c.handshake(encrypted) {
+		_ = c.Close()
+		return
+	}
 	w := &response{conn: c, header: http.Header{}}
 	for {
 		r, v, err := c.next()
@@ -76,6 +82,23 @@ func (c *conn) serve() {
 		_ = c.Close()
 		return
 	}
+}
+
+// handshake does what net/http does first. HTTP/2 is not spoken here.
+func (c *conn) handshake(t *tls.Conn) bool {
+	ctx := context.Background() // there is a deadline
+	err := t.HandshakeContext(ctx)
+	if err == nil {
+		state := t.ConnectionState()
+		c.template.TLS = &state
+		return true
+	}
+	c.server.log.WarnContext(ctx, "TLS handshake failed", "address", c.template.RemoteAddr, "error", err)
+	var plain tls.RecordHeaderError
+	if errors.As(err, &plain) && plain.Conn != nil && slices.Contains([]string{"GET /", "HEAD ", "POST ", "PUT /", "OPTIO"}, string(plain.RecordHeader[:])) {
+		_, _ = io.WriteString(plain.Conn, "HTTP/1.0 400 Bad Request\r\n\r\nClient sent an HTTP request to an HTTPS server.\n")
+	}
+	return false
 }
 
 func (c *conn) panicked(p any) {

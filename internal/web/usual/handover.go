@@ -1,6 +1,7 @@
 package usual
 
 import (
+	"crypto/tls"
 	"net"
 	"sync"
 )
@@ -60,3 +61,12 @@ func (b *begun) Read(p []byte) (int, error) {
 	}
 	return n, nil
 }
+
+// begunTLS is one over TLS, of which net/http asks for the state.
+type begunTLS struct {
+	begun
+	state tls.ConnectionState
+}
+
+// ConnectionState is what net/http puts into requests.
+func (b *begunTLS) ConnectionState() tls.ConnectionState { return b.state }

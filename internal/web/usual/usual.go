@@ -1,7 +1,7 @@
 // Package usual serves HTTP/1.1 where the time of a request counts that asks for little: it answers requests of the form that nearly
 // all have, and leaves connections on which anything else comes to net/http, with what has come. So it has no reading of its own of
 // anything that can be read in two ways: chunked bodies, other methods, queries, escapes, folded lines, two lengths, HTTP/1.0, large
-// bodies, slow clients, TLS. See docs/adr/usual-requests.md for what it is worth, and why it is not another server.
+// bodies, slow clients. See docs/adr/usual-requests.md for what it is worth, and why it is not another server.
 //
 // Handlers, their middleware and their answers are the same either way. A client that goes ends its request by the context, though up
 // to two of look's turns later.
@@ -9,7 +9,6 @@ package usual
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -115,10 +114,6 @@ func passes(err error) bool {
 
 // take begins to serve a connection.
 func (s *server) take(nc net.Conn) {
-	if _, encrypted := nc.(*tls.Conn); encrypted {
-		go s.others.give(nc)
-		return
-	}
 	c := newConn(nc, s)
 	s.mu.Lock()
 	s.conns[c] = struct{}{}
@@ -128,7 +123,11 @@ func (s *server) take(nc net.Conn) {
 
 // handOver leaves a connection to net/http.
 func (s *server) handOver(c *conn) bool {
-	return s.others.give(&begun{c.Conn, c.come})
+	rest := begun{c.Conn, c.come}
+	if c.template.TLS != nil {
+		return s.others.give(&begunTLS{rest, *c.template.TLS})
+	}
+	return s.others.give(&rest)
 }
 
 func (s *server) forget(c *conn) {

@@ -327,29 +327,69 @@ func TestAtTheEndWhatGoesOnTooLongIsCut(t *testing.T) {
 	}
 }
 
-func TestTLSIsLeftToNetHTTP(t *testing.T) {
-	t.Parallel()
-	seen := make(chan *http.Request, 1)
+// secured serves over TLS, and answers the address and what a client needs.
+func secured(t *testing.T, by serve, h http.Handler) (address string, client *tls.Config) {
+	t.Helper()
 	s := httptest.NewUnstartedServer(nil) // for its certificate
 	s.StartTLS()
-	config := s.TLS.Clone()
+	defer s.Close()
+	config := &tls.Config{Certificates: s.TLS.Certificates, NextProtos: []string{"http/1.1"}, MinVersion: tls.VersionTLS12}
 	pool := s.Client().Transport.(*http.Transport).TLSClientConfig.RootCAs //nolint:forcetypeassert // httptest's
-	s.Close()
 	ln, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	run(t, usual.Serve, tls.NewListener(ln, config), http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { seen <- r }), io.Discard)
-	client := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool, ServerName: "example.com", MinVersion: tls.VersionTLS12}}}
+	run(t, by, tls.NewListener(ln, config), h, io.Discard)
+	return ln.Addr().String(), &tls.Config{RootCAs: pool, ServerName: "example.com", MinVersion: tls.VersionTLS12}
+}
+
+func TestHandlersSeeTLSBeforeAndAfterAConnectionIsHandedOver(t *testing.T) {
+	t.Parallel()
+	address, config := secured(t, usual.Serve, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		body, _ := io.ReadAll(r.Body)
+		fmt.Fprintf(w, "%v %s %s", r.TLS != nil && r.TLS.HandshakeComplete, r.Method, body)
+	}))
+	dialed := 0
+	client := &http.Client{Transport: &http.Transport{DialTLSContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		dialed++
+		return (&tls.Dialer{Config: config}).DialContext(ctx, "tcp", address)
+	}}}
 	defer client.CloseIdleConnections()
-	req, _ := http.NewRequestWithContext(t.Context(), http.MethodPost, "https://"+ln.Addr().String(), strings.NewReader("{}"))
-	res, err := client.Do(req)
-	if err != nil {
-		t.Fatal(err)
+	for _, method := range []string{http.MethodPost, http.MethodPost, http.MethodPut, http.MethodPost} {
+		req, _ := http.NewRequestWithContext(t.Context(), method, "https://pdp/a", strings.NewReader("{}"))
+		res, err := client.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		body, _ := io.ReadAll(res.Body)
+		_ = res.Body.Close()
+		if string(body) != "true "+method+" {}" {
+			t.Errorf("%s", body)
+		}
 	}
-	_ = res.Body.Close()
-	if r := <-seen; r.TLS == nil || !r.TLS.HandshakeComplete {
-		t.Error("the handler does not see it")
+	if dialed != 1 {
+		t.Errorf("%d connections", dialed)
+	}
+}
+
+func TestWhoSpeaksNoTLSIsAnsweredAsByNetHTTP(t *testing.T) {
+	t.Parallel()
+	for _, sent := range []string{one, "GET / HTTP/1.1\r\n\r\n", "nonsense"} {
+		var said [2]string
+		for i, by := range []serve{usual.Serve, web.Serve} {
+			address, _ := secured(t, by, echo)
+			c, err := new(net.Dialer).DialContext(t.Context(), "tcp", address)
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, _ = io.WriteString(c, sent)
+			answer, _ := io.ReadAll(c)
+			said[i] = string(answer)
+			_ = c.Close()
+		}
+		if said[0] != said[1] {
+			t.Errorf("%q: %q, want %q", sent, said[0], said[1])
+		}
 	}
 }
 
