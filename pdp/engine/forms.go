@@ -134,6 +134,9 @@ func (f *forms) write(ctx context.Context, d *documents, ref ast.Ref, probes []a
 	if err != nil {
 		return err
 	}
+	if f.rule == Entrypoint {
+		q.decides(ref)
+	}
 	for i, got := range askAll(ctx, q.of, probes[:min(len(probes), writtenProbes)], probeTime) {
 		if !got.like(expected[i]) {
 			f.wrong = fmt.Sprintf("topdown answers otherwise than through package rego for generated input %d", i)
@@ -380,6 +383,9 @@ func partially(ctx context.Context, d *documents, modulesOf map[string]*ast.Modu
 	}
 	if q, err = queryOf(ctx, compiler, d.store, left, reads); err == nil {
 		q.all = true // in the rules as written another one may come first, and fail
+		if ref.String() == Entrypoint {
+			q.decides(left)
+		}
 	}
 	return q, err
 }

@@ -5,6 +5,8 @@ import (
 	"sync"
 
 	"github.com/open-policy-agent/opa/v1/ast"
+
+	"github.com/gatehouse-auth/gatehouse/pdp/native"
 )
 
 // inputParts are the parts of the input that rules can look at, and the objects above these. Topdown is shown objects that know
@@ -17,6 +19,7 @@ type inputParts struct {
 
 type inputPart struct {
 	path  []string
+	read  native.Reader  // of what is looked at itself
 	below map[string]int // names → places in all; nil for what is looked at itself
 }
 
@@ -57,7 +60,7 @@ func (p *inputParts) add(path []string) {
 		}
 		at = next
 	}
-	p.all[at].below = nil
+	p.all[at].below, p.all[at].read = nil, readerOf(path)
 }
 
 // replacesInput reports whether any rule has a with for input, which is put into OPA's own objects.
@@ -125,7 +128,7 @@ func (s *shownInput) part(i int) *ast.Term {
 	if s.terms[i] != nil || s.gone[i] {
 		return s.terms[i]
 	}
-	v, ok := s.of.At(s.parts.all[i].path)
+	v, ok := s.parts.all[i].read(s.of)
 	if !ok {
 		s.gone[i] = true
 		return nil

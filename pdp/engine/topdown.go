@@ -26,6 +26,45 @@ type query struct {
 	all      bool        // rules are evaluated behind the first that holds, so that whatever can fail does
 	parts    *inputParts // nil: the input as a whole
 	runs     sync.Pool   // of *run
+
+	written map[ast.Object]said // decisions that stand in rules as they are, by themselves: topdown answers with the rule's own value
+}
+
+// mostWritten bounds the decisions that are read before anybody asks.
+const mostWritten = 1024
+
+// decides has decisions that stand in the rules behind a reference read once, and not each time.
+func (q *query) decides(ref ast.Ref) {
+	q.written = map[ast.Object]said{}
+	for _, r := range q.compiler.GetRulesExact(ref) {
+		for ; r != nil && len(q.written) < mostWritten; r = r.Else {
+			if r.Head.Value == nil {
+				continue
+			}
+			object, ok := r.Head.Value.Value.(ast.Object)
+			if !ok || !ast.IsConstant(object) {
+				continue
+			}
+			v, err := ast.JSON(object)
+			if err != nil {
+				continue
+			}
+			if decided := decisionsOf([]any{v})[0]; decided != nil {
+				q.written[object] = said{value: v, defined: true, decided: decided}
+			}
+		}
+	}
+}
+
+// saidBy is what topdown found.
+func (q *query) saidBy(found ast.Value) (said, error) {
+	if object, ok := found.(ast.Object); ok && q.written != nil {
+		if s, ok := q.written[object]; ok {
+			return s, nil
+		}
+	}
+	v, err := ast.JSON(found)
+	return said{value: v, defined: err == nil}, err
 }
 
 // answered is the variable of a query.
@@ -49,13 +88,13 @@ func queryOf(ctx context.Context, compiler *ast.Compiler, store storage.Store, r
 func (q *query) ask(ctx context.Context, in input, now, until time.Time) (answer said, stopped bool, err error) {
 	r, _ := q.runs.Get().(*run)
 	if r == nil {
-		r = &run{data: dataValues{fixed: q.data}}
+		r = &run{data: dataValues{fixed: q.data}, nothing: map[string]any{}}
 	}
 	r.values.reset()
 	r.data.reset()
 	r.over = overdue{ctx: ctx, until: until}
 	asked := topdown.NewQuery(q.body).WithQueryCompiler(q.names).WithCompiler(q.compiler).WithStore(q.store).WithTransaction(q.transaction(ctx)).
-		WithMetrics(metrics.NoOp()).WithStrictBuiltinErrors(true).WithTime(now).WithEarlyExit(!q.all).WithCancel(&r.over).WithVirtualCache(&r.values).WithBaseCache(&r.data)
+		WithMetrics(metrics.NoOp()).WithStrictBuiltinErrors(true).WithTime(now).WithEarlyExit(!q.all).WithCancel(&r.over).WithVirtualCache(&r.values).WithBaseCache(&r.data).WithRequestMetadata(r.nothing)
 	var shown *shownInput
 	if q.parts != nil {
 		shown = q.parts.show(in)
@@ -83,9 +122,8 @@ func (q *query) ask(ctx context.Context, in input, now, until time.Time) (answer
 	case err != nil:
 		err = errFailed.Because(placeOf(err))
 	case found != nil:
-		answer.defined = true
-		if answer.value, err = ast.JSON(found.Value); err != nil {
-			answer, err = said{}, errFailed.Because(err)
+		if answer, err = q.saidBy(found.Value); err != nil {
+			err = errFailed.Because(err)
 		}
 	}
 	if shown != nil {
@@ -101,6 +139,8 @@ type run struct {
 	values ruleValues
 	data   dataValues
 	over   overdue
+
+	nothing map[string]any // which topdown would make each time
 }
 
 func notJSON(err error) error {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"reflect"
 	"testing"
 	"time"
 
@@ -87,6 +88,36 @@ f(s) := s.id`,
 			want, wantErr := reference.Evaluate(t.Context(), r)
 			if err != nil || wantErr != nil || got.Decision != want.Decision || id == "alice" && !got.Decision {
 				t.Errorf("%d for %q: %v %v, want %v %v", i, id, got.Decision, err, want.Decision, wantErr)
+			}
+		}
+	}
+}
+
+// Decisions that stand in rules as they are say all that they say when they are read each time, and so do others beside them.
+func TestDecisionsAsTheyAreWrittenSayAllThatTheySay(t *testing.T) {
+	t.Parallel()
+	const body = `decision := {"allow": true, "reasons": ["clerk"], "obligations": {"upstream_headers": {"x-a": "1"}}} if input.subject.id == "alice"
+else := {"allow": false, "reasons": ["weak"], "need": {"acr": "high", "max_age": 60}} if input.subject.id == "bob"
+else := {"allow": true, "reasons": [sprintf("%s", [input.subject.id])]} if input.subject.id == "carol"
+else := {"allow": "yes"} if input.subject.id == "dave"
+else := {"allow": false, "reasons": ["resource_unknown"]} if input.subject.id == "erin"`
+	for _, opts := range []engine.Options{{NoNative: true, NoPartial: true}, {NoNative: true}} {
+		opts.Policies, opts.Memory = module(body), -1
+		e, reference := open(t, opts), open(t, opts)
+		reference.AskRego()
+		for range 2 {
+			for _, id := range []string{"alice", "bob", "carol", "dave", "erin", "frank"} {
+				r := ask("order", "17")
+				r.Subject.ID = id
+				got, err := e.Evaluate(t.Context(), r)
+				want, wantErr := reference.Evaluate(t.Context(), r)
+				if (err == nil) != (wantErr == nil) || (err != nil) != (id == "dave") {
+					t.Errorf("%s: %v, want %v", id, err, wantErr)
+				}
+				got.Context.DecisionID, got.Context.EvaluatedBy, want.Context.DecisionID, want.Context.EvaluatedBy = "", "", "", ""
+				if !reflect.DeepEqual(got, want) {
+					t.Errorf("%s: %+v %+v, want %+v %+v", id, got, got.Context, want, want.Context)
+				}
 			}
 		}
 	}
