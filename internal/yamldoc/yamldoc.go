@@ -82,6 +82,14 @@ func Error(file string, err error) error {
 	return errors.Join(all...)
 }
 
+// In is Error where err holds what the decoder said, and else err behind the file's name.
+func In(file string, err error) error {
+	if errors.As(err, new(*yaml.TypeError)) {
+		return Error(file, err)
+	}
+	return fmt.Errorf("%s: %w", file, err)
+}
+
 var mismatch = regexp.MustCompile("^cannot unmarshal !!(\\w+)(?: `(.*)`)? into (.*)$")
 
 // plain says without the names of Go's types and YAML's what stands where something else is wanted.

@@ -41,10 +41,7 @@ const anyMethod = "any"
 func kongOffers(file string, text []byte) (all []Offer, err error) {
 	doc, err := kongfile.Parse(text)
 	if err != nil {
-		if errors.As(err, new(*yaml.TypeError)) {
-			return nil, yamldoc.Error(file, err)
-		}
-		return nil, fmt.Errorf("%s: %w", file, err)
+		return nil, yamldoc.In(file, err)
 	}
 	doc.Only("gatehouse") // others run beside it
 	guarded, err := doc.Guarded()

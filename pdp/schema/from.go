@@ -44,7 +44,7 @@ func (f *Sources) Add(file string, text []byte) error {
 	switch {
 	case head.Kong != "":
 		if err := f.kong(text); err != nil {
-			return fmt.Errorf("%s: %w", file, err)
+			return yamldoc.In(file, err)
 		}
 		return nil
 	case strings.HasPrefix(head.OpenAPI, "3."):
