@@ -24,6 +24,7 @@ import (
 	"github.com/chromedp/chromedp/kb"
 
 	"github.com/gatehouse-auth/gatehouse/internal/testenv"
+	"github.com/gatehouse-auth/gatehouse/internal/testenv/await"
 	"github.com/gatehouse-auth/gatehouse/internal/testenv/testhttp"
 )
 
@@ -80,7 +81,7 @@ func startSite(t *testing.T, workers, challenge string) *site {
 	edge := gate(t, []byte(strings.Replace(siteConfig, "CHALLENGE", challenge, 1)), socket(t), status, map[string]string{"site:80": host(upstream)}, map[string]string{
 		"secret": "0123456789abcdef0123456789abcdef", "redis": testenv.Redis(t),
 	})
-	within(t, "the edge serves", func() bool {
+	await.That(t, "the edge serves", func() bool {
 		res, err := testhttp.Client.Get(edge + "/")
 		if err == nil {
 			res.Body.Close()

@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/gatehouse-auth/gatehouse/internal/testenv/await"
 )
 
 // kongEnv names the `kong` command of a real Kong 3.9. With it the tests here run on that, each on one of its own, with
@@ -64,7 +66,7 @@ func realKong(t *testing.T, command, plugin string, config []byte, socket, statu
 		}
 		kong("stop", "--prefix", prefix)
 	})
-	within(t, "Kong listens", func() bool {
+	await.That(t, "Kong listens", func() bool {
 		conn, err := net.Dial("tcp", listen)
 		if err == nil {
 			_ = conn.Close() // only whether it opens was asked

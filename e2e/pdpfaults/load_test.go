@@ -13,6 +13,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/gatehouse-auth/gatehouse/internal/testenv/await"
 )
 
 const (
@@ -201,7 +203,7 @@ func noIDs(body []byte) string {
 // rounds waits until every question has been asked as many times more.
 func (l *load) rounds(n int64) {
 	end := l.next.Load() + 6*n + workers
-	within(l.t, "the load goes on", func() bool { return l.next.Load() >= end })
+	await.That(l.t, "the load goes on", func() bool { return l.next.Load() >= end })
 }
 
 // finish ends the load and tells what it found.
