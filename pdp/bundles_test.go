@@ -3,14 +3,9 @@ package main
 import (
 	"bytes"
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/sha256"
-	"crypto/x509"
 	"encoding/hex"
 	"encoding/json"
-	"encoding/pem"
 	"fmt"
 	"io"
 	"net/http"
@@ -27,28 +22,18 @@ import (
 	"github.com/open-policy-agent/opa/v1/compile"
 
 	"github.com/gatehouse-auth/gatehouse/internal/testenv/await"
+	"github.com/gatehouse-auth/gatehouse/internal/testenv/pki"
 	"github.com/gatehouse-auth/gatehouse/pdp/bundle"
 )
 
 // keys writes a new pair and answers the files.
 func keys(t *testing.T) (private, public string) {
 	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	a, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	b, err := x509.MarshalPKIXPublicKey(key.Public())
-	if err != nil {
-		t.Fatal(err)
-	}
+	secret, known := pki.KeyPair(t)
 	dir := t.TempDir()
 	private, public = filepath.Join(dir, "private.pem"), filepath.Join(dir, "public.pem")
-	save(t, private, string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: a})))
-	save(t, public, string(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: b})))
+	save(t, private, secret)
+	save(t, public, known)
 	return private, public
 }
 
