@@ -77,7 +77,7 @@ func startSite(t *testing.T, workers, challenge string) *site {
 	s := &site{policy: "default-src 'self'; worker-src " + workers}
 	upstream := httptest.NewServer(s.handler())
 	t.Cleanup(upstream.Close)
-	status := spare(t)
+	status := testenv.Spare(t)
 	edge := gate(t, []byte(strings.Replace(siteConfig, "CHALLENGE", challenge, 1)), socket(t), status, map[string]string{"site:80": host(upstream)}, map[string]string{
 		"secret": "0123456789abcdef0123456789abcdef", "redis": testenv.Redis(t),
 	})

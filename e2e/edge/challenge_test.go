@@ -47,7 +47,7 @@ services:
               authorize: false
               challenge: %s
               redis_url: "{vault://env/redis}"`, challenge)
-	base = gate(t, []byte(config), socket(t), spare(t), map[string]string{"site:80": host(upstream)}, vault)
+	base = gate(t, []byte(config), socket(t), testenv.Spare(t), map[string]string{"site:80": host(upstream)}, vault)
 	await.That(t, "the edge serves", func() bool { return post(t, base, "/.well-known/gatehouse/challenge.js", nil).status != 500 })
 	reached.Store(0)
 	return base, reached

@@ -93,7 +93,7 @@ func run(t *testing.T, config []byte, vault map[string]string) *edge {
 	if err != nil {
 		t.Fatal(err)
 	}
-	e := &edge{socket: socket(t), redis: testenv.Redis(t), status: spare(t), key: key, seen: make(chan http.Header, 1000)}
+	e := &edge{socket: socket(t), redis: testenv.Redis(t), status: testenv.Spare(t), key: key, seen: make(chan http.Header, 1000)}
 	e.decide(authzen.Response{Decision: true})
 	keys := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(jwks) }))
 	t.Cleanup(keys.Close)
@@ -166,16 +166,6 @@ func gate(t *testing.T, config []byte, socket, status string, address, vault map
 	}
 	t.Cleanup(func() { cancel(); wg.Wait() })
 	return "http://" + ln.Addr().String()
-}
-
-func spare(t *testing.T) string {
-	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer ln.Close()
-	return ln.Addr().String()
 }
 
 func host(s *httptest.Server) string { return s.Listener.Addr().String() }

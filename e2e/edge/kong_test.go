@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/gatehouse-auth/gatehouse/internal/testenv"
 	"github.com/gatehouse-auth/gatehouse/internal/testenv/await"
 )
 
@@ -36,7 +37,7 @@ func realKong(t *testing.T, command, plugin string, config []byte, socket, statu
 	if err != nil {
 		t.Fatal(err)
 	}
-	listen := spare(t)
+	listen := testenv.Spare(t)
 	env := append(os.Environ(),
 		"KONG_PREFIX="+prefix, "KONG_DECLARATIVE_CONFIG="+file, "KONG_NGINX_HTTP_INCLUDE="+filepath.Join(deploy, "gatehouse.nginx.conf"),
 		"KONG_PROXY_LISTEN="+listen, "KONG_ADMIN_LISTEN=off", "KONG_STATUS_LISTEN=off", "KONG_NGINX_WORKER_PROCESSES=1",

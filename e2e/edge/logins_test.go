@@ -48,7 +48,7 @@ services:
               redis_url: "{vault://env/redis}"
           - name: gatehouse-outcome
             config: {statuses: [401], redis_url: "{vault://env/redis}"}`
-	status = spare(t)
+	status = testenv.Spare(t)
 	base = gate(t, []byte(config), socket(t), status, map[string]string{"site:80": host(upstream)}, map[string]string{"secret": "0123456789abcdef0123456789abcdef", "redis": redis})
 	await.That(t, "the edge serves", func() bool { return post(t, base, "/lost", nil).status == http.StatusNotFound })
 	return base, status
