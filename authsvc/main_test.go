@@ -40,7 +40,7 @@ func TestTheFirstAdminLogsIn(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			address := spare(t)
+			address := testenv.Spare(t)
 			env := environment(map[string]string{
 				"AUTHSVC_DATABASE_URL": dsn(t), "AUTHSVC_REDIS_URL": testenv.Redis(t), "AUTHSVC_LISTEN": address,
 			})
@@ -91,16 +91,6 @@ func TestTheFirstAdminLogsIn(t *testing.T) {
 			}
 		})
 	}
-}
-
-func spare(t *testing.T) string {
-	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer ln.Close()
-	return ln.Addr().String()
 }
 
 // logIn waits until somebody listens.

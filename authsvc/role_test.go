@@ -53,7 +53,7 @@ func TestAnAdminIsMadeAtTheCommandLineAndWorksOverHTTP(t *testing.T) {
 			if err := os.WriteFile(tokens, []byte("pdp "+token+"\n"), 0o600); err != nil {
 				t.Fatal(err)
 			}
-			public, admin := spare(t), spare(t)
+			public, admin := testenv.Spare(t), testenv.Spare(t)
 			dir, err := os.MkdirTemp("", "gatehouse") //nolint:usetesting // a path of a socket has 107 bytes at most
 			if err != nil {
 				t.Fatal(err)

@@ -3,14 +3,9 @@ package main
 import (
 	"bytes"
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/sha256"
-	"crypto/x509"
 	"encoding/hex"
 	"encoding/json"
-	"encoding/pem"
 	"fmt"
 	"io"
 	"net/http"
@@ -26,28 +21,19 @@ import (
 	obundle "github.com/open-policy-agent/opa/v1/bundle"
 	"github.com/open-policy-agent/opa/v1/compile"
 
+	"github.com/gatehouse-auth/gatehouse/internal/testenv/await"
+	"github.com/gatehouse-auth/gatehouse/internal/testenv/pki"
 	"github.com/gatehouse-auth/gatehouse/pdp/bundle"
 )
 
 // keys writes a new pair and answers the files.
 func keys(t *testing.T) (private, public string) {
 	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	a, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	b, err := x509.MarshalPKIXPublicKey(key.Public())
-	if err != nil {
-		t.Fatal(err)
-	}
+	secret, known := pki.KeyPair(t)
 	dir := t.TempDir()
 	private, public = filepath.Join(dir, "private.pem"), filepath.Join(dir, "public.pem")
-	save(t, private, string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: a})))
-	save(t, public, string(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: b})))
+	save(t, private, secret)
+	save(t, public, known)
 	return private, public
 }
 
@@ -161,8 +147,8 @@ sources:
 		t.Errorf("before anything came: %+v, %v", res, err)
 	}
 	d.publish("/authz.tar.gz", pack(t, one, append(sign, "-revision", "r1")...))
-	within(t, "the bundle decides", func() bool { return p.allows(t, "order") })
-	within(t, "it is ready", func() bool { return p.ready(t, `"status":"ok"`) })
+	await.That(t, "the bundle decides", func() bool { return p.allows(t, "order") })
+	await.That(t, "it is ready", func() bool { return p.ready(t, `"status":"ok"`) })
 	two, _ := folder(t, rules("invoice"))
 	stranger, _ := keys(t)
 	failing, _ := folder(t, rules("invoice"))
@@ -177,7 +163,7 @@ sources:
 		"compile: ":                            signedAnyway(t, func() string { dir, _ := folder(t, rules("invoice")+"\nx := http.send({})\n"); return dir }(), sign),
 	} {
 		d.publish("/authz.tar.gz", b)
-		within(t, why+" is told", func() bool { return p.ready(t, `"degraded"`, "Source authz: ", why) })
+		await.That(t, why+" is told", func() bool { return p.ready(t, `"degraded"`, "Source authz: ", why) })
 		if !p.allows(t, "order") || p.allows(t, "invoice") {
 			t.Errorf("%s: the old policy does not decide", why)
 		}
@@ -187,10 +173,10 @@ sources:
 	// Its source is away, and it decides by what it kept.
 	d.publish("/authz.tar.gz", nil)
 	p = start(t, "-bundles", file)
-	within(t, "the kept bundle decides", func() bool { return p.allows(t, "order") })
-	within(t, "the source is told to be away", func() bool { return p.ready(t, `"degraded"`, "Source authz: away: answered 404") })
+	await.That(t, "the kept bundle decides", func() bool { return p.allows(t, "order") })
+	await.That(t, "the source is told to be away", func() bool { return p.ready(t, `"degraded"`, "Source authz: away: answered 404") })
 	d.publish("/authz.tar.gz", pack(t, two, sign...))
-	within(t, "the next bundle decides", func() bool { return p.allows(t, "invoice") && p.ready(t, `"status":"ok"`) })
+	await.That(t, "the next bundle decides", func() bool { return p.allows(t, "invoice") && p.ready(t, `"status":"ok"`) })
 	if p.allows(t, "order") {
 		t.Error("the old one still decides")
 	}
@@ -218,16 +204,16 @@ func TestSeveralSourcesDecideTogetherWithinTheirRoots(t *testing.T) {
 	d.publish("/rules", pack(t, dir))
 	d.publish("/data", data("order"))
 	p := start(t, "-bundles", file, "-policies", local)
-	within(t, "they decide together", func() bool { return p.allows(t, "order") && p.ready(t, `"status":"ok"`) })
+	await.That(t, "they decide together", func() bool { return p.allows(t, "order") && p.ready(t, `"status":"ok"`) })
 	d.publish("/data", pack(t, dir))
-	within(t, "the conflict is told", func() bool {
+	await.That(t, "the conflict is told", func() bool {
 		return p.ready(t, `"degraded"`, "Source data: roots:", `root \"gatehouse\" of source data overlaps root \"gatehouse\" of source rules`)
 	})
 	if !p.allows(t, "order") {
 		t.Error("the old policies do not decide")
 	}
 	d.publish("/data", data("invoice"))
-	within(t, "the next data decide", func() bool { return p.allows(t, "invoice") && p.ready(t, `"status":"ok"`) })
+	await.That(t, "the next data decide", func() bool { return p.allows(t, "invoice") && p.ready(t, `"status":"ok"`) })
 }
 
 func TestWhatOPABuildsAndSignsDecides(t *testing.T) {
@@ -251,7 +237,7 @@ func TestWhatOPABuildsAndSignsDecides(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "bundles.yaml")
 	save(t, file, fmt.Sprintf("keys: {default: {algorithm: ES256, file: %s}}\nsources: {opa: {url: %s/b, poll: 20ms}}\n", public, d.URL))
 	p := start(t, "-bundles", file)
-	within(t, "it decides", func() bool { return p.allows(t, "order") && !p.allows(t, "invoice") })
+	await.That(t, "it decides", func() bool { return p.allows(t, "order") && !p.allows(t, "invoice") })
 }
 
 func TestTheToolsSayWhatTheyDid(t *testing.T) {
@@ -334,9 +320,9 @@ func TestAPolicyThatIsTooOldDenies(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "bundles.yaml")
 	save(t, file, fmt.Sprintf("sources: {authz: {url: %s/b, poll: 50ms, timeout: 1s, max_staleness: 1100ms, when_stale: deny}}\n", d.URL))
 	p := start(t, "-bundles", file)
-	within(t, "it decides", func() bool { return p.allows(t, "order") })
+	await.That(t, "it decides", func() bool { return p.allows(t, "order") })
 	d.publish("/b", nil)
-	within(t, "it denies", func() bool {
+	await.That(t, "it denies", func() bool {
 		res, err := p.ask(t, "order", "17")
 		return err == nil && !res.Decision && slices.Equal(res.Context.Reasons, []string{"policies_stale"})
 	})
@@ -344,5 +330,5 @@ func TestAPolicyThatIsTooOldDenies(t *testing.T) {
 		t.Errorf("%d %s", status, body)
 	}
 	d.publish("/b", b)
-	within(t, "it decides again", func() bool { return p.allows(t, "order") && p.ready(t, `"status":"ok"`) })
+	await.That(t, "it decides again", func() bool { return p.allows(t, "order") && p.ready(t, `"status":"ok"`) })
 }

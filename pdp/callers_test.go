@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/gatehouse-auth/gatehouse/internal/testenv/await"
 	"github.com/gatehouse-auth/gatehouse/internal/testenv/pki"
 	"github.com/gatehouse-auth/gatehouse/pdp/authzen"
 )
@@ -112,7 +113,7 @@ func TestATokenIsAskedForAndRotates(t *testing.T) {
 	if err := os.WriteFile(file, []byte("edge "+newToken+"\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	within(t, "the new token counts, and the old one not", func() bool { return ask(newToken) == 200 && ask(oldToken) == 401 })
+	await.That(t, "the new token counts, and the old one not", func() bool { return ask(newToken) == 200 && ask(oldToken) == 401 })
 	if all := p.stop(t); strings.Contains(all, oldToken) || strings.Contains(all, newToken) {
 		t.Errorf("a token is logged:\n%s", all)
 	}

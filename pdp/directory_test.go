@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/gatehouse-auth/gatehouse/internal/testenv/await"
 	"github.com/gatehouse-auth/gatehouse/pdp/directory/feed"
 	"github.com/gatehouse-auth/gatehouse/pdp/directory/feedtest"
 )
@@ -31,11 +32,11 @@ func TestRolesComeFromTheDirectory(t *testing.T) {
 	if p.allows(t, "order") || !p.ready(t, `"unavailable"`) || p.ready(t, "503") {
 		t.Error("decides, or tells everyone why, without a directory")
 	}
-	within(t, "the private address says why", func() bool {
+	await.That(t, "the private address says why", func() bool {
 		return strings.Contains(p.private(t, "/readyz"), "Nothing is known of subjects yet. It cannot be asked: answered 503.")
 	})
 	f.Fail(0)
-	within(t, "the directory is there", func() bool { return p.ready(t, `"status":"ok"`) })
+	await.That(t, "the directory is there", func() bool { return p.ready(t, `"status":"ok"`) })
 	if p.allows(t, "order") {
 		t.Error("allows who holds no role")
 	}
@@ -47,7 +48,7 @@ func TestRolesComeFromTheDirectory(t *testing.T) {
 		}{{func() { f.Bind(t, "ann", feed.Binding{Role: "clerk"}) }, true}, {func() { f.Unbind(t, "ann", "clerk", "") }, false}} {
 			change.make()
 			began := time.Now()
-			within(t, "the change is felt", func() bool { return p.allows(t, "order") == change.holds })
+			await.That(t, "the change is felt", func() bool { return p.allows(t, "order") == change.holds })
 			worst = max(worst, time.Since(began))
 		}
 	}
@@ -55,7 +56,7 @@ func TestRolesComeFromTheDirectory(t *testing.T) {
 		t.Errorf("a change took %v", worst)
 	}
 	f.Bind(t, "ann", feed.Binding{Role: "clerk"})
-	within(t, "the change is felt", func() bool { return p.allows(t, "order") })
+	await.That(t, "the change is felt", func() bool { return p.allows(t, "order") })
 	res, err := p.ask(t, "order", "17")
 	if err != nil || res.Context.DirectoryRevision == "" {
 		t.Errorf("%+v, %v", res.Context, err)
@@ -70,8 +71,8 @@ func TestRolesComeFromTheDirectory(t *testing.T) {
 	f.Fail(http.StatusServiceUnavailable)
 
 	p = start(t, append(args, "-decision-log", log)...)
-	within(t, "what was kept is used", func() bool { return p.allows(t, "order") })
-	within(t, "it is told that the source is away", func() bool { return p.ready(t, `"degraded"`, "The directory cannot be renewed; an older one decides.") })
+	await.That(t, "what was kept is used", func() bool { return p.allows(t, "order") })
+	await.That(t, "it is told that the source is away", func() bool { return p.ready(t, `"degraded"`, "The directory cannot be renewed; an older one decides.") })
 	text := p.stop(t)
 	if !strings.Contains(text, "kept directory used") || strings.Contains(text, "s3cret") {
 		t.Error(text)
@@ -110,9 +111,9 @@ func TestADirectoryIsAFileToo(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "data.json")
 	save(t, file, `{"directory":{"subjects":{"ann":{"roles":["clerk"]}}}}`)
 	p := start(t, "-policies", dir, "-directory-url", "file://"+file)
-	within(t, "the file is read", func() bool { return p.allows(t, "order") })
+	await.That(t, "the file is read", func() bool { return p.allows(t, "order") })
 	save(t, file, `{"directory":{"subjects":{"ann":{"roles":["other"]}}}}`)
-	within(t, "the change is felt", func() bool { return !p.allows(t, "order") })
+	await.That(t, "the change is felt", func() bool { return !p.allows(t, "order") })
 }
 
 func TestAWrongDirectoryDoesNotStart(t *testing.T) {

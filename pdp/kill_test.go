@@ -11,6 +11,7 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/gatehouse-auth/gatehouse/internal/testenv/await"
 	"github.com/gatehouse-auth/gatehouse/pdp/authzen"
 )
 
@@ -45,7 +46,7 @@ func TestEveryAnsweredDecisionOutlivesAKill(t *testing.T) {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	within(t, "it listens", func() bool { return out.find("deciding") != nil })
+	await.That(t, "it listens", func() bool { return out.find("deciding") != nil })
 	url := fmt.Sprintf("http://%v", out.find("deciding")["address"])
 
 	var mu sync.Mutex

@@ -17,6 +17,7 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/gatehouse-auth/gatehouse/internal/testenv/await"
 	"github.com/gatehouse-auth/gatehouse/pdp/authzen"
 	"github.com/gatehouse-auth/gatehouse/pdp/decisionlog"
 	"github.com/gatehouse-auth/gatehouse/pdp/decisionlog/sink"
@@ -314,7 +315,7 @@ func TestSIGHUPOpensTheFileAnew(t *testing.T) {
 		}
 	}
 	deny()
-	within(t, "it is written", func() bool { return lines(path) == 1 })
+	await.That(t, "it is written", func() bool { return lines(path) == 1 })
 	if err := os.Rename(path, path+".1"); err != nil {
 		t.Fatal(err)
 	}
@@ -323,7 +324,7 @@ func TestSIGHUPOpensTheFileAnew(t *testing.T) {
 	}
 	<-guard
 	deny()
-	within(t, "the next is in a new file", func() bool { return lines(path) == 1 && lines(path+".1") == 1 })
+	await.That(t, "the next is in a new file", func() bool { return lines(path) == 1 && lines(path+".1") == 1 })
 	p.stop(t)
 }
 

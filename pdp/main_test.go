@@ -18,6 +18,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/gatehouse-auth/gatehouse/internal/testenv"
+	"github.com/gatehouse-auth/gatehouse/internal/testenv/await"
 	"github.com/gatehouse-auth/gatehouse/pdp/authzen"
 )
 
@@ -38,18 +39,6 @@ func (l *logs) find(message string) map[string]any {
 		}
 	}
 	return nil
-}
-
-// within waits for a condition.
-func within(t *testing.T, what string, holds func() bool) {
-	t.Helper()
-	tick := time.NewTicker(5 * time.Millisecond)
-	defer tick.Stop()
-	for deadline := time.Now().Add(patience); !holds(); <-tick.C {
-		if time.Now().After(deadline) {
-			t.Fatalf("not within %v: %s", patience, what)
-		}
-	}
 }
 
 // program is a running gatehouse-pdp.
@@ -75,7 +64,7 @@ func start(t *testing.T, args ...string) *program {
 	}()
 	t.Cleanup(func() { p.stop(t); transport.CloseIdleConnections() })
 	var line map[string]any
-	within(t, "the program listens", func() bool {
+	await.That(t, "the program listens", func() bool {
 		select {
 		case err := <-p.ended:
 			p.ended <- err
@@ -207,7 +196,7 @@ func TestABrokenPolicyKeepsTheOldOneAndIsTold(t *testing.T) {
 		"empty":             "",
 	} {
 		change(broken)
-		within(t, name+" is told by /readyz", func() bool {
+		await.That(t, name+" is told by /readyz", func() bool {
 			status, body := p.get(t, "/readyz")
 			return status == http.StatusOK && strings.Contains(body, `"degraded"`) && strings.Contains(body, first.Context.Revision)
 		})
@@ -222,13 +211,13 @@ func TestABrokenPolicyKeepsTheOldOneAndIsTold(t *testing.T) {
 			t.Errorf("%s: %+v, %v", name, res, err)
 		}
 		change(rules("order"))
-		within(t, "all is well again", func() bool {
+		await.That(t, "all is well again", func() bool {
 			_, body := p.get(t, "/readyz")
 			return !strings.Contains(body, "degraded")
 		})
 	}
 	change(rules("invoice"))
-	within(t, "the new policy decides", func() bool {
+	await.That(t, "the new policy decides", func() bool {
 		res, err := p.ask(t, "invoice", "17")
 		return err == nil && res.Decision && res.Context.Revision != first.Context.Revision
 	})
@@ -264,7 +253,7 @@ func TestADenialMadeWhileEndingIsLogged(t *testing.T) {
 	}()
 	<-asked
 	p.cancel()
-	within(t, "no new connection is taken", func() bool {
+	await.That(t, "no new connection is taken", func() bool {
 		c, err := net.Dial("tcp", strings.TrimPrefix(p.url, "http://"))
 		if err == nil {
 			_ = c.Close()

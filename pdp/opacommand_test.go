@@ -20,6 +20,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/gatehouse-auth/gatehouse/internal/testenv"
+	"github.com/gatehouse-auth/gatehouse/internal/testenv/await"
 )
 
 // opa runs the real program in a folder.
@@ -98,7 +99,7 @@ func runOPA(t *testing.T, program, config string) opaServer {
 		_ = cmd.Process.Kill()
 		_ = cmd.Wait() // killed
 	})
-	within(t, "OPA listens", func() bool { status, _ := s.get(t, "/health"); return status == http.StatusOK })
+	await.That(t, "OPA listens", func() bool { status, _ := s.get(t, "/health"); return status == http.StatusOK })
 	return s
 }
 
@@ -172,13 +173,13 @@ func TestTheProgramOPAAndThisOneTakeEachOthersWork(t *testing.T) {
 			save(t, file, fmt.Sprintf("keys: {release: {algorithm: ES256, file: %s}}\nsources: {opa: {url: %s%s, scope: %q, poll: 20ms}}\n", c.key, d.URL, c.path, c.scope))
 			p := start(t, "-bundles", file)
 			if c.refused != "" {
-				within(t, c.path+" is refused", func() bool { return p.ready(t, "Source opa: ", c.refused) })
+				await.That(t, c.path+" is refused", func() bool { return p.ready(t, "Source opa: ", c.refused) })
 				if _, err := p.ask(t, "order", "17"); err == nil {
 					t.Errorf("%s decides by another key or scope", c.path)
 				}
 				continue
 			}
-			within(t, c.path+" decides", func() bool { return p.allows(t, "order") })
+			await.That(t, c.path+" decides", func() bool { return p.allows(t, "order") })
 			if p.allows(t, "invoice") {
 				t.Errorf("%s allows what its rules do not", c.path)
 			}
@@ -215,13 +216,13 @@ bundles: {authz: {service: depot, resource: %s, signing: {keyid: release, scope:
 keys: {release: {algorithm: ES256, key: %q}}
 `, d.URL, path, read(t, public)))
 				if refused != "" {
-					within(t, "OPA refuses it", func() bool { return strings.Contains(consumer.said.String(), refused) })
+					await.That(t, "OPA refuses it", func() bool { return strings.Contains(consumer.said.String(), refused) })
 					if status, _ := consumer.get(t, "/health?bundles"); status == http.StatusOK {
 						t.Error("OPA decides by it")
 					}
 					return
 				}
-				within(t, "OPA has loaded it", func() bool { status, _ := consumer.get(t, "/health?bundles"); return status == http.StatusOK })
+				await.That(t, "OPA has loaded it", func() bool { status, _ := consumer.get(t, "/health?bundles"); return status == http.StatusOK })
 				status, body := consumer.get(t, "/v1/data/gatehouse/authz/decision?provenance&input="+url.QueryEscape(granted))
 				if status != http.StatusOK || !strings.Contains(body, `"allow":true`) || path == "/ours" && !strings.Contains(body, `"revision":"r7"`) {
 					t.Errorf("OPA answers %d %s", status, body)

@@ -11,6 +11,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	opalogs "github.com/open-policy-agent/opa/v1/plugins/logs"
+
+	"github.com/gatehouse-auth/gatehouse/internal/testenv/await"
 )
 
 // logService takes decision logs as a service of OPA's does: POST /logs, a gzipped array of OPA's own events.
@@ -56,7 +58,7 @@ services: {depot: {url: `+d.URL+`}, logs: {url: `+s.URL+`}}
 bundles: {policies: {service: depot, resource: /b}}
 decision_logs: {service: logs, reporting: {min_delay_seconds: 1, max_delay_seconds: 1}}
 `)
-	within(t, "OPA has its policies", func() bool { status, _ := theirs.get(t, "/health?bundles"); return status == http.StatusOK })
+	await.That(t, "OPA has its policies", func() bool { status, _ := theirs.get(t, "/health?bundles"); return status == http.StatusOK })
 	for _, c := range []struct{ path, body string }{
 		{"kong/allow", kongsInput}, {"kong/detailed", kongsInput}, {"things/maybe", `{"input":{"yes":false}}`}, {"things/echo", `{"input":[1.5,"a",null]}`},
 	} {

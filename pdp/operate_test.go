@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/gatehouse-auth/gatehouse/internal/testenv/await"
 	"github.com/gatehouse-auth/gatehouse/pdp/author/command"
 	"github.com/gatehouse-auth/gatehouse/pdp/bundle"
 	"github.com/gatehouse-auth/gatehouse/pdp/engine"
@@ -53,7 +54,7 @@ func TestACandidateIsComparedPromotedAndTakenBack(t *testing.T) {
 		}
 		return res.Decision
 	}
-	within(t, "the two disagree both ways", func() bool {
+	await.That(t, "the two disagree both ways", func() bool {
 		may("1")
 		may("2")
 		code, _ := operator(t, "shadow", "status", "--control", socket, "--fail-on-widening")

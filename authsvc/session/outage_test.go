@@ -12,25 +12,8 @@ import (
 	"github.com/gatehouse-auth/gatehouse/authsvc/store/dbtest"
 	"github.com/gatehouse-auth/gatehouse/internal/fault"
 	"github.com/gatehouse-auth/gatehouse/internal/testenv"
+	"github.com/gatehouse-auth/gatehouse/internal/testenv/await"
 )
-
-// patience bounds the wait for what must come; it is long because the machine may be busy.
-const patience = 60 * time.Second
-
-// eventually asks until is answers true.
-func eventually(t *testing.T, what string, is func() bool) {
-	t.Helper()
-	deadline := time.After(patience)
-	tick := time.NewTicker(5 * time.Millisecond)
-	defer tick.Stop()
-	for !is() {
-		select {
-		case <-tick.C:
-		case <-deadline:
-			t.Fatalf("in vain waited for this: %s", what)
-		}
-	}
-}
 
 // calls are all that changes a session, each for a token that is unspent or, for reuse, spent long ago.
 func calls(f *fixture, s session.Session, token string) map[string]func(context.Context) error {
@@ -60,7 +43,7 @@ func TestADatabaseThatIsAwayLeavesSessionsAsTheyWere(t *testing.T) {
 		}
 	}
 	proxy.Start(t)
-	eventually(t, "the database answers again", func() bool { return db.Ready(t.Context()) == nil })
+	await.That(t, "the database answers again", func() bool { return db.Ready(t.Context()) == nil })
 	f.wantEnded(t, true, nil)
 	if n := db.Count(t, "sessions"); n != 1 {
 		t.Errorf("there are %d sessions", n)
@@ -107,7 +90,7 @@ func TestADatabaseThatGoesAwayWhileASessionEndsUndoesTheEnd(t *testing.T) {
 			}
 			done := make(chan error, 1)
 			go func() { done <- end(t.Context(), f, s, spent) }()
-			eventually(t, "the end waits for the jobs' table", func() bool {
+			await.That(t, "the end waits for the jobs' table", func() bool {
 				const blocked = `SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'`
 				var n int
 				if err := db.Raw.QueryRowContext(t.Context(), blocked).Scan(&n); err != nil {
@@ -123,7 +106,7 @@ func TestADatabaseThatGoesAwayWhileASessionEndsUndoesTheEnd(t *testing.T) {
 				t.Fatal(err)
 			}
 			proxy.Start(t)
-			eventually(t, "the database answers again", func() bool { return db.Ready(t.Context()) == nil })
+			await.That(t, "the database answers again", func() bool { return db.Ready(t.Context()) == nil })
 			f.wantEnded(t, true, nil)
 			same(t, "the session", f.stored(t, s.ID), s)
 			f.refresh(t, newest, session.Rotated)
@@ -158,7 +141,7 @@ func TestWithoutRedisASessionEndsAndTheJobIsLeft(t *testing.T) {
 		}
 		f.wantNoToken(t, token, spent)
 		proxy.Start(t)
-		eventually(t, "Redis answers again", func() bool { return f.redis.Ping(t.Context()).Err() == nil })
+		await.That(t, "Redis answers again", func() bool { return f.redis.Ping(t.Context()).Err() == nil })
 		f.wantEnded(t, false, reuseMail(), over(left, at, session.ReasonLogout), over(robbed, at, session.ReasonReuse))
 	})
 }

@@ -24,6 +24,7 @@ import (
 	"github.com/chromedp/chromedp/kb"
 
 	"github.com/gatehouse-auth/gatehouse/internal/testenv"
+	"github.com/gatehouse-auth/gatehouse/internal/testenv/await"
 	"github.com/gatehouse-auth/gatehouse/internal/testenv/testhttp"
 )
 
@@ -76,11 +77,11 @@ func startSite(t *testing.T, workers, challenge string) *site {
 	s := &site{policy: "default-src 'self'; worker-src " + workers}
 	upstream := httptest.NewServer(s.handler())
 	t.Cleanup(upstream.Close)
-	status := spare(t)
+	status := testenv.Spare(t)
 	edge := gate(t, []byte(strings.Replace(siteConfig, "CHALLENGE", challenge, 1)), socket(t), status, map[string]string{"site:80": host(upstream)}, map[string]string{
 		"secret": "0123456789abcdef0123456789abcdef", "redis": testenv.Redis(t),
 	})
-	within(t, "the edge serves", func() bool {
+	await.That(t, "the edge serves", func() bool {
 		res, err := testhttp.Client.Get(edge + "/")
 		if err == nil {
 			res.Body.Close()

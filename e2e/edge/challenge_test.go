@@ -14,6 +14,7 @@ import (
 	altcha "github.com/altcha-org/altcha-lib-go"
 
 	"github.com/gatehouse-auth/gatehouse/internal/testenv"
+	"github.com/gatehouse-auth/gatehouse/internal/testenv/await"
 	"github.com/gatehouse-auth/gatehouse/internal/testenv/testhttp"
 	"github.com/gatehouse-auth/gatehouse/internal/web"
 )
@@ -46,8 +47,8 @@ services:
               authorize: false
               challenge: %s
               redis_url: "{vault://env/redis}"`, challenge)
-	base = gate(t, []byte(config), socket(t), spare(t), map[string]string{"site:80": host(upstream)}, vault)
-	within(t, "the edge serves", func() bool { return post(t, base, "/.well-known/gatehouse/challenge.js", nil).status != 500 })
+	base = gate(t, []byte(config), socket(t), testenv.Spare(t), map[string]string{"site:80": host(upstream)}, vault)
+	await.That(t, "the edge serves", func() bool { return post(t, base, "/.well-known/gatehouse/challenge.js", nil).status != 500 })
 	reached.Store(0)
 	return base, reached
 }

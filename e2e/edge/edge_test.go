@@ -30,6 +30,7 @@ import (
 	"github.com/gatehouse-auth/gatehouse/internal/jose"
 	"github.com/gatehouse-auth/gatehouse/internal/redisx"
 	"github.com/gatehouse-auth/gatehouse/internal/testenv"
+	"github.com/gatehouse-auth/gatehouse/internal/testenv/await"
 	"github.com/gatehouse-auth/gatehouse/internal/testenv/testhttp"
 	"github.com/gatehouse-auth/gatehouse/internal/web"
 	"github.com/gatehouse-auth/gatehouse/pdp/authzen"
@@ -77,7 +78,7 @@ func start(t *testing.T) *edge {
 		t.Fatal(err)
 	}
 	e := run(t, config, nil)
-	within(t, "the edge serves", func() bool { return e.do(t, "GET", "/orders", e.token(t, nil)).status == 200 })
+	await.That(t, "the edge serves", func() bool { return e.do(t, "GET", "/orders", e.token(t, nil)).status == 200 })
 	return e
 }
 
@@ -92,7 +93,7 @@ func run(t *testing.T, config []byte, vault map[string]string) *edge {
 	if err != nil {
 		t.Fatal(err)
 	}
-	e := &edge{socket: socket(t), redis: testenv.Redis(t), status: spare(t), key: key, seen: make(chan http.Header, 1000)}
+	e := &edge{socket: socket(t), redis: testenv.Redis(t), status: testenv.Spare(t), key: key, seen: make(chan http.Header, 1000)}
 	e.decide(authzen.Response{Decision: true})
 	keys := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(jwks) }))
 	t.Cleanup(keys.Close)
@@ -165,16 +166,6 @@ func gate(t *testing.T, config []byte, socket, status string, address, vault map
 	}
 	t.Cleanup(func() { cancel(); wg.Wait() })
 	return "http://" + ln.Addr().String()
-}
-
-func spare(t *testing.T) string {
-	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer ln.Close()
-	return ln.Addr().String()
 }
 
 func host(s *httptest.Server) string { return s.Listener.Addr().String() }
@@ -274,19 +265,6 @@ func (e *edge) raw(t *testing.T, request string) string {
 	_, rest, _ := bytes.Cut(all, []byte(" "))
 	status, _, _ := bytes.Cut(rest, []byte(" "))
 	return string(status)
-}
-
-func within(t *testing.T, what string, holds func() bool) {
-	t.Helper()
-	tick := time.NewTicker(10 * time.Millisecond)
-	defer tick.Stop()
-	for deadline := time.After(15 * time.Second); !holds(); {
-		select {
-		case <-tick.C:
-		case <-deadline:
-			t.Fatalf("never came true: %s", what)
-		}
-	}
 }
 
 func want(t *testing.T, what string, a answer, status int, code string) {
@@ -389,7 +367,7 @@ func TestAnEndedSessionIsRefusedAtTheEdge(t *testing.T) {
 	if err := redisx.PublishRevocation(t.Context(), c, redisx.Revocation{Kind: redisx.KindSession, Value: "s1", ExpiresAt: time.Now().Add(time.Hour)}, time.Now()); err != nil {
 		t.Fatal(err)
 	}
-	within(t, "the session is refused", func() bool { return e.do(t, "GET", "/orders", token).problem.Code == "session_revoked" })
+	await.That(t, "the session is refused", func() bool { return e.do(t, "GET", "/orders", token).problem.Code == "session_revoked" })
 	want(t, "another session", e.do(t, "GET", "/orders", e.token(t, nil)), 200, "")
 }
 
@@ -434,7 +412,7 @@ func TestThePolicyDecidesAndItsAbsenceDenies(t *testing.T) {
 	e.pdp.Listener.Close()
 	e.pdp.Listener = ln
 	e.pdp.Start()
-	within(t, "the policy is asked again", func() bool { return e.do(t, "GET", "/orders", token).status == 200 })
+	await.That(t, "the policy is asked again", func() bool { return e.do(t, "GET", "/orders", token).status == 200 })
 }
 
 // S14: registration wants a proof of work, once.
@@ -476,7 +454,7 @@ func TestAKilledPluginLetsNothingPass(t *testing.T) {
 		return strings.TrimSpace(string(out))
 	}
 	for range 2 {
-		within(t, "the plugin runs", func() bool { return pid() != "" })
+		await.That(t, "the plugin runs", func() bool { return pid() != "" })
 		if err := exec.Command("pkill", "-KILL", "-f", "gatehouse-plugin -socket "+e.socket).Run(); err != nil {
 			t.Fatal(err)
 		}
@@ -486,7 +464,7 @@ func TestAKilledPluginLetsNothingPass(t *testing.T) {
 	if n := e.upstream.Load() - before; n != 0 || passed.Load() != 0 {
 		t.Errorf("%d requests reached the upstream, %d were not refused", n, passed.Load())
 	}
-	within(t, "service is back", func() bool {
+	await.That(t, "service is back", func() bool {
 		s := e.do(t, "GET", "/auth/me", good).status
 		return s == 200
 	})

@@ -18,6 +18,7 @@ import (
 
 	"github.com/gatehouse-auth/gatehouse/internal/jose"
 	"github.com/gatehouse-auth/gatehouse/internal/redisx"
+	"github.com/gatehouse-auth/gatehouse/internal/testenv/await"
 )
 
 // identities has a route for each way to say who asks.
@@ -124,7 +125,7 @@ func identified(t *testing.T, vault map[string]string) *edge {
 		all[name] = v
 	}
 	e := run(t, []byte(identities), all)
-	within(t, "the edge serves", func() bool { return e.do(t, "GET", "/optional", e.token(t, nil)).status == 200 })
+	await.That(t, "the edge serves", func() bool { return e.do(t, "GET", "/optional", e.token(t, nil)).status == 200 })
 	e.forget()
 	return e
 }
@@ -297,7 +298,7 @@ func TestAThirdPartysTokensAreTakenByDiscovery(t *testing.T) {
 		t.Fatal(err)
 	}
 	keys.Store(&set)
-	within(t, "the keys are found", func() bool {
+	await.That(t, "the keys are found", func() bool {
 		return e.do(t, "GET", "/discovered", foreign(t, e, other.URL, "Bearer")).status == 200
 	})
 	if h := <-e.seen; h.Get("X-Gatehouse-Subject") != "u1" || h.Get("X-Gatehouse-Roles") != "clerk,auditor" || h.Get("X-Gatehouse-Tenant") != "t1" {
@@ -355,7 +356,7 @@ func TestAnOpaqueTokenIsAskedFor(t *testing.T) {
 	if err := redisx.PublishRevocation(t.Context(), c, redisx.Revocation{Kind: redisx.KindSession, Value: "s1", ExpiresAt: time.Now().Add(time.Hour)}, time.Now()); err != nil {
 		t.Fatal(err)
 	}
-	within(t, "the session is refused", func() bool { return e.do(t, "GET", "/opaque", "opaque-1").problem.Code == "session_revoked" })
+	await.That(t, "the session is refused", func() bool { return e.do(t, "GET", "/opaque", "opaque-1").problem.Code == "session_revoked" })
 	issuer.Close()
 	want(t, "an issuer that is away", e.do(t, "GET", "/opaque", "opaque-1"), 503, "introspection_unavailable")
 }

@@ -8,6 +8,9 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/gatehouse-auth/gatehouse/internal/testenv"
+	"github.com/gatehouse-auth/gatehouse/internal/testenv/await"
 )
 
 // kongEnv names the `kong` command of a real Kong 3.9. With it the tests here run on that, each on one of its own, with
@@ -34,7 +37,7 @@ func realKong(t *testing.T, command, plugin string, config []byte, socket, statu
 	if err != nil {
 		t.Fatal(err)
 	}
-	listen := spare(t)
+	listen := testenv.Spare(t)
 	env := append(os.Environ(),
 		"KONG_PREFIX="+prefix, "KONG_DECLARATIVE_CONFIG="+file, "KONG_NGINX_HTTP_INCLUDE="+filepath.Join(deploy, "gatehouse.nginx.conf"),
 		"KONG_PROXY_LISTEN="+listen, "KONG_ADMIN_LISTEN=off", "KONG_STATUS_LISTEN=off", "KONG_NGINX_WORKER_PROCESSES=1",
@@ -64,7 +67,7 @@ func realKong(t *testing.T, command, plugin string, config []byte, socket, statu
 		}
 		kong("stop", "--prefix", prefix)
 	})
-	within(t, "Kong listens", func() bool {
+	await.That(t, "Kong listens", func() bool {
 		conn, err := net.Dial("tcp", listen)
 		if err == nil {
 			_ = conn.Close() // only whether it opens was asked

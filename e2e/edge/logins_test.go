@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/gatehouse-auth/gatehouse/internal/testenv"
+	"github.com/gatehouse-auth/gatehouse/internal/testenv/await"
 	"github.com/gatehouse-auth/gatehouse/internal/testenv/testhttp"
 )
 
@@ -47,9 +48,9 @@ services:
               redis_url: "{vault://env/redis}"
           - name: gatehouse-outcome
             config: {statuses: [401], redis_url: "{vault://env/redis}"}`
-	status = spare(t)
+	status = testenv.Spare(t)
 	base = gate(t, []byte(config), socket(t), status, map[string]string{"site:80": host(upstream)}, map[string]string{"secret": "0123456789abcdef0123456789abcdef", "redis": redis})
-	within(t, "the edge serves", func() bool { return post(t, base, "/lost", nil).status == http.StatusNotFound })
+	await.That(t, "the edge serves", func() bool { return post(t, base, "/lost", nil).status == http.StatusNotFound })
 	return base, status
 }
 
@@ -83,7 +84,7 @@ func TestRefusedPasswordsBringAChallenge(t *testing.T) {
 		if a := post(t, here, "/login", wrong); a.status != http.StatusUnauthorized || a.problem.Code != "" {
 			t.Fatalf("wrong password %d: %d %+v", n, a.status, a.problem)
 		}
-		within(t, "the failed log-in is counted", func() bool { return counts(t, status, "failed") == n+1 })
+		await.That(t, "the failed log-in is counted", func() bool { return counts(t, status, "failed") == n+1 })
 		if n == 1 {
 			if a := post(t, there, "/login", right); a.status != http.StatusOK {
 				t.Fatalf("after two: %d %+v", a.status, a.problem)
@@ -100,7 +101,7 @@ func TestRefusedPasswordsBringAChallenge(t *testing.T) {
 		want(t, "after that at "+edge, post(t, base, "/login", right), http.StatusForbidden, "challenge_required")
 	}
 	// The 404 of the start, two challenges and one success: four answers at this edge that are no failed log-ins.
-	within(t, "the other answers are told", func() bool { return counts(t, status, "passed") >= 4 })
+	await.That(t, "the other answers are told", func() bool { return counts(t, status, "passed") >= 4 })
 	if n := counts(t, status, "failed"); n != 3 {
 		t.Errorf("%d failed log-ins are counted, of three", n)
 	}

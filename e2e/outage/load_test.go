@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/gatehouse-auth/gatehouse/e2e/asking"
 	"github.com/gatehouse-auth/gatehouse/internal/principal"
 	"github.com/gatehouse-auth/gatehouse/internal/web"
 )
@@ -78,7 +79,7 @@ type sight struct {
 	kind, path, got string
 }
 
-// load sends all kinds by turns, by a constant number of workers, and judges each answer.
+// load sends all kinds by turns and judges each answer.
 type load struct {
 	t     *testing.T
 	url   string
@@ -86,10 +87,10 @@ type load struct {
 	may   map[string][]string      // what may be answered during the outage, by path; "" for paths that are not there
 	most  map[string]time.Duration // how long after its begin a path may still allow anything
 
-	http  *http.Client
-	next  atomic.Int64
-	in    atomic.Int32 // phase
-	begun atomic.Int64 // UnixNano: when the fault was about to be brought about
+	http   *http.Client
+	asking *asking.Load
+	in     atomic.Int32 // phase
+	begun  atomic.Int64 // UnixNano: when the fault was about to be brought about
 
 	mu      sync.Mutex
 	seen    map[sight]int
@@ -118,25 +119,9 @@ func (l *load) start() {
 		l.fate[k.name] = new(atomic.Int64)
 	}
 	l.http = &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: workers}, Timeout: hang}
-	stop := make(chan struct{})
-	var running sync.WaitGroup
-	for range workers {
-		running.Go(func() {
-			tick := time.NewTicker(pace)
-			defer tick.Stop()
-			for {
-				select {
-				case <-stop:
-					return
-				case <-tick.C:
-					l.send(l.next.Add(1))
-				}
-			}
-		})
-	}
+	l.asking = asking.Begin(l.t, workers, pace, l.send)
 	l.end = sync.OnceFunc(func() {
-		close(stop)
-		running.Wait()
+		l.asking.End()
 		l.http.CloseIdleConnections()
 	})
 	l.t.Cleanup(l.end)
@@ -336,8 +321,8 @@ func (l *load) anew(p phase) {
 
 // rounds waits until every kind has been answered as many times more.
 func (l *load) rounds(n int64) {
-	end := l.next.Load() + n*int64(len(l.kinds))
-	l.wait("the load goes on", func() bool { return l.next.Load() >= end })
+	end := l.asking.Begun() + n*int64(len(l.kinds))
+	l.wait("the load goes on", func() bool { return l.asking.Begun() >= end })
 }
 
 // lasts waits until the outage has lasted so long, and two rounds more.

@@ -101,7 +101,7 @@ type around struct {
 // open runs an edge. Its load is not started.
 func open(t *testing.T, a around) *site {
 	t.Helper()
-	s := &site{load: &load{t: t}, status: spare(t)}
+	s := &site{load: &load{t: t}, status: testenv.Spare(t)}
 	if a.config == "" {
 		a.config = routes + onceRoutes[1:]
 	}
@@ -285,14 +285,4 @@ func (s *site) health() string {
 	var health struct{ Status string }
 	_ = json.NewDecoder(res.Body).Decode(&health) // then it is ""
 	return health.Status
-}
-
-func spare(t *testing.T) string {
-	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer ln.Close()
-	return ln.Addr().String()
 }

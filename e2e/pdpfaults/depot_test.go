@@ -5,13 +5,8 @@ import (
 	"bytes"
 	"compress/flate"
 	"compress/gzip"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/sha256"
-	"crypto/x509"
 	"encoding/hex"
-	"encoding/pem"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
@@ -25,6 +20,7 @@ import (
 	"time"
 
 	"github.com/gatehouse-auth/gatehouse/internal/testenv"
+	"github.com/gatehouse-auth/gatehouse/internal/testenv/pki"
 	"github.com/gatehouse-auth/gatehouse/pdp/bundle"
 )
 
@@ -132,23 +128,12 @@ type signer struct {
 
 func newSigner(t *testing.T) signer {
 	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	private, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	public, err := x509.MarshalPKIXPublicKey(key.Public())
-	if err != nil {
-		t.Fatal(err)
-	}
+	private, public := pki.KeyPair(t)
 	file := filepath.Join(t.TempDir(), "public.pem")
-	if err := os.WriteFile(file, pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: public}), 0o600); err != nil {
+	if err := os.WriteFile(file, []byte(public), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	return signer{bundle.SigningKey{ID: "release", Algorithm: "ES256", PEM: string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: private}))}, file}
+	return signer{bundle.SigningKey{ID: "release", Algorithm: "ES256", PEM: private}, file}
 }
 
 // pack makes a bundle of files that owns the roots.

@@ -13,6 +13,9 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/gatehouse-auth/gatehouse/e2e/asking"
+	"github.com/gatehouse-auth/gatehouse/internal/testenv/await"
 )
 
 const (
@@ -27,11 +30,11 @@ const (
 
 // load asks all the time.
 type load struct {
-	t    *testing.T
-	url  atomic.Pointer[string]
-	http *http.Client
-	next atomic.Int64
-	end  func()
+	t      *testing.T
+	url    atomic.Pointer[string]
+	http   *http.Client
+	asking *asking.Load
+	end    func()
 
 	mu       sync.Mutex
 	wrong    map[string]int
@@ -77,20 +80,6 @@ func begin(t *testing.T, p *program) *load {
 	l.url.Store(&p.url)
 	stop := make(chan struct{})
 	var running sync.WaitGroup
-	for range workers {
-		running.Go(func() {
-			tick := time.NewTicker(pace)
-			defer tick.Stop()
-			for {
-				select {
-				case <-stop:
-					return
-				case <-tick.C:
-					l.ask(l.next.Add(1))
-				}
-			}
-		})
-	}
 	running.Go(func() {
 		const beat = 10 * time.Millisecond
 		tick := time.NewTimer(beat)
@@ -109,7 +98,9 @@ func begin(t *testing.T, p *program) *load {
 			tick.Reset(beat)
 		}
 	})
+	l.asking = asking.Begin(t, workers, pace, l.ask)
 	l.end = sync.OnceFunc(func() {
+		l.asking.End()
 		close(stop)
 		running.Wait()
 		l.http.CloseIdleConnections()
@@ -200,8 +191,8 @@ func noIDs(body []byte) string {
 
 // rounds waits until every question has been asked as many times more.
 func (l *load) rounds(n int64) {
-	end := l.next.Load() + 6*n + workers
-	within(l.t, "the load goes on", func() bool { return l.next.Load() >= end })
+	end := l.asking.Begun() + 6*n + workers
+	await.That(l.t, "the load goes on", func() bool { return l.asking.Begun() >= end })
 }
 
 // finish ends the load and tells what it found.

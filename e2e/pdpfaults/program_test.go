@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"github.com/gatehouse-auth/gatehouse/internal/testenv"
+	"github.com/gatehouse-auth/gatehouse/internal/testenv/await"
 	"github.com/gatehouse-auth/gatehouse/internal/testenv/testhttp"
 )
 
@@ -131,7 +132,7 @@ func start(t *testing.T, dir string, args ...string) *program {
 		close(p.ended)
 	}()
 	t.Cleanup(p.stop)
-	within(t, "the decision point listens", func() bool {
+	await.That(t, "the decision point listens", func() bool {
 		select {
 		case <-p.ended:
 			t.Fatalf("it ended: %s", p.said)
@@ -232,18 +233,6 @@ func (p *program) turn(by time.Duration) {
 	}
 	if err := p.cmd.Process.Signal(syscall.SIGUSR2); err != nil {
 		p.t.Fatal(err)
-	}
-}
-
-// within waits for an event.
-func within(t *testing.T, what string, holds func() bool) {
-	t.Helper()
-	tick := time.NewTicker(20 * time.Millisecond)
-	defer tick.Stop()
-	for end := time.Now().Add(patience); !holds(); <-tick.C {
-		if time.Now().After(end) {
-			t.Fatalf("never came true: %s", what)
-		}
 	}
 }
 

@@ -31,30 +31,19 @@ type field struct {
 
 func (m fields) read(message []byte) (map[string]any, error) {
 	out, chosen := map[string]any{}, map[string]bool{}
-	for len(message) > 0 {
-		number, wire, n := protowire.ConsumeTag(message)
-		if n < 0 {
-			return nil, ErrMessage
-		}
-		size := protowire.ConsumeFieldValue(number, wire, message[n:])
-		if size < 0 {
-			return nil, ErrMessage
-		}
-		encoded := message[n : n+size]
-		message = message[n+size:]
+	err := walk(message, func(number protowire.Number, wire protowire.Type, encoded []byte) error {
 		f, known := m[number]
 		if !known || wire != f.wire {
-			continue
-		}
-		if wire == protowire.BytesType {
-			encoded, _ = protowire.ConsumeBytes(encoded)
+			return nil
 		}
 		if chosen[f.one] {
-			return nil, ErrMessage
+			return ErrMessage
 		}
-		if chosen[f.one] = f.one != ""; f.add(out, encoded) != nil {
-			return nil, ErrMessage
-		}
+		chosen[f.one] = f.one != ""
+		return f.add(out, encoded)
+	})
+	if err != nil {
+		return nil, ErrMessage
 	}
 	return out, nil
 }

@@ -172,17 +172,7 @@ func structOf(message []byte, depth int) (map[string]any, error) {
 
 // valueOf reads a google.protobuf.Value, whose last field counts.
 func valueOf(message []byte, depth int) (v any, err error) {
-	for len(message) > 0 {
-		field, kind, n := protowire.ConsumeTag(message)
-		if n < 0 {
-			return nil, ErrMessage
-		}
-		size := protowire.ConsumeFieldValue(field, kind, message[n:])
-		if size < 0 {
-			return nil, ErrMessage
-		}
-		one := message[n : n+size]
-		message = message[n+size:]
+	err = walk(message, func(field protowire.Number, kind protowire.Type, one []byte) (err error) {
 		switch {
 		case field == 1 && kind == protowire.VarintType:
 			v = nil
@@ -190,18 +180,19 @@ func valueOf(message []byte, depth int) (v any, err error) {
 			bits, _ := protowire.ConsumeFixed64(one)
 			number := math.Float64frombits(bits)
 			if math.IsNaN(number) || math.IsInf(number, 0) {
-				return nil, ErrMessage
+				return ErrMessage
 			}
 			v = number
 		case field == 4 && kind == protowire.VarintType:
 			bit, _ := protowire.ConsumeVarint(one)
 			v = protowire.DecodeBool(bit)
 		case kind == protowire.BytesType:
-			encoded, _ := protowire.ConsumeBytes(one)
-			if v, err = composed(field, encoded, depth, v); err != nil {
-				return nil, err
-			}
+			v, err = composed(field, one, depth, v)
 		}
+		return err
+	})
+	if err != nil {
+		return nil, err
 	}
 	return v, nil
 }
@@ -259,27 +250,35 @@ func within(message []byte, number protowire.Number, visit visitor) error {
 }
 
 func each(message []byte, visit visitor) error {
+	return walk(message, func(field protowire.Number, kind protowire.Type, value []byte) error {
+		if kind != protowire.BytesType {
+			return nil
+		}
+		return visit(field, value)
+	})
+}
+
+// walk visits the fields of a message in their order. A value is as it is encoded, but for the length before bytes.
+func walk(message []byte, visit func(field protowire.Number, kind protowire.Type, value []byte) error) error {
 	for len(message) > 0 {
 		field, kind, n := protowire.ConsumeTag(message)
 		if n < 0 {
 			return ErrMessage
 		}
 		message = message[n:]
-		if kind != protowire.BytesType {
-			if n = protowire.ConsumeFieldValue(field, kind, message); n < 0 {
-				return ErrMessage
-			}
-			message = message[n:]
-			continue
+		var value []byte
+		if kind == protowire.BytesType {
+			value, n = protowire.ConsumeBytes(message)
+		} else if n = protowire.ConsumeFieldValue(field, kind, message); n >= 0 {
+			value = message[:n]
 		}
-		value, n := protowire.ConsumeBytes(message)
 		if n < 0 {
 			return ErrMessage
 		}
-		if err := visit(field, value); err != nil {
+		message = message[n:]
+		if err := visit(field, kind, value); err != nil {
 			return err
 		}
-		message = message[n:]
 	}
 	return nil
 }

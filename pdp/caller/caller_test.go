@@ -13,6 +13,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/gatehouse-auth/gatehouse/internal/testenv"
+	"github.com/gatehouse-auth/gatehouse/internal/testenv/await"
 	"github.com/gatehouse-auth/gatehouse/pdp/caller"
 )
 
@@ -23,17 +24,6 @@ const (
 	oldToken = "0123456789abcdef0123456789abcdef"
 	newToken = "fedcba9876543210fedcba9876543210"
 )
-
-func within(t *testing.T, what string, holds func() bool) {
-	t.Helper()
-	tick := time.NewTicker(2 * time.Millisecond)
-	defer tick.Stop()
-	for deadline := time.Now().Add(patience); !holds(); <-tick.C {
-		if time.Now().After(deadline) {
-			t.Fatalf("not within %v: %s", patience, what)
-		}
-	}
-}
 
 // running runs a part until the test ends.
 func running(t *testing.T, run func(context.Context) error) {
@@ -113,16 +103,16 @@ func TestTokensRotateWithoutARestart(t *testing.T) {
 	find := func(token string) bool { _, ok := tokens.Find(token); return ok }
 
 	put(t, file, "edge "+oldToken+"\nedge "+newToken+"\n")
-	within(t, "both tokens are known", func() bool { return find(newToken) && find(oldToken) })
+	await.That(t, "both tokens are known", func() bool { return find(newToken) && find(oldToken) })
 	put(t, file, "edge "+newToken+"\n")
-	within(t, "the old token is unknown", func() bool { return !find(oldToken) && find(newToken) })
+	await.That(t, "the old token is unknown", func() bool { return !find(oldToken) && find(newToken) })
 
 	put(t, file, "edge "+newToken+" nonsense\n")
-	within(t, "nonsense is told", func() bool { return strings.Contains(log.String(), "line 1") })
+	await.That(t, "nonsense is told", func() bool { return strings.Contains(log.String(), "line 1") })
 	if err := os.Remove(file); err != nil {
 		t.Fatal(err)
 	}
-	within(t, "the loss is told", func() bool { return strings.Contains(log.String(), "no such file") })
+	await.That(t, "the loss is told", func() bool { return strings.Contains(log.String(), "no such file") })
 	if !find(newToken) {
 		t.Error("the token is forgotten")
 	}
@@ -130,7 +120,7 @@ func TestTokensRotateWithoutARestart(t *testing.T) {
 		t.Errorf("logged %s", log)
 	}
 	put(t, file, "# nobody\n")
-	within(t, "nobody is known", func() bool { return !find(newToken) })
+	await.That(t, "nobody is known", func() bool { return !find(newToken) })
 	if n := strings.Count(log.String(), "no such file"); n != 1 {
 		t.Errorf("the loss is told %d times", n)
 	}

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/gatehouse-auth/gatehouse/internal/testenv"
+	"github.com/gatehouse-auth/gatehouse/internal/testenv/await"
 	"github.com/gatehouse-auth/gatehouse/internal/testenv/pki"
 	"github.com/gatehouse-auth/gatehouse/pdp/caller"
 )
@@ -116,18 +117,18 @@ func TestCertificatesRotateWithoutARestart(t *testing.T) {
 	before, after := first.Client(t, "edge-1"), second.Client(t, "edge-2")
 
 	put(t, s.files.ClientCA, first.PEM+second.PEM)
-	within(t, "both authorities are believed", func() bool {
+	await.That(t, "both authorities are believed", func() bool {
 		a, _ := s.ask(t, first, before)
 		b, _ := s.ask(t, first, after)
 		return a == "edge-1" && b == "edge-2"
 	})
 	put(t, s.files.ClientCA, second.PEM)
-	within(t, "the first is no longer believed", func() bool { _, err := s.ask(t, first, before); return err != nil })
+	await.That(t, "the first is no longer believed", func() bool { _, err := s.ask(t, first, before); return err != nil })
 	s.putCert(t, second)
-	within(t, "the server has its new certificate", func() bool { name, _ := s.ask(t, second, after); return name == "edge-2" })
+	await.That(t, "the server has its new certificate", func() bool { name, _ := s.ask(t, second, after); return name == "edge-2" })
 
 	put(t, s.files.ClientCA, "nonsense")
-	within(t, "nonsense is told", func() bool { return strings.Contains(s.log.String(), "holds no certificate") })
+	await.That(t, "nonsense is told", func() bool { return strings.Contains(s.log.String(), "holds no certificate") })
 	if name, err := s.ask(t, second, after); err != nil || name != "edge-2" {
 		t.Errorf("%q, %v", name, err)
 	}

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/gatehouse-auth/gatehouse/internal/testenv"
+	"github.com/gatehouse-auth/gatehouse/internal/testenv/await"
 	"github.com/gatehouse-auth/gatehouse/pdp/decisionlog"
 	"github.com/gatehouse-auth/gatehouse/pdp/decisionlog/spool"
 )
@@ -103,7 +104,7 @@ func TestWithFailADecisionIsDenied(t *testing.T) {
 		t.Errorf("%v, %s", err, log)
 	}
 	letGo()
-	within(t, "there is room again", func() bool { return j.Record(context.Background(), large("after")) == nil })
+	await.That(t, "there is room again", func() bool { return j.Record(context.Background(), large("after")) == nil })
 	if err := j.Ready(); err != nil {
 		t.Errorf("ready: %v", err)
 	}
@@ -130,7 +131,7 @@ func TestWithDropNoDecisionWaitsAndTheLossIsCounted(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	within(t, "the loss is told", func() bool { return strings.Contains(log.String(), "records dropped") })
+	await.That(t, "the loss is told", func() bool { return strings.Contains(log.String(), "records dropped") })
 	letGo()
 	stop()
 	got, lost := len(sink.ids(t)), int(j.Stats().Dropped)
@@ -153,7 +154,7 @@ func TestWithBlockADecisionWaitsNoLongerThanItMay(t *testing.T) {
 		t.Errorf("answered %v", err)
 	}
 	letGo()
-	within(t, "there is room again", func() bool { return j.Record(context.Background(), large("after")) == nil })
+	await.That(t, "there is room again", func() bool { return j.Record(context.Background(), large("after")) == nil })
 	stop()
 }
 

@@ -1,6 +1,7 @@
 package decisionlog
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -111,9 +112,9 @@ func Open(opts Options) (*Journal, error) {
 	if opts.Masks == nil {
 		opts.Masks = &Masks{root: &maskNode{}}
 	}
-	opts.Linger = orDefault(opts.Linger, 250*time.Millisecond)
-	opts.Grace = orDefault(opts.Grace, 2*time.Second)
-	opts.Buffer = orDefault(opts.Buffer, 16<<20)
+	opts.Linger = cmp.Or(opts.Linger, 250*time.Millisecond)
+	opts.Grace = cmp.Or(opts.Grace, 2*time.Second)
+	opts.Buffer = cmp.Or(opts.Buffer, 16<<20)
 	switch opts.WhenFull {
 	case Block, Fail, Drop:
 	default:
@@ -142,13 +143,6 @@ func Open(opts Options) (*Journal, error) {
 		j.shippers = append(j.shippers, newShipper(j, name, sink))
 	}
 	return j, nil
-}
-
-func orDefault[T int | time.Duration](v, absent T) T {
-	if v == 0 {
-		return absent
-	}
-	return v
 }
 
 // Records reports whether Record would make a record of such a decision.

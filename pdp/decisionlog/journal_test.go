@@ -22,6 +22,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
 	"github.com/gatehouse-auth/gatehouse/internal/testenv"
+	"github.com/gatehouse-auth/gatehouse/internal/testenv/await"
 	"github.com/gatehouse-auth/gatehouse/pdp/authzen"
 	"github.com/gatehouse-auth/gatehouse/pdp/decisionlog"
 	"github.com/gatehouse-auth/gatehouse/pdp/decisionlog/spool"
@@ -80,17 +81,6 @@ func idOf(t testing.TB, record string) string {
 		t.Fatalf("%q: %v", record, err)
 	}
 	return r.ID
-}
-
-func within(t testing.TB, what string, holds func() bool) {
-	t.Helper()
-	tick := time.NewTicker(2 * time.Millisecond)
-	defer tick.Stop()
-	for deadline := time.Now().Add(patience); !holds(); <-tick.C {
-		if time.Now().After(deadline) {
-			t.Fatalf("not within %v: %s", patience, what)
-		}
-	}
 }
 
 // journal opens a journal with one sink, "a", and fitting defaults.
@@ -256,7 +246,7 @@ func TestASinkThatComesBackGetsEverythingInOrder(t *testing.T) {
 	for _, id := range numbers(0, 50) {
 		record(t, j, id)
 	}
-	within(t, "all are shipped", func() bool { return len(sink.ids(t)) == 50 })
+	await.That(t, "all are shipped", func() bool { return len(sink.ids(t)) == 50 })
 	stop()
 	if told == nil || !strings.Contains(told.Error(), "takes no records") || j.Ready() != nil {
 		t.Errorf("ready: %v, and then %v", told, j.Ready())
@@ -306,7 +296,7 @@ func TestARecordThatIsRejectedStopsNoOther(t *testing.T) {
 		go func() { e := denial(id); _ = j.Record(context.Background(), &e) }()
 	}
 	stop := start(t, j)
-	within(t, "all others are shipped", func() bool { return len(sink.ids(t)) == 48 })
+	await.That(t, "all others are shipped", func() bool { return len(sink.ids(t)) == 48 })
 	stop()
 	kept, err := os.ReadFile(filepath.Join(dir, "a.rejected"))
 	if err != nil || strings.Count(string(kept), "\n") != 2 || !strings.Contains(string(kept), "d-000013") || !strings.Contains(string(kept), "d-000040") {
@@ -413,7 +403,7 @@ func TestMetricsTellHowTheLogIs(t *testing.T) {
 	j := journal(t, decisionlog.Options{Now: func() time.Time { mu.Lock(); defer mu.Unlock(); return now }}, sink)
 	stop := start(t, j)
 	record(t, j, "d-1")
-	within(t, "it is on its way", func() bool { sink.mu.Lock(); defer sink.mu.Unlock(); return len(sink.tries) > 0 })
+	await.That(t, "it is on its way", func() bool { sink.mu.Lock(); defer sink.mu.Unlock(); return len(sink.tries) > 0 })
 	mu.Lock()
 	now = now.Add(90 * time.Second)
 	mu.Unlock()

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/gatehouse-auth/gatehouse/internal/fault"
+	"github.com/gatehouse-auth/gatehouse/internal/testenv/await"
 	"github.com/gatehouse-auth/gatehouse/pdp/authzen"
 	"github.com/gatehouse-auth/gatehouse/pdp/caller"
 	"github.com/gatehouse-auth/gatehouse/pdp/dataapi"
@@ -218,24 +219,13 @@ func TestARequestThatArrivesSlowlyHoldsNoPlace(t *testing.T) {
 	if err := rest.Close(); err != nil {
 		t.Fatal(err)
 	}
-	within(t, "the slow one is refused", func() bool {
+	await.That(t, "the slow one is refused", func() bool {
 		meter.mu.Lock()
 		defer meter.mu.Unlock()
 		return meter.shed["authzen"] == 1
 	})
 	close(e.block)
 	under.Wait()
-}
-
-func within(t *testing.T, what string, holds func() bool) {
-	t.Helper()
-	tick := time.NewTicker(2 * time.Millisecond)
-	defer tick.Stop()
-	for deadline := time.Now().Add(30 * time.Second); !holds(); <-tick.C {
-		if time.Now().After(deadline) {
-			t.Fatalf("not in time: %s", what)
-		}
-	}
 }
 
 // A panic, a failure and a batch leave the room that they took.

@@ -14,6 +14,7 @@
 package server
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -113,10 +114,10 @@ func New(opts Options) *Server {
 	if opts.Meter == nil {
 		opts.Meter = unmetered{}
 	}
-	opts.MaxBody = orDefault(opts.MaxBody, DefaultMaxBody)
-	opts.MaxBatch = orDefault(opts.MaxBatch, DefaultMaxBatch)
-	opts.MaxConcurrent = orDefault(opts.MaxConcurrent, DefaultMaxConcurrent)
-	opts.BatchTime = orDefault(opts.BatchTime, DefaultBatchTime)
+	opts.MaxBody = cmp.Or(opts.MaxBody, DefaultMaxBody)
+	opts.MaxBatch = cmp.Or(opts.MaxBatch, DefaultMaxBatch)
+	opts.MaxConcurrent = cmp.Or(opts.MaxConcurrent, DefaultMaxConcurrent)
+	opts.BatchTime = cmp.Or(opts.BatchTime, DefaultBatchTime)
 	s := &server{Options: opts, gate: gate{most: int64(opts.MaxConcurrent)}}
 	mux := http.NewServeMux()
 	mux.Handle("POST "+authzen.Path, s.known(problem, s.evaluate))
@@ -131,13 +132,6 @@ func New(opts Options) *Server {
 	s.serveHealth(mux)
 	h := s.shortcut(web.Mux(mux))
 	return &Server{echoRequestID(web.Trace(s.shed(web.Log(opts.Log, web.Recover(opts.Log, web.SecurityHeaders(h)))))), s}
-}
-
-func orDefault[T int | int64 | time.Duration](v, absent T) T {
-	if v == 0 {
-		return absent
-	}
-	return v
 }
 
 // unmetered is no Meter.

@@ -15,6 +15,7 @@ import (
 
 	"go.uber.org/goleak"
 
+	"github.com/gatehouse-auth/gatehouse/internal/testenv/await"
 	"github.com/gatehouse-auth/gatehouse/pdp/authzen"
 	"github.com/gatehouse-auth/gatehouse/pdp/decisionlog"
 	"github.com/gatehouse-auth/gatehouse/pdp/decisionlog/regomask"
@@ -42,17 +43,6 @@ func save(t *testing.T, dir, text string) {
 	t.Helper()
 	if err := os.WriteFile(filepath.Join(dir, "authz.rego"), []byte(text), 0o600); err != nil {
 		t.Fatal(err)
-	}
-}
-
-func within(t *testing.T, what string, holds func() bool) {
-	t.Helper()
-	tick := time.NewTicker(2 * time.Millisecond)
-	defer tick.Stop()
-	for end := time.Now().Add(patience); !holds(); <-tick.C {
-		if time.Now().After(end) {
-			t.Fatalf("not within %v: %s", patience, what)
-		}
 	}
 }
 
@@ -107,7 +97,7 @@ func TestDisagreementsAreGroupedAndBecomeCases(t *testing.T) {
 	save(t, dir, strings.Replace(rules, "\tinput.subject.attributes.department == \"sales\"\n", "\tinput.subject.id != \"\"\n", 1))
 	active, s := setup(t, dir, nil)
 	run(t, s)
-	within(t, "the candidate loads", func() bool { return s.Candidate() != nil })
+	await.That(t, "the candidate loads", func() bool { return s.Candidate() != nil })
 	e := s.Wrap(active)
 	for i := range 20 {
 		user := fmt.Sprintf("canary-user-%d", i)
@@ -117,7 +107,7 @@ func TestDisagreementsAreGroupedAndBecomeCases(t *testing.T) {
 			}
 		}
 	}
-	within(t, "all are compared", func() bool { return s.Status().Counts.Compared == 60 })
+	await.That(t, "all are compared", func() bool { return s.Status().Counts.Compared == 60 })
 	st := s.Status()
 	if st.Counts.Gains != 20 || st.Counts.Loses != 0 || len(st.Disagreements) != 1 || st.Dropped != 0 {
 		t.Fatalf("%+v", st)
@@ -171,11 +161,11 @@ misses contains "closed" if input.subject.id != ""
 			o.Masks = func(context.Context, decisionlog.Event) *decisionlog.Masks { return masks }
 		})
 		run(t, s)
-		within(t, "the candidate loads", func() bool { return s.Candidate() != nil })
+		await.That(t, "the candidate loads", func() bool { return s.Candidate() != nil })
 		if _, err := s.Wrap(active).Evaluate(t.Context(), request("ann", "ann", "sales")); err != nil {
 			t.Fatal(err)
 		}
-		within(t, "it is compared", func() bool { return s.Status().Counts.Loses == 1 })
+		await.That(t, "it is compared", func() bool { return s.Status().Counts.Loses == 1 })
 		got := slices.Sorted(slices.Values(s.Status().Disagreements[0].Rules))
 		if !slices.Equal(got, want) {
 			t.Errorf("%s masked: by %q, want %q", pointer, got, want)
@@ -195,11 +185,11 @@ func TestExamplesAreMasked(t *testing.T) {
 		o.Masks = func(context.Context, decisionlog.Event) *decisionlog.Masks { return masks }
 	})
 	run(t, s)
-	within(t, "the candidate loads", func() bool { return s.Candidate() != nil })
+	await.That(t, "the candidate loads", func() bool { return s.Candidate() != nil })
 	if _, err := s.Wrap(active).Evaluate(t.Context(), request("ann", "ann", "canary-department")); err != nil {
 		t.Fatal(err)
 	}
-	within(t, "it is compared", func() bool { return s.Status().Counts.Gains == 1 })
+	await.That(t, "it is compared", func() bool { return s.Status().Counts.Gains == 1 })
 	c, err := s.Case(t.Context(), s.Status().Disagreements[0].ID, shadow.Active)
 	if err != nil || c.Shows || len(c.Hidden) != 1 {
 		t.Errorf("%+v, %v", c, err)
@@ -264,13 +254,13 @@ mask contains "/result"
 			save(t, dir, strings.NewReplacer(`"sales"`, `"canary-department"`, `["owner"]`, `["canary-reason"]`).Replace(withCondition(`input.resource.id != "x"; input.subject.roles[0] != "x"`)))
 			active, s := setup(t, dir, func(o *shadow.Options) { o.Masks = j.MasksOf })
 			run(t, s)
-			within(t, "the candidate loads", func() bool { return s.Candidate() != nil })
+			await.That(t, "the candidate loads", func() bool { return s.Candidate() != nil })
 			r := request("canary-ann", "canary-ann", "canary-department")
 			r.Subject.Properties["roles"], r.Resource.ID = []any{"canary-role"}, "/canary/path"
 			if _, err := s.Wrap(active).Evaluate(t.Context(), r); err != nil {
 				t.Fatal(err)
 			}
-			within(t, "it is compared", func() bool { return s.Status().Counts.Gains == 1 })
+			await.That(t, "it is compared", func() bool { return s.Status().Counts.Gains == 1 })
 			st := s.Status()
 			if len(st.Disagreements) != 1 || st.Disagreements[0].Who != "(masked)" {
 				t.Fatalf("%+v", st)
@@ -305,7 +295,7 @@ func TestWhatThereIsNoRoomForIsDroppedAndCounted(t *testing.T) {
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() { ended <- s.Run(ctx) }()
-	within(t, "the candidate loads", func() bool { return s.Candidate() != nil })
+	await.That(t, "the candidate loads", func() bool { return s.Candidate() != nil })
 	cancel()
 	if err := <-ended; err != nil {
 		t.Fatal(err)
@@ -326,19 +316,19 @@ func TestACandidateMayComeLateAndChange(t *testing.T) {
 	dir := t.TempDir()
 	active, s := setup(t, dir, nil)
 	run(t, s)
-	within(t, "it is said that there is none", func() bool { return s.Status().Why != "" })
+	await.That(t, "it is said that there is none", func() bool { return s.Status().Why != "" })
 	if res, err := s.Wrap(active).Evaluate(t.Context(), request("ann", "ann", "sales")); err != nil || !res.Decision {
 		t.Fatalf("%+v, %v", res, err)
 	}
 	save(t, dir, strings.Replace(rules, `"sales"`, `"nowhere"`, 1))
-	within(t, "it loads", func() bool { st := s.Status(); return st.Candidate != "" && st.Why == "" })
+	await.That(t, "it loads", func() bool { st := s.Status(); return st.Candidate != "" && st.Why == "" })
 	e := s.Wrap(active)
 	if _, err := e.Evaluate(t.Context(), request("ann", "ann", "sales")); err != nil {
 		t.Fatal(err)
 	}
-	within(t, "it disagrees", func() bool { return s.Status().Counts.Loses == 1 })
+	await.That(t, "it disagrees", func() bool { return s.Status().Counts.Loses == 1 })
 	save(t, dir, rules+"\n# another\n")
-	within(t, "the new one begins anew", func() bool {
+	await.That(t, "the new one begins anew", func() bool {
 		if _, err := e.Evaluate(t.Context(), request("ann", "ann", "sales")); err != nil {
 			t.Fatal(err)
 		}
@@ -358,14 +348,14 @@ func TestASharePicksSome(t *testing.T) {
 	save(t, dir, rules)
 	active, s := setup(t, dir, func(o *shadow.Options) { o.Share = 0.5 })
 	run(t, s)
-	within(t, "the candidate loads", func() bool { return s.Candidate() != nil })
+	await.That(t, "the candidate loads", func() bool { return s.Candidate() != nil })
 	e := s.Wrap(active)
 	for range 400 {
 		if _, err := e.Evaluate(t.Context(), request("ann", "ann", "sales")); err != nil {
 			t.Fatal(err)
 		}
 	}
-	within(t, "some are compared", func() bool { return s.Status().Counts.Compared > 100 })
+	await.That(t, "some are compared", func() bool { return s.Status().Counts.Compared > 100 })
 	if st := s.Status(); st.Counts.Compared+st.Dropped > 300 {
 		t.Errorf("%+v", st)
 	}

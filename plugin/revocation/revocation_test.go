@@ -16,6 +16,7 @@ import (
 	"github.com/gatehouse-auth/gatehouse/internal/principal"
 	"github.com/gatehouse-auth/gatehouse/internal/redisx"
 	"github.com/gatehouse-auth/gatehouse/internal/testenv"
+	"github.com/gatehouse-auth/gatehouse/internal/testenv/await"
 	"github.com/gatehouse-auth/gatehouse/internal/testenv/toxic"
 	"github.com/gatehouse-auth/gatehouse/plugin/revocation"
 )
@@ -68,20 +69,6 @@ func publish(t *testing.T, c redis.UniversalClient, r redisx.Revocation) {
 	}
 }
 
-// within waits for what another goroutine brings about.
-func within(t *testing.T, what string, holds func() bool) {
-	t.Helper()
-	tick := time.NewTicker(2 * time.Millisecond)
-	defer tick.Stop()
-	for deadline := time.After(10 * time.Second); !holds(); {
-		select {
-		case <-tick.C:
-		case <-deadline:
-			t.Fatalf("never came true: %s", what)
-		}
-	}
-}
-
 // S25: whatever ends a token, every edge that follows the stream knows; a token of somebody else stays alive.
 func TestEachKindEndsTheTokensThatItNames(t *testing.T) {
 	each(t, func(t *testing.T, c redis.UniversalClient, follow func(func() time.Time) *revocation.Follower) {
@@ -99,7 +86,7 @@ func TestEachKindEndsTheTokensThatItNames(t *testing.T) {
 			{redisx.Revocation{Kind: "sub", Value: "u1", NotBefore: issued}, principal.Principal{Subject: "u1", IssuedAt: issued.Truncate(time.Second)}},
 		} {
 			publish(t, c, c2.r)
-			within(t, c2.r.Kind+" is revoked", func() bool { return f.Revoked(c2.p) })
+			await.That(t, c2.r.Kind+" is revoked", func() bool { return f.Revoked(c2.p) })
 		}
 		if f.Revoked(alive) {
 			t.Error("a token that nobody ended is revoked")
@@ -120,7 +107,7 @@ func TestAnEdgeThatStartsLaterReadsWhatWasPublishedBefore(t *testing.T) {
 		}
 		publish(t, c, redisx.Revocation{Kind: "sid", Value: "s2"})
 		f := follow(time.Now)
-		within(t, "the stream has been read", func() bool { return f.Known() == nil })
+		await.That(t, "the stream has been read", func() bool { return f.Known() == nil })
 		if !f.Revoked(principal.Principal{SessionID: "s1"}) || !f.Revoked(principal.Principal{SessionID: "s2"}) || f.Len() != 2 {
 			t.Errorf("%d entries known", f.Len())
 		}
@@ -155,11 +142,11 @@ func TestTheSetOutlivesRedisAndCatchesUp(t *testing.T) {
 	var ahead atomic.Int64
 	f := start(t, c, func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) })
 	publish(t, c, redisx.Revocation{Kind: "sid", Value: "s1"})
-	within(t, "s1 is revoked", func() bool { return f.Known() == nil && f.Revoked(principal.Principal{SessionID: "s1"}) })
+	await.That(t, "s1 is revoked", func() bool { return f.Known() == nil && f.Revoked(principal.Principal{SessionID: "s1"}) })
 
 	m.Close()
 	ahead.Store(int64(time.Minute))
-	within(t, "the set knows that it is behind", func() bool { return f.Ready() != nil })
+	await.That(t, "the set knows that it is behind", func() bool { return f.Ready() != nil })
 	if f.Known() != nil || !f.Revoked(principal.Principal{SessionID: "s1"}) {
 		t.Error("the set forgot while Redis was away")
 	}
@@ -169,11 +156,11 @@ func TestTheSetOutlivesRedisAndCatchesUp(t *testing.T) {
 	}
 	t.Cleanup(empty.Close)
 	publish(t, c, redisx.Revocation{Kind: "sid", Value: "s2", ExpiresAt: time.Now().Add(time.Hour)})
-	within(t, "s2 is revoked", func() bool { return f.Revoked(principal.Principal{SessionID: "s2"}) })
+	await.That(t, "s2 is revoked", func() bool { return f.Revoked(principal.Principal{SessionID: "s2"}) })
 	if !f.Revoked(principal.Principal{SessionID: "s1"}) {
 		t.Error("the set forgot what the emptied Redis no longer holds")
 	}
-	within(t, "the set is ready again", func() bool { return f.Ready() == nil })
+	await.That(t, "the set is ready again", func() bool { return f.Ready() == nil })
 }
 
 // S56: a stream that is replaced or trimmed without a broken connection neither hides what comes after nor takes back what
@@ -185,9 +172,9 @@ func TestAReplacedStreamHidesNothing(t *testing.T) {
 			return func() bool { return f.Revoked(principal.Principal{SessionID: sid}) }
 		}
 		publish(t, c, redisx.Revocation{Kind: "sid", Value: "s1"})
-		within(t, "s1 is revoked", revoked("s1"))
+		await.That(t, "s1 is revoked", revoked("s1"))
 		// Until the stream has been counted once, one that is replaced within a millisecond by an entry of the same id looks the same.
-		within(t, "the stream has been counted", func() bool { return f.Known() == nil })
+		await.That(t, "the stream has been counted", func() bool { return f.Known() == nil })
 
 		later := redisx.Revocation{Kind: "sid", ExpiresAt: time.Now().Add(time.Hour)}
 		_, err := c.TxPipelined(t.Context(), func(p redis.Pipeliner) error {
@@ -201,14 +188,14 @@ func TestAReplacedStreamHidesNothing(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		within(t, "s3 is revoked", revoked("s3"))
-		within(t, "s2, whose id is lower than what was read before, is revoked", revoked("s2"))
+		await.That(t, "s3 is revoked", revoked("s3"))
+		await.That(t, "s2, whose id is lower than what was read before, is revoked", revoked("s2"))
 
 		if err := c.XTrimMaxLen(t.Context(), redisx.RevocationStream, 0).Err(); err != nil {
 			t.Fatal(err)
 		}
 		publish(t, c, redisx.Revocation{Kind: "sid", Value: "s4"})
-		within(t, "s4 is revoked", revoked("s4"))
+		await.That(t, "s4 is revoked", revoked("s4"))
 		for _, sid := range []string{"s1", "s2", "s3"} {
 			if !revoked(sid)() {
 				t.Errorf("%s is alive again", sid)
@@ -234,7 +221,7 @@ func TestALongStreamIsReadToItsEnd(t *testing.T) {
 			}
 		}
 		f := follow(time.Now)
-		within(t, "the stream has been read", func() bool { return f.Known() == nil })
+		await.That(t, "the stream has been read", func() bool { return f.Known() == nil })
 		if f.Len() != n {
 			t.Errorf("%d entries known, want %d", f.Len(), n)
 		}
@@ -257,11 +244,11 @@ func TestAHungConnectionIsGivenUp(t *testing.T) {
 	}
 	t.Cleanup(func() { direct.Close() })
 	f := start(t, slow, time.Now)
-	within(t, "the stream has been read", func() bool { return f.Known() == nil })
+	await.That(t, "the stream has been read", func() bool { return f.Known() == nil })
 	through.hang()
 	began := time.Now()
 	publish(t, direct, redisx.Revocation{Kind: "sid", Value: "s1"})
-	within(t, "s1 is revoked", func() bool { return f.Revoked(principal.Principal{SessionID: "s1"}) })
+	await.That(t, "s1 is revoked", func() bool { return f.Revoked(principal.Principal{SessionID: "s1"}) })
 	if d := time.Since(began); d > 5*time.Second {
 		t.Errorf("the news took %v", d)
 	}
@@ -277,7 +264,7 @@ func TestOfTwoEntriesForOneSubjectTheWiderCounts(t *testing.T) {
 				r.Value = subject
 				publish(t, c, r)
 			}
-			within(t, subject+" is revoked until the later moment", func() bool {
+			await.That(t, subject+" is revoked until the later moment", func() bool {
 				return f.Revoked(principal.Principal{Subject: subject, IssuedAt: now.Add(-time.Minute)})
 			})
 		}
@@ -290,9 +277,9 @@ func TestAQuietStreamIsSwept(t *testing.T) {
 		var ahead atomic.Int64
 		f := follow(func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) })
 		publish(t, c, redisx.Revocation{Kind: "sid", Value: "s1", ExpiresAt: time.Now().Add(time.Minute)})
-		within(t, "s1 is held", func() bool { return f.Len() == 1 })
+		await.That(t, "s1 is held", func() bool { return f.Len() == 1 })
 		ahead.Store(int64(3 * time.Minute))
-		within(t, "nothing is held", func() bool { return f.Len() == 0 })
+		await.That(t, "nothing is held", func() bool { return f.Len() == 0 })
 	})
 }
 
@@ -338,13 +325,13 @@ func TestWhatHasExpiredIsForgotten(t *testing.T) {
 		var ahead atomic.Int64
 		f := follow(func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) })
 		publish(t, c, redisx.Revocation{Kind: "sid", Value: "s1", ExpiresAt: time.Now().Add(time.Minute)})
-		within(t, "s1 is revoked", func() bool { return f.Revoked(principal.Principal{SessionID: "s1"}) })
+		await.That(t, "s1 is revoked", func() bool { return f.Revoked(principal.Principal{SessionID: "s1"}) })
 		ahead.Store(int64(2 * time.Minute))
 		if f.Revoked(principal.Principal{SessionID: "s1"}) {
 			t.Error("an expired revocation still counts")
 		}
 		publish(t, c, redisx.Revocation{Kind: "sid", Value: "s2", ExpiresAt: time.Now().Add(time.Hour)})
-		within(t, "only s2 is held", func() bool { return f.Len() == 1 && f.Revoked(principal.Principal{SessionID: "s2"}) })
+		await.That(t, "only s2 is held", func() bool { return f.Len() == 1 && f.Revoked(principal.Principal{SessionID: "s2"}) })
 	})
 }
 
@@ -367,7 +354,7 @@ func TestAStreamReplacedUnderTheSameIdHidesNothing(t *testing.T) {
 		return func() bool { return f.Revoked(principal.Principal{SessionID: sid}) }
 	}
 	add(c, "5-0", "s1")
-	within(t, "s1 is revoked", revoked("s1"))
+	await.That(t, "s1 is revoked", revoked("s1"))
 	_, err = c.TxPipelined(t.Context(), func(p redis.Pipeliner) error {
 		p.Del(t.Context(), redisx.RevocationStream)
 		add(p, "1-1", "s2")
@@ -377,6 +364,6 @@ func TestAStreamReplacedUnderTheSameIdHidesNothing(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	within(t, "s2 is revoked", revoked("s2"))
-	within(t, "s3 is revoked", revoked("s3"))
+	await.That(t, "s2 is revoked", revoked("s2"))
+	await.That(t, "s3 is revoked", revoked("s3"))
 }

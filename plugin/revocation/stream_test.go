@@ -14,6 +14,7 @@ import (
 	"github.com/gatehouse-auth/gatehouse/internal/principal"
 	"github.com/gatehouse-auth/gatehouse/internal/redisx"
 	"github.com/gatehouse-auth/gatehouse/internal/testenv"
+	"github.com/gatehouse-auth/gatehouse/internal/testenv/await"
 	"github.com/gatehouse-auth/gatehouse/internal/testenv/toxic"
 	"github.com/gatehouse-auth/gatehouse/plugin/revocation"
 )
@@ -53,7 +54,7 @@ func startApart(t *testing.T, url string, now func() time.Time) apart {
 	}
 	t.Cleanup(func() { patient.Close() })
 	a.Follower = start(t, patient, now)
-	within(t, "the stream has been read", func() bool { return a.Known() == nil })
+	await.That(t, "the stream has been read", func() bool { return a.Known() == nil })
 	return a
 }
 
@@ -96,7 +97,7 @@ func TestNothingIsMissedThroughABadNetwork(t *testing.T) {
 		}()
 		more := func() {
 			n := a.Len()
-			within(t, "news comes through", func() bool { return a.Len() > n })
+			await.That(t, "news comes through", func() bool { return a.Len() > n })
 		}
 		for _, harm := range []struct {
 			kind       string
@@ -110,23 +111,23 @@ func TestNothingIsMissedThroughABadNetwork(t *testing.T) {
 		} {
 			more()
 			a.network.Add(harm.kind, harm.attributes)
-			within(t, "the edge notices "+harm.kind, func() bool { return a.Lag() > 400*time.Millisecond || harm.kind == "slicer" || harm.kind == "latency" })
+			await.That(t, "the edge notices "+harm.kind, func() bool { return a.Lag() > 400*time.Millisecond || harm.kind == "slicer" || harm.kind == "latency" })
 			a.network.Heal()
 			more()
 			a.network.Cut()
-			within(t, "the edge notices the cut", func() bool { return a.Lag() > 400*time.Millisecond })
+			await.That(t, "the edge notices the cut", func() bool { return a.Lag() > 400*time.Millisecond })
 			a.network.Join()
 		}
 		more()
 		stop()
 		n := <-published
-		within(t, "all are known", func() bool { return a.Len() == n })
+		await.That(t, "all are known", func() bool { return a.Len() == n })
 		for i := range n {
 			if !a.revoked("s" + strconv.Itoa(i))() {
 				t.Errorf("s%d is alive", i)
 			}
 		}
-		within(t, "the set is ready", func() bool { return a.Ready() == nil })
+		await.That(t, "the set is ready", func() bool { return a.Ready() == nil })
 		if a.Gaps() != 0 {
 			t.Errorf("%d gaps", a.Gaps())
 		}
@@ -138,11 +139,11 @@ func TestASlowRedisKeepsTheSetCurrent(t *testing.T) {
 	eachApart(t, func(t *testing.T, a apart) {
 		a.network.Cut()
 		a.network.Add("latency", map[string]any{"latency": 300})
-		within(t, "the edge is behind", func() bool { return a.Lag() > 2*time.Second })
+		await.That(t, "the edge is behind", func() bool { return a.Lag() > 2*time.Second })
 		a.network.Join()
 		publish(t, a.direct, session("s1"))
-		within(t, "s1 is revoked", a.revoked("s1"))
-		within(t, "nothing is missing", func() bool { return a.Lag() < 1500*time.Millisecond && a.Ready() == nil })
+		await.That(t, "s1 is revoked", a.revoked("s1"))
+		await.That(t, "nothing is missing", func() bool { return a.Lag() < 1500*time.Millisecond && a.Ready() == nil })
 		a.network.Heal()
 	})
 }
@@ -153,23 +154,23 @@ func TestWhatWasTrimmedUnreadIsMissedUntilTheSnapshotHoldsIt(t *testing.T) {
 	t.Parallel()
 	a := startApart(t, testenv.Redis(t), time.Now)
 	publish(t, a.direct, session("s0"))
-	within(t, "s0 is revoked", a.revoked("s0"))
+	await.That(t, "s0 is revoked", a.revoked("s0"))
 	a.network.Cut()
 	publish(t, a.direct, session("s1"))
 	trim(t, a.direct)
 	publish(t, a.direct, session("s2"))
 	a.network.Join()
-	within(t, "s2 is revoked", a.revoked("s2"))
-	within(t, "the gap is noticed", func() bool { return a.Gaps() == 1 })
+	await.That(t, "s2 is revoked", a.revoked("s2"))
+	await.That(t, "the gap is noticed", func() bool { return a.Gaps() == 1 })
 	lag := a.Lag()
-	within(t, "the lag grows", func() bool { return a.Lag() > lag+500*time.Millisecond })
+	await.That(t, "the lag grows", func() bool { return a.Lag() > lag+500*time.Millisecond })
 
 	// A snapshot that is too old to hold what is missing changes nothing.
 	old := session("s0")
 	old.ExpiresAt = time.Now().Add(time.Hour)
 	snapshot(t, a.direct, redisx.Cursor{ID: "1-1", Added: 1}, old)
 	lag = a.Lag()
-	within(t, "the lag grows on", func() bool { return a.Lag() > lag+1500*time.Millisecond })
+	await.That(t, "the lag grows on", func() bool { return a.Lag() > lag+1500*time.Millisecond })
 
 	cursor, err := redisx.RevocationCursor(t.Context(), a.direct)
 	if err != nil {
@@ -178,8 +179,8 @@ func TestWhatWasTrimmedUnreadIsMissedUntilTheSnapshotHoldsIt(t *testing.T) {
 	missed := session("s1")
 	missed.ExpiresAt = time.Now().Add(time.Hour)
 	snapshot(t, a.direct, cursor, old, missed)
-	within(t, "s1 is revoked", a.revoked("s1"))
-	within(t, "nothing is missing", func() bool { return a.Lag() < time.Second })
+	await.That(t, "s1 is revoked", a.revoked("s1"))
+	await.That(t, "nothing is missing", func() bool { return a.Lag() < time.Second })
 }
 
 func trim(t *testing.T, c redis.UniversalClient) {
@@ -210,13 +211,13 @@ func TestAnEdgeThatStartsAfterATrimIsBehind(t *testing.T) {
 	trim(t, c)
 	var ahead atomic.Int64
 	f := start(t, c, func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) })
-	within(t, "the stream has been read", func() bool { return f.Known() == nil })
+	await.That(t, "the stream has been read", func() bool { return f.Known() == nil })
 	if f.Lag() < 24*time.Hour || f.Ready() == nil || f.Gaps() != 1 {
 		t.Errorf("lag %v, ready %v, %d gaps", f.Lag(), f.Ready(), f.Gaps())
 	}
 	// No token that the lost entry could have ended is alive any more.
 	ahead.Store(int64(24*time.Hour + time.Minute))
-	within(t, "the loss no longer matters", func() bool { return f.Lag() < time.Second })
+	await.That(t, "the loss no longer matters", func() bool { return f.Lag() < time.Second })
 }
 
 // A publisher that keeps the stream short loses nothing for whoever reads along.
@@ -224,16 +225,16 @@ func TestAShortStreamHidesNothingFromWhoReadsAlong(t *testing.T) {
 	t.Parallel()
 	c := client(t, testenv.Redis(t))
 	f := start(t, c, time.Now)
-	within(t, "the stream has been read", func() bool { return f.Known() == nil })
+	await.That(t, "the stream has been read", func() bool { return f.Known() == nil })
 	for i := range 200 {
 		r := session("s" + strconv.Itoa(i))
 		r.ExpiresAt = time.Now().Add(time.Hour)
 		if err := c.XAdd(t.Context(), &redis.XAddArgs{Stream: redisx.RevocationStream, MaxLen: 1, Values: r.Values()}).Err(); err != nil {
 			t.Fatal(err)
 		}
-		within(t, r.Value+" is held", func() bool { return f.Len() == i+1 })
+		await.That(t, r.Value+" is held", func() bool { return f.Len() == i+1 })
 	}
-	within(t, "the set is complete", func() bool { return f.Lag() < time.Second })
+	await.That(t, "the set is complete", func() bool { return f.Lag() < time.Second })
 	if f.Gaps() != 0 {
 		t.Errorf("%d gaps", f.Gaps())
 	}
@@ -260,7 +261,7 @@ func TestASnapshotAndTheStreamAfterItAreEnough(t *testing.T) {
 		}
 		publish(t, c, session("later"))
 		f := follow(time.Now)
-		within(t, "the stream has been read", func() bool { return f.Known() == nil })
+		await.That(t, "the stream has been read", func() bool { return f.Known() == nil })
 		if f.Len() != len(all)+1 || f.Lag() > time.Minute || f.Gaps() != 0 {
 			t.Errorf("%d entries, lag %v, %d gaps", f.Len(), f.Lag(), f.Gaps())
 		}
@@ -278,8 +279,8 @@ func TestABrokenSnapshotIsPassedOver(t *testing.T) {
 		}
 		publish(t, c, session("s1"))
 		f := follow(time.Now)
-		within(t, "s1 is revoked", func() bool { return f.Revoked(principal.Principal{SessionID: "s1"}) })
-		within(t, "the set is complete", func() bool { return f.Lag() < time.Minute })
+		await.That(t, "s1 is revoked", func() bool { return f.Revoked(principal.Principal{SessionID: "s1"}) })
+		await.That(t, "the set is complete", func() bool { return f.Lag() < time.Minute })
 	})
 }
 

@@ -1,4 +1,4 @@
-// Package pki makes certificate authorities and certificates for tests of TLS.
+// Package pki makes keys, certificate authorities and certificates for tests.
 package pki
 
 import (
@@ -23,6 +23,21 @@ type Authority struct {
 
 // Pair is a certificate and its private key, as PEM.
 type Pair struct{ Cert, Key string }
+
+// KeyPair is a private and a public key of P-256, as PEM.
+func KeyPair(t testing.TB) (private, public string) {
+	t.Helper()
+	key := newKey(t)
+	a, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := x509.MarshalPKIXPublicKey(key.Public())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return encode("PRIVATE KEY", a), encode("PUBLIC KEY", b)
+}
 
 // New makes an authority that is good for an hour.
 func New(t testing.TB, name string) *Authority {
