@@ -117,10 +117,11 @@ func (c *conn) next() (request, verdict, error) {
 		if len(c.come) > 0 {
 			r, v := read(c.come)
 			if v == whole {
-				n := copy(c.memory, c.come[r.size:])
-				c.come = c.memory[:n]
+				c.come = c.memory[:copy(c.memory, c.come[r.size:])]
+				return r, v, nil
 			}
-			if v != incomplete {
+			c.notIdle()
+			if v == unusual {
 				return r, v, nil
 			}
 			if !begun {
@@ -136,6 +137,13 @@ func (c *conn) next() (request, verdict, error) {
 			return request{}, incomplete, err
 		}
 	}
+}
+
+// notIdle has the end of the server wait for what has begun to come.
+func (c *conn) notIdle() {
+	c.mu.Lock()
+	c.idle = false
+	c.mu.Unlock()
 }
 
 // more reads what comes next.

@@ -307,6 +307,40 @@ func TestAtTheEndRequestsUnderWayAreAnswered(t *testing.T) {
 	}
 }
 
+func TestAtTheEndARequestThatHasBegunToComeIsAnswered(t *testing.T) {
+	t.Parallel()
+	for _, behind := range []string{"", one} {
+		synctest.Test(t, func(t *testing.T) {
+			ln := newPipes()
+			end := run(t, usual.Serve, ln, echo, io.Discard)
+			conn := ln.dial()
+			in := bufio.NewReader(conn)
+			if behind != "" {
+				_, _ = io.WriteString(conn, behind)
+				if _, err := http.ReadResponse(in, nil); err != nil {
+					t.Fatal(err)
+				}
+				if _, err := in.Discard(in.Buffered()); err != nil {
+					t.Fatal(err)
+				}
+			}
+			_, _ = io.WriteString(conn, one[:30])
+			synctest.Wait()
+			ended := make(chan error, 1)
+			go func() { ended <- end() }()
+			synctest.Wait()
+			_, _ = io.WriteString(conn, one[30:])
+			if res, err := http.ReadResponse(in, nil); err != nil || res.StatusCode != http.StatusAccepted || !res.Close {
+				t.Errorf("%v", err)
+			}
+			_ = conn.Close()
+			if err := <-ended; err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
 func TestAtTheEndWhatGoesOnTooLongIsCut(t *testing.T) {
 	t.Parallel()
 	asked, cut := make(chan struct{}), make(chan struct{})
