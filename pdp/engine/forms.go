@@ -88,6 +88,24 @@ func (f *forms) name() string {
 	return byTopdown
 }
 
+// readBefore are the decisions that were read before anybody asks.
+func (f *forms) readBefore() (all []*answer) {
+	for _, a := range f.decided {
+		if a != nil {
+			all = append(all, a)
+		}
+	}
+	for _, q := range []*query{f.written, f.partial} {
+		if q == nil {
+			continue
+		}
+		for _, s := range q.written {
+			all = append(all, s.decided)
+		}
+	}
+	return all
+}
+
 // quicken makes the fast forms of a reference, keeps those that answer as topdown does, and drops those that are not faster. It
 // never fails: whatever goes wrong leaves topdown. Without modules, as parsed, there is no partial evaluation.
 func (e *Engine) quicken(ctx context.Context, d *documents, modules map[string]*ast.Module, ref ast.Ref, plain rego.PreparedEvalQuery) *forms {

@@ -200,10 +200,8 @@ func (e *Engine) steps(ctx context.Context, ps parts, step *string) (*snapshot, 
 		return nil, s.forms.late
 	}
 	s.because = s.documents.becauseOf(ctx)
-	for _, a := range s.forms.decided {
-		if a != nil {
-			s.because.tell(a)
-		}
+	for _, a := range s.forms.readBefore() {
+		s.because.tell(a)
 	}
 	e.tell(ctx, s.forms)
 	e.takeOver(ctx, &s.documents, e.current.Load())
