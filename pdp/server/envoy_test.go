@@ -217,7 +217,7 @@ func TestEnvoyIsRefusedWhateverGoesWrong(t *testing.T) {
 		status int
 		code   string
 	}{
-		"denied":                       {&fixed{response: about(authzen.ResponseContext{Reasons: []string{"not_owner"}})}, 403, "forbidden"},
+		"denied":                       {&fixed{response: about(authzen.ResponseContext{Reasons: []string{"reason-canary"}, Rules: []string{"rule-canary"}})}, 403, "forbidden"},
 		"no context":                   {&fixed{}, 403, "forbidden"},
 		"step-up":                      {&fixed{response: about(authzen.ResponseContext{Need: &authzen.Need{ACR: "aal2", MaxAge: 600}})}, 401, "insufficient_user_authentication"},
 		"failed":                       {&fixed{response: about(authzen.ResponseContext{}), err: fault.New(fault.Unavailable, "No decision could be made.").Named("policy_failed").Because(errors.New(canary))}, 503, "policy_failed"},
@@ -231,6 +231,9 @@ func TestEnvoyIsRefusedWhateverGoesWrong(t *testing.T) {
 		res := check(t, envoy(t, c.engine, server.Options{}, mesh), envoys(t, nil))
 		p := refused(t, res, c.status, c.code)
 		headers := headersOf(res.GetDeniedResponse().GetHeaders())
+		if strings.Contains(res.String(), "canary") { // reasons and rules are for staff
+			t.Errorf("%s: the client is told %s", name, res)
+		}
 		if named := name != "no context" && name != "panicked" && name != "an allowance with an error"; named != (p.DecisionID == "d-1") || named != (headers["x-gatehouse-decision"] == "d-1") {
 			t.Errorf("%s: decision %q, headers %v", name, p.DecisionID, headers)
 		}
