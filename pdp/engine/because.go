@@ -65,7 +65,7 @@ func (b *because) tell(a *answer) {
 		key[2] = 'r'
 	}
 	for _, r := range about.Reasons {
-		key = append(append(key, 0), r...)
+		key = appendText(key, r)
 	}
 	b.mu.RLock()
 	ids, ok := b.known[string(key)]

@@ -165,6 +165,23 @@ func TestTheDenialsThatAreKnownAreBounded(t *testing.T) {
 	}
 }
 
+// Reasons are told apart by more than what stands between them.
+func TestReasonsOfAnyCharactersHaveTheirOwnRules(t *testing.T) {
+	t.Parallel()
+	e := open(t, engine.Options{Policies: module(`decision := {"allow": false, "reasons": ["a", "b"]} if input.resource.type == "two"
+
+decision := {"allow": false, "reasons": ["a\u0000b"]} if input.resource.type == "one"
+
+decision := {"allow": false, "reasons": ["as\u0001b"]} if input.resource.type == "other"
+`)})
+	for i, kind := range []string{"two", "one", "other"} {
+		res, err := e.Evaluate(t.Context(), ask(kind, "1"))
+		if want := fmt.Sprintf("gatehouse.authz.decision#%d", i+1); err != nil || !slices.Equal(res.Context.Rules, []string{want}) {
+			t.Errorf("%s: by %q, want %s, %v", kind, res.Context.Rules, want, err)
+		}
+	}
+}
+
 // A denial like one before costs nothing but a look.
 func TestToSayByWhichRulesTakesNoMemory(t *testing.T) { //nolint:paralleltest // allocations of others would count
 	e := open(t, engine.Options{Policies: module(twoReasons)})
