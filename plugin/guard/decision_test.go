@@ -2,12 +2,10 @@ package guard_test
 
 import (
 	"errors"
-	"log/slog"
 	"testing"
 	"time"
 
 	"github.com/gatehouse-auth/gatehouse/internal/principal"
-	"github.com/gatehouse-auth/gatehouse/internal/telemetry"
 	"github.com/gatehouse-auth/gatehouse/pdp/authzen"
 	"github.com/gatehouse-auth/gatehouse/plugin/decide"
 	"github.com/gatehouse-auth/gatehouse/plugin/guard"
@@ -23,15 +21,11 @@ func remembering(t *testing.T, w *world, ttl int) *guard.Guard {
 			DecisionID: "d-pdp", Revision: "p1", Cache: &authzen.Cache{TTL: ttl, Vary: []string{"/subject/properties/roles"}},
 		}}, nil
 	}
-	g, err := guard.New(config(), guard.Parts{
-		Verifier: w, Revocations: w, Limiter: w, Challenger: w, Decider: w, Decisions: decide.NewCache(100, time.Second, func() time.Time { return now }),
-		Now: func() time.Time { return now }, NewID: func() string { return "d-edge" }, Log: telemetry.Logger(&w.log, slog.LevelInfo),
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return g
+	return build(t, w, nil, caching)
 }
+
+// caching gives a guard a memory of decisions, for a second.
+func caching(p *guard.Parts) { p.Decisions = decide.NewCache(100, time.Second, p.Now) }
 
 func holding(roles ...string) func(string) (principal.Principal, error) {
 	return func(string) (principal.Principal, error) {

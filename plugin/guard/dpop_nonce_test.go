@@ -1,7 +1,6 @@
 package guard_test
 
 import (
-	"log/slog"
 	"strings"
 	"testing"
 	"time"
@@ -15,20 +14,13 @@ const nonceSecret = "nonce-canary-0123456789abcdef0123"
 // nonced is an edge that asks for nonces of a minute, at a time that at tells.
 func nonced(t *testing.T, h holder, u *used, at *time.Time, secret telemetry.Secret) *guard.Guard {
 	t.Helper()
-	cfg, w := config(), bound(h.thumbprint)
-	cfg.DPoP = guard.DPoP{
-		Mode: guard.DPoPRequired, Origins: []string{"https://api.test"}, Algorithms: []string{"ES256"}, Window: 5 * time.Minute,
-		Nonce: guard.DPoPNonce{Every: time.Minute, Secret: secret},
-	}
-	cfg.CORS = guard.CORS{Origins: []string{"https://app.test"}, Methods: []string{"GET"}}
-	g, err := guard.New(cfg, guard.Parts{
-		Verifier: w, Revocations: w, Limiter: w, Decider: w, Proofs: u,
-		Now: func() time.Time { return *at }, NewID: func() string { return "d-edge" }, Log: telemetry.Logger(&w.log, slog.LevelInfo),
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return g
+	return build(t, bound(h.thumbprint), func(cfg *guard.Config) {
+		cfg.DPoP = guard.DPoP{
+			Mode: guard.DPoPRequired, Origins: []string{"https://api.test"}, Algorithms: []string{"ES256"}, Window: 5 * time.Minute,
+			Nonce: guard.DPoPNonce{Every: time.Minute, Secret: secret},
+		}
+		cfg.CORS = guard.CORS{Origins: []string{"https://app.test"}, Methods: []string{"GET"}}
+	}, func(p *guard.Parts) { p.Proofs, p.Now = u, func() time.Time { return *at } })
 }
 
 // S49: without a nonce of ours a proof is refused with one to use (RFC 9449 section 9), and is not used up; with it the request passes,

@@ -8,7 +8,6 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/json"
-	"log/slog"
 	"maps"
 	"strings"
 	"sync"
@@ -18,7 +17,6 @@ import (
 	"github.com/gatehouse-auth/gatehouse/internal/fault"
 	"github.com/gatehouse-auth/gatehouse/internal/jose"
 	"github.com/gatehouse-auth/gatehouse/internal/principal"
-	"github.com/gatehouse-auth/gatehouse/internal/telemetry"
 	"github.com/gatehouse-auth/gatehouse/plugin/guard"
 )
 
@@ -89,24 +87,17 @@ func (u *used) Once(_ context.Context, thing, id string, live time.Duration) (bo
 
 func dpop(t testing.TB, w *world, u *used, change func(*guard.Config)) *guard.Guard {
 	t.Helper()
-	cfg := config()
-	cfg.DPoP = guard.DPoP{
-		Mode: guard.DPoPOptional, Origins: []string{"https://api.test", "https://b.test:8443"}, Algorithms: []string{jose.ES256, jose.EdDSA}, Window: time.Minute,
-	}
-	if change != nil {
-		change(&cfg)
-	}
 	if u == nil {
 		u = &used{by: map[string]string{}}
 	}
-	g, err := guard.New(cfg, guard.Parts{
-		Verifier: w, Revocations: w, Limiter: w, Decider: w, Proofs: u,
-		Now: func() time.Time { return now }, NewID: func() string { return "d-edge" }, Log: telemetry.Logger(&w.log, slog.LevelInfo),
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return g
+	return build(t, w, func(cfg *guard.Config) {
+		cfg.DPoP = guard.DPoP{
+			Mode: guard.DPoPOptional, Origins: []string{"https://api.test", "https://b.test:8443"}, Algorithms: []string{jose.ES256, jose.EdDSA}, Window: time.Minute,
+		}
+		if change != nil {
+			change(cfg)
+		}
+	}, func(p *guard.Parts) { p.Proofs = u })
 }
 
 // bound is a world in which every token is bound to the key of that thumbprint.

@@ -6,10 +6,8 @@ import (
 	"path"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/gatehouse-auth/gatehouse/internal/principal"
-	"github.com/gatehouse-auth/gatehouse/internal/telemetry"
 	"github.com/gatehouse-auth/gatehouse/pdp/authzen"
 	"github.com/gatehouse-auth/gatehouse/plugin/guard"
 	"github.com/gatehouse-auth/gatehouse/plugin/limit"
@@ -136,13 +134,7 @@ func TestAConfigurationThatWouldCheckNothingIsRefused(t *testing.T) {
 func TestAPanicAnywhereIsAnAnswer(t *testing.T) {
 	t.Parallel()
 	w := calm()
-	g, err := guard.New(config(), guard.Parts{
-		Verifier: w, Revocations: w, Limiter: w, Decider: w, Now: func() time.Time { return now },
-		NewID: func() string { panic("no entropy") }, Log: telemetry.Logger(&w.log, 0),
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
+	g := build(t, w, nil, func(p *guard.Parts) { p.NewID = func() string { panic("no entropy") } })
 	w.decide = func(authzen.Request) (authzen.Response, error) { return authzen.Response{}, nil }
 	if v := g.Check(context.Background(), request(nil)); v.Forward || v.Status != 500 {
 		t.Errorf("forward %v, status %d", v.Forward, v.Status)

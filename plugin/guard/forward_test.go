@@ -18,19 +18,12 @@ import (
 // asserting is a guard that signs for the upstream "orders".
 func asserting(t *testing.T, w *world, by guard.Asserter, change func(*guard.Config)) *guard.Guard {
 	t.Helper()
-	cfg := config()
-	cfg.Assertion.Audience = "orders"
-	if change != nil {
-		change(&cfg)
-	}
-	g, err := guard.New(cfg, guard.Parts{
-		Verifier: w, Revocations: w, Limiter: w, Challenger: w, Decider: w, Asserter: by,
-		Now: func() time.Time { return now }, NewID: func() string { return "d-edge" }, Log: telemetry.Logger(&w.log, slog.LevelInfo),
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return g
+	return build(t, w, func(cfg *guard.Config) {
+		cfg.Assertion.Audience = "orders"
+		if change != nil {
+			change(cfg)
+		}
+	}, func(p *guard.Parts) { p.Asserter = by })
 }
 
 // S54: an upstream that believes nothing but the edge's signature learns who asks, for this very request.

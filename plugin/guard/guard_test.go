@@ -113,16 +113,21 @@ func config() guard.Config {
 	}
 }
 
-func build(t testing.TB, w *world, change func(*guard.Config)) *guard.Guard {
+// build makes a guard of config and of the world; more changes its parts.
+func build(t testing.TB, w *world, change func(*guard.Config), more ...func(*guard.Parts)) *guard.Guard {
 	t.Helper()
 	cfg := config()
 	if change != nil {
 		change(&cfg)
 	}
-	g, err := guard.New(cfg, guard.Parts{
+	parts := guard.Parts{
 		Verifier: w, Revocations: w, Introspector: w, Limiter: w, Challenger: w, Decider: w,
 		Now: func() time.Time { return now }, NewID: func() string { return "d-edge" }, Log: telemetry.Logger(&w.log, slog.LevelInfo),
-	})
+	}
+	for _, m := range more {
+		m(&parts)
+	}
+	g, err := guard.New(cfg, parts)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -2,13 +2,11 @@ package guard_test
 
 import (
 	"fmt"
-	"log/slog"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
-	"github.com/gatehouse-auth/gatehouse/internal/telemetry"
 	"github.com/gatehouse-auth/gatehouse/pdp/authzen"
 	"github.com/gatehouse-auth/gatehouse/plugin/guard"
 )
@@ -30,18 +28,8 @@ func (m *meter) Decided(d *guard.Decision) {
 
 func metered(t *testing.T, w *world, change func(*guard.Config)) (*guard.Guard, *meter) {
 	t.Helper()
-	cfg, m := config(), &meter{}
-	if change != nil {
-		change(&cfg)
-	}
-	g, err := guard.New(cfg, guard.Parts{
-		Verifier: w, Revocations: w, Limiter: w, Challenger: w, Decider: w, Meter: m,
-		Now: func() time.Time { return now }, NewID: func() string { return "d-edge" }, Log: telemetry.Logger(&w.log, slog.LevelInfo),
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return g, m
+	m := &meter{}
+	return build(t, w, change, func(p *guard.Parts) { p.Meter = m }), m
 }
 
 // In observe mode the log and the metrics tell who would have been refused, by route and reason, and all that was wrong.

@@ -3,15 +3,12 @@ package guard_test
 import (
 	"context"
 	"fmt"
-	"log/slog"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
-	"github.com/gatehouse-auth/gatehouse/internal/telemetry"
 	"github.com/gatehouse-auth/gatehouse/pdp/authzen"
-	"github.com/gatehouse-auth/gatehouse/plugin/decide"
 	"github.com/gatehouse-auth/gatehouse/plugin/guard"
 	"github.com/gatehouse-auth/gatehouse/plugin/limit"
 )
@@ -338,13 +335,7 @@ func TestDecisionsThatAreMissingAreNoAllowance(t *testing.T) {
 	yes := authzen.Response{Decision: true}
 	for name, answers := range map[string][]authzen.Response{"none": nil, "too few": {yes}, "too many": {yes, yes, yes}} {
 		w := &fixed{calm(), answers}
-		g, err := guard.New(func() guard.Config { c := config(); naming(&c); return c }(), guard.Parts{
-			Verifier: w, Revocations: w, Limiter: w, Challenger: w, Decider: w,
-			Now: func() time.Time { return now }, NewID: func() string { return "d-edge" }, Log: telemetry.Logger(&w.log, slog.LevelInfo),
-		})
-		if err != nil {
-			t.Fatal(err)
-		}
+		g := build(t, w.world, naming, func(p *guard.Parts) { p.Decider = w })
 		v := g.Check(t.Context(), request(func(r *guard.Request) { r.Path, r.Query = "/orders/batch", "ids=1,2" }))
 		if v.Forward || v.Status != 500 {
 			t.Errorf("%s: forward %v, status %d", name, v.Forward, v.Status)
@@ -394,15 +385,7 @@ func TestWhatIsRememberedIsOfOneObject(t *testing.T) {
 			DecisionID: "d-" + r.Resource.ID, Revision: revision, Cache: &authzen.Cache{TTL: 1000, Vary: []string{"/resource/id"}},
 		}}, nil
 	}
-	cfg := config()
-	naming(&cfg)
-	g, err := guard.New(cfg, guard.Parts{
-		Verifier: w, Revocations: w, Limiter: w, Challenger: w, Decider: w, Decisions: decide.NewCache(100, time.Second, func() time.Time { return now }),
-		Now: func() time.Time { return now }, NewID: func() string { return "d-edge" }, Log: telemetry.Logger(&w.log, slog.LevelInfo),
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
+	g := build(t, w, naming, caching)
 	check := func(query string, forward bool, decision string, want ...string) {
 		t.Helper()
 		w.asked = nil

@@ -4,14 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/gatehouse-auth/gatehouse/internal/principal"
-	"github.com/gatehouse-auth/gatehouse/internal/telemetry"
 	"github.com/gatehouse-auth/gatehouse/pdp/authzen"
 	"github.com/gatehouse-auth/gatehouse/plugin/guard"
 	"github.com/gatehouse-auth/gatehouse/plugin/limit"
@@ -39,18 +37,8 @@ func (t *tracer) End(v *guard.Verdict) { t.tell("end %s %d", v.Decision.Code, v.
 
 func traced(t *testing.T, w *world, change func(*guard.Config)) (*guard.Guard, *tracer) {
 	t.Helper()
-	cfg, tr := config(), &tracer{}
-	if change != nil {
-		change(&cfg)
-	}
-	g, err := guard.New(cfg, guard.Parts{
-		Verifier: w, Revocations: w, Limiter: w, Challenger: w, Decider: w, Tracer: tr,
-		Now: func() time.Time { return now }, NewID: func() string { return "d-edge" }, Log: telemetry.Logger(&w.log, slog.LevelInfo),
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return g, tr
+	tr := &tracer{}
+	return build(t, w, change, func(p *guard.Parts) { p.Tracer = tr }), tr
 }
 
 func TestEachStageThatDoesSomethingIsTraced(t *testing.T) {
@@ -82,13 +70,9 @@ func TestEachStageThatDoesSomethingIsTraced(t *testing.T) {
 func TestAStageWorksWithinItsSpan(t *testing.T) {
 	t.Parallel()
 	w := &staged{world: calm()}
-	g, err := guard.New(config(), guard.Parts{
-		Verifier: w, Revocations: w, Limiter: w, Decider: w, Tracer: &tracer{},
-		Now: func() time.Time { return now }, NewID: func() string { return "d-edge" }, Log: telemetry.Logger(&w.log, slog.LevelInfo),
+	g := build(t, w.world, nil, func(p *guard.Parts) {
+		p.Decider, p.Limiter, p.Verifier, p.Revocations, p.Tracer = w, w, w, w, &tracer{}
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
 	g.Check(t.Context(), request(nil))
 	if want := []any{"identify", "limit", "authorize"}; !slices.Equal(w.within, want) {
 		t.Errorf("within %v", w.within)
