@@ -257,7 +257,7 @@ func TestASiteAdoptsChallengesByOneScriptTag(t *testing.T) {
 			var said []string
 			var took, slowest float64
 			do(t, tab, "order", chromedp.Navigate(s.url+"/"), chromedp.Focus("#order"), chromedp.KeyEvent(kb.Enter),
-				chromedp.Poll(`document.getElementById('out').textContent`, &out),
+				chromedp.Poll(`document.getElementById('out')?.textContent`, &out),
 				chromedp.Evaluate("window.said", &said), chromedp.Evaluate("window.took", &took), chromedp.Evaluate("window.slowest", &slowest))
 			if out != "201 201 201 ordered" {
 				t.Errorf("answered %q", out)

@@ -94,12 +94,12 @@ func TestAHostedWidgetIsADialogOnASitesPage(t *testing.T) {
 	var out, label string
 	do(t, tab, "close it", chromedp.Navigate(s.url+"/"), chromedp.Evaluate(`fetch('/api/orders', { method: 'POST', body: 'x' }).then((r) => { document.getElementById('out').textContent = r.status; }); ''`, nil),
 		chromedp.WaitVisible("dialog[open] #human"), chromedp.Evaluate(`document.getElementById(document.querySelector('dialog').getAttribute('aria-labelledby')).textContent`, &label),
-		chromedp.KeyEvent(kb.Escape), chromedp.Poll(`document.getElementById('out').textContent`, &out))
+		chromedp.KeyEvent(kb.Escape), chromedp.Poll(`document.getElementById('out')?.textContent`, &out))
 	if out != "403" || label != "Veuillez montrer que vous n’êtes pas un robot" {
 		t.Errorf("closed: answered %q; labelled %q", out, label)
 	}
 	do(t, tab, "solve it", chromedp.Evaluate(`document.getElementById('out').textContent = ''`, nil), chromedp.Focus("#order"), chromedp.KeyEvent(kb.Enter),
-		chromedp.WaitVisible("dialog[open] #human"), chromedp.KeyEvent(kb.Enter), chromedp.Poll(`document.getElementById('out').textContent`, &out))
+		chromedp.WaitVisible("dialog[open] #human"), chromedp.KeyEvent(kb.Enter), chromedp.Poll(`document.getElementById('out')?.textContent`, &out))
 	if out != "201 201 201 ordered" {
 		t.Errorf("answered %q", out)
 	}
