@@ -19,17 +19,12 @@ import (
 	"github.com/gatehouse-auth/gatehouse/internal/web"
 )
 
-// guardedSite runs an edge over one upstream whose only route has this challenge.
-func guardedSite(t *testing.T, challenge string, vault map[string]string) (base string, reached *atomic.Int64) {
+// oneRoute runs an edge over an upstream whose only route has these plugins, in YAML's flow style. It may not serve yet.
+func oneRoute(t *testing.T, upstream http.HandlerFunc, plugins string, vault map[string]string) (base, status string) {
 	t.Helper()
-	reached = &atomic.Int64{}
-	upstream := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { reached.Add(1) }))
-	t.Cleanup(upstream.Close)
-	if vault == nil {
-		vault = map[string]string{}
-	}
-	vault["secret"], vault["redis"] = "0123456789abcdef0123456789abcdef", testenv.Redis(t)
-	config := fmt.Sprintf(`
+	server := httptest.NewServer(upstream)
+	t.Cleanup(server.Close)
+	config := `
 _format_version: "3.0"
 upstreams: [{name: site, targets: [{target: "site:80", weight: 100}]}]
 services:
@@ -40,14 +35,21 @@ services:
       - name: login
         paths: ["/"]
         strip_path: false
-        plugins:
-          - name: gatehouse
-            config:
-              identify: none
-              authorize: false
-              challenge: %s
-              redis_url: "{vault://env/redis}"`, challenge)
-	base = gate(t, []byte(config), socket(t), testenv.Spare(t), map[string]string{"site:80": host(upstream)}, vault)
+        plugins: ` + plugins
+	status = testenv.Spare(t)
+	return gate(t, []byte(config), socket(t), status, map[string]string{"site:80": host(server)}, vault), status
+}
+
+// guardedSite runs an edge over one upstream whose only route has this challenge.
+func guardedSite(t *testing.T, challenge string, vault map[string]string) (base string, reached *atomic.Int64) {
+	t.Helper()
+	reached = &atomic.Int64{}
+	if vault == nil {
+		vault = map[string]string{}
+	}
+	vault["secret"], vault["redis"] = "0123456789abcdef0123456789abcdef", testenv.Redis(t)
+	base, _ = oneRoute(t, func(http.ResponseWriter, *http.Request) { reached.Add(1) },
+		`[{name: gatehouse, config: {identify: none, authorize: false, redis_url: "{vault://env/redis}", challenge: `+challenge+`}}]`, vault)
 	await.That(t, "the edge serves", func() bool { return post(t, base, "/.well-known/gatehouse/challenge.js", nil).status != 500 })
 	reached.Store(0)
 	return base, reached

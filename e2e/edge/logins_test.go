@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"net/http/httptest"
 	"strings"
 	"testing"
 
@@ -16,40 +15,21 @@ import (
 // loginSite runs an edge over a site whose log-in takes one password, and asks for a challenge after three that were wrong.
 func loginSite(t *testing.T, redis string) (base, status string) {
 	t.Helper()
-	upstream := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	base, status = oneRoute(t, func(w http.ResponseWriter, r *http.Request) {
 		switch {
 		case r.URL.Path == "/lost":
 			w.WriteHeader(http.StatusNotFound)
 		case r.Header.Get("X-Password") != "right":
 			w.WriteHeader(http.StatusUnauthorized)
 		}
-	}))
-	t.Cleanup(upstream.Close)
-	const config = `
-_format_version: "3.0"
-upstreams: [{name: site, targets: [{target: "site:80", weight: 100}]}]
-services:
-  - name: site
-    host: site
-    port: 80
-    routes:
-      - name: login
-        paths: ["/"]
-        strip_path: false
-        plugins:
-          - name: gatehouse
-            config:
-              identify: none
-              authorize: false
-              limits: [{name: address, key: ip, rate: 1000-M}]
-              challenge:
-                {when: risk, action: login, secret: "{vault://env/secret}", max_number: 1000, clearance: {ttl_seconds: 0},
-                 risk: {threshold: 100, logins: 3, weights: {logins: 100, failures: 0, rate: 0, network: 0, client: 0}}}
-              redis_url: "{vault://env/redis}"
-          - name: gatehouse-outcome
-            config: {statuses: [401], redis_url: "{vault://env/redis}"}`
-	status = testenv.Spare(t)
-	base = gate(t, []byte(config), socket(t), status, map[string]string{"site:80": host(upstream)}, map[string]string{"secret": "0123456789abcdef0123456789abcdef", "redis": redis})
+	}, `[
+          {name: gatehouse, config: {
+            identify: none, authorize: false, redis_url: "{vault://env/redis}", limits: [{name: address, key: ip, rate: 1000-M}],
+            challenge:
+              {when: risk, action: login, secret: "{vault://env/secret}", max_number: 1000, clearance: {ttl_seconds: 0},
+               risk: {threshold: 100, logins: 3, weights: {logins: 100, failures: 0, rate: 0, network: 0, client: 0}}}}},
+          {name: gatehouse-outcome, config: {statuses: [401], redis_url: "{vault://env/redis}"}}]`,
+		map[string]string{"secret": "0123456789abcdef0123456789abcdef", "redis": redis})
 	await.That(t, "the edge serves", func() bool { return post(t, base, "/lost", nil).status == http.StatusNotFound })
 	return base, status
 }
