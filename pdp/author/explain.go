@@ -107,7 +107,7 @@ func trace(ctx context.Context, on *program, names map[position]named, q Questio
 		return d, nil, nil, err
 	}
 	events := topdown.NewBufferTracer()
-	d = on.decide(ctx, input, rego.EvalQueryTracer(events), rego.EvalRuleIndexing(false), rego.EvalEarlyExit(false))
+	d = on.explained(ctx, input, rego.EvalQueryTracer(events), rego.EvalRuleIndexing(false), rego.EvalEarlyExit(false))
 	type attempt struct {
 		rule  *ast.Rule
 		fails []*topdown.Event // on the furthest line

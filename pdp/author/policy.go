@@ -25,6 +25,7 @@ import (
 	"github.com/open-policy-agent/opa/v1/storage"
 	"github.com/open-policy-agent/opa/v1/storage/inmem"
 
+	"github.com/gatehouse-auth/gatehouse/pdp/authzen"
 	"github.com/gatehouse-auth/gatehouse/pdp/directory"
 	"github.com/gatehouse-auth/gatehouse/pdp/engine"
 	"github.com/gatehouse-auth/gatehouse/pdp/golden"
@@ -154,16 +155,26 @@ func (p *Policy) program(ctx context.Context) (*program, error) {
 
 // decide evaluates the entry point.
 func (p *program) decide(ctx context.Context, input ast.Value, opts ...rego.EvalOption) Decision {
-	results, err := p.query.Eval(p.at(ctx, input), append(opts, rego.EvalParsedInput(input))...)
-	if err != nil {
-		return Decision{Err: err}
-	}
-	allow, about, err := engine.Decision(results)
-	d := Decision{Allow: allow, Reasons: about.Reasons, Err: err}
-	if err == nil && !allow {
+	d, _ := p.said(ctx, input, opts...)
+	return d
+}
+
+// explained decides, and says by which rules a denial is.
+func (p *program) explained(ctx context.Context, input ast.Value, opts ...rego.EvalOption) Decision {
+	d, about := p.said(ctx, input, opts...)
+	if d.Err == nil && !d.Allow {
 		d.Rules = p.because().Rules(about)
 	}
 	return d
+}
+
+func (p *program) said(ctx context.Context, input ast.Value, opts ...rego.EvalOption) (Decision, authzen.ResponseContext) {
+	results, err := p.query.Eval(p.at(ctx, input), append(opts, rego.EvalParsedInput(input))...)
+	if err != nil {
+		return Decision{Err: err}, authzen.ResponseContext{}
+	}
+	allow, about, err := engine.Decision(results)
+	return Decision{Allow: allow, Reasons: about.Reasons, Err: err}, about
 }
 
 // at has an evaluation see who holds what at the time of its input.

@@ -107,7 +107,7 @@ func (a *replaying) decide(ctx context.Context, some []replayed) error {
 			some[i].now = Decision{Err: err}
 			return
 		}
-		some[i].now = a.on.decide(ctx, input)
+		some[i].now = a.on.explained(ctx, input)
 	})
 	for _, one := range some {
 		a.add(one)

@@ -172,6 +172,8 @@ func (enc *encoder) gatehouse(e *Event, rate float64, short bool, at *maskNode) 
 	case len(e.Rules) == 0:
 	case enc.masks.reasons:
 		enc.erased = append(enc.erased, "/gatehouse/rules")
+	case at.child("rules") == nil:
+		enc.list("rules", e.Rules) // words of the policy, none of which can be a caller's secret
 	default:
 		enc.member("rules", e.Rules, at)
 	}
