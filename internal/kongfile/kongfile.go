@@ -1,6 +1,6 @@
 // Package kongfile reads Kong's declarative configuration (kong.yml, format 3.0) and finds the route of a request as Kong does.
-// Programs that stand where Kong stands read the very file that Kong reads. Fields that it does not know are refused: what is
-// passed over in silence could be what guards a route.
+// Programs that stand where Kong stands read the very file that Kong reads, by Parse, which refuses fields that it does not know:
+// what is passed over in silence could be what guards a route. Survey is for those who only look.
 package kongfile
 
 import (
@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"net"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -133,6 +134,8 @@ type Plugin struct {
 	Route     string         `yaml:"route"`
 	Service   string         `yaml:"service"`
 	Enabled   *bool          `yaml:"enabled"`
+	Consumer  any            `yaml:"consumer"`       // by a name or as a mapping, as all that Kong refers to; Parse refuses it
+	Group     any            `yaml:"consumer_group"` // likewise
 	Protocols []string       `yaml:"protocols"`
 	Tags      []string       `yaml:"tags"`
 	Config    map[string]any `yaml:"config"`
@@ -141,32 +144,72 @@ type Plugin struct {
 
 // Parse reads the file and checks all that needs no plugin's schema.
 func Parse(text []byte) (Document, error) {
-	var d Document
-	dec := yaml.NewDecoder(bytes.NewReader(text))
-	dec.KnownFields(true)
-	if err := dec.Decode(&d); err != nil {
-		return Document{}, fmt.Errorf("kong.yml: %w", err)
-	}
 	var errs []error
+	d, err := decode(text, true)
+	if err != nil {
+		return Document{}, err
+	}
 	if d.FormatVersion != "3.0" {
 		errs = append(errs, fmt.Errorf("_format_version: expected 3.0, not %q", d.FormatVersion))
-	}
-	for i := range d.Services {
-		if err := d.Services[i].complete(); err != nil {
-			errs = append(errs, fmt.Errorf("services[%d].%w", i, err))
-		}
 	}
 	for i, u := range d.Upstreams {
 		if err := u.check(); err != nil {
 			errs = append(errs, fmt.Errorf("upstreams[%d].%w", i, err))
 		}
 	}
-	errs = append(errs, d.place())
+	errs = append(errs, d.complete())
+	for _, p := range d.AllPlugins() {
+		if p.forSome() {
+			errs = append(errs, fmt.Errorf("%s: consumers are not known here", p.At))
+		}
+	}
 	if err := errors.Join(errs...); err != nil {
 		return Document{}, err
 	}
 	return d, nil
 }
+
+// Survey reads the file for those who look at its routes and plugins and run none of them. What Kong knows beside these, of
+// whatever version, is passed over. A plugin for some consumers alone does not stand before everybody: it counts as disabled.
+func Survey(text []byte) (Document, error) {
+	d, err := decode(text, false)
+	if err != nil {
+		return Document{}, err
+	}
+	if !slices.Contains([]string{"1.1", "2.1", "3.0"}, d.FormatVersion) {
+		return Document{}, fmt.Errorf("_format_version: expected 3.0, 2.1 or 1.1, not %q", d.FormatVersion)
+	}
+	if err := d.complete(); err != nil {
+		return Document{}, err
+	}
+	for _, p := range d.AllPlugins() {
+		if p.forSome() {
+			p.Enabled = new(bool)
+		}
+	}
+	return d, nil
+}
+
+func decode(text []byte, known bool) (d Document, err error) {
+	dec := yaml.NewDecoder(bytes.NewReader(text))
+	dec.KnownFields(known)
+	if err := dec.Decode(&d); err != nil {
+		return Document{}, fmt.Errorf("kong.yml: %w", err)
+	}
+	return d, nil
+}
+
+func (d *Document) complete() error {
+	var errs []error
+	for i := range d.Services {
+		if err := d.Services[i].complete(); err != nil {
+			errs = append(errs, fmt.Errorf("services[%d].%w", i, err))
+		}
+	}
+	return errors.Join(append(errs, d.place())...)
+}
+
+func (p *Plugin) forSome() bool { return p.Consumer != nil || p.Group != nil }
 
 // complete splits url into its parts and fills Kong's defaults.
 func (s *Service) complete() error {

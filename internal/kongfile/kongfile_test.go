@@ -80,6 +80,46 @@ plugins: [{name: cors}, {name: acl}]
 	}
 }
 
+// What a gateway has beside routes and guards is no reason not to look at these, and a guard before some consumers guards no route.
+func TestASurveyPassesOverWhatIsNoneOfItsBusiness(t *testing.T) {
+	t.Parallel()
+	d, err := Survey([]byte(`
+_format_version: "1.1"
+_info: {select_tags: [a]}
+consumers: [{username: ann, plugins: [{name: rate-limiting}]}]
+certificates: [{cert: x, key: y}]
+upstreams: [{name: u, targets: [{target: u.test}]}]
+services:
+  - name: a
+    url: http://a.test
+    tls_verify: true
+    plugins: [{name: g, consumer: ann, config: {n: some}}, {name: g, config: {n: all}}]
+    routes:
+      - {name: own, paths: [/own], path_handling: v1, plugins: [{name: g, consumer_group: {name: gold}}]}
+  - {name: b, url: "http://b.test", routes: [{name: bare, paths: [/bare]}]}
+plugins: [{name: g, consumer: {username: ann}}]
+`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	d.Only("g")
+	routes, err := d.Guarded()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(routes) != 2 || routes[0].Plugin == nil || routes[0].Plugin.Config["n"] != "all" || routes[1].Plugin != nil {
+		t.Errorf("routes %+v", routes)
+	}
+	for file, want := range map[string]string{
+		"_format_version: \"3.0\"\nservices: [{url: \"http://h\"}]": "services[0].name: required",
+		"_format_version: \"2.0\"":                                  "_format_version: expected 3.0, 2.1 or 1.1",
+	} {
+		if _, err := Survey([]byte(file)); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v, want %s", file, err, want)
+		}
+	}
+}
+
 func TestAFileThatGuardsNothingIsRefused(t *testing.T) {
 	t.Parallel()
 	const head = "_format_version: \"3.0\"\nservices: [{name: s, url: \"http://h\", routes: [{name: r, paths: [/r]}]}]\n"
@@ -91,6 +131,8 @@ func TestAFileThatGuardsNothingIsRefused(t *testing.T) {
 		{head + "routes: [{name: x, service: typo, paths: [/x]}]", "routes[0].service: no service of this name"},
 		{strings.Replace(head, "paths: [/r]", "paths: [/r], plugins: [{name: g, route: x}]", 1), "services[0].routes[0].plugins[0]: it stands in a route"},
 		{head + "consumers: []", "consumers"},
+		{head + "plugins: [{name: g, consumer: ann}]", "plugins[0]: consumers are not known here"},
+		{strings.Replace(head, "paths: [/r]", "paths: [/r], plugins: [{name: g, consumer_group: {name: gold}}]", 1), "services[0].routes[0].plugins[0]: consumers"},
 	} {
 		d, err := Parse([]byte(c.file))
 		if err == nil {

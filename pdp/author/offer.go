@@ -39,7 +39,7 @@ type Offer struct {
 const anyMethod = "any"
 
 func kongOffers(file string, text []byte) (all []Offer, err error) {
-	doc, err := kongfile.Parse(text)
+	doc, err := kongfile.Survey(text)
 	if err != nil {
 		return nil, yamldoc.In(file, err)
 	}

@@ -126,7 +126,7 @@ func members(file string, n *yaml.Node) (map[string]*Schema, error) {
 
 // kong reads what the edge sends: it runs as the plugin gatehouse.
 func (f *Sources) kong(text []byte) error {
-	doc, err := kongfile.Parse(text)
+	doc, err := kongfile.Survey(text)
 	if err != nil {
 		return err
 	}

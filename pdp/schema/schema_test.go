@@ -218,7 +218,7 @@ func TestSourcesThatSayNothingAreRefused(t *testing.T) {
 	for text, want := range map[string]string{
 		"a: [": "s.yaml", "a: 1": "neither a kong.yml", "attributes: 7": "s.yaml:1: expected", "attributes: {a: strnig}": "s.yaml:1: a: expected",
 		"attributes: {}\nother: 1": "other", "openapi: 3.0.0": "there are no paths", "_format_version: \"2.0\"": "s.yaml: ",
-		"_format_version: \"3.0\"\nservices:\n  - {colour: red}": "s.yaml:3: field colour not found",
+		"_format_version: \"3.0\"\nservices:\n  - {url: \"http://a\"}": "services[0].name: required",
 	} {
 		var f schema.Sources
 		if err := f.Add("s.yaml", []byte(text)); err == nil || !strings.Contains(err.Error(), want) {
