@@ -3,6 +3,7 @@ package ruleid
 import (
 	"fmt"
 	"maps"
+	"reflect"
 	"slices"
 	"strings"
 
@@ -39,18 +40,18 @@ func (f *flow) call(op ast.Ref, inputs []*ast.Term, s *scope) []may {
 	case "union", "intersection":
 		return together(items(arg(0)), true)
 	case "object.get":
-		return append(slices.Clip(f.in(arg(0), ast.Ref{inputs[1]}, s)), arg(2)...)
+		return append(slices.Clip(f.get(arg(0), inputs[1], s)), arg(2)...)
 	case "object.keys":
 		return []may{{is: many, list: listOf(list{set: true, items: keys(arg(0))})}}
 	case "object.union":
-		return merged(arg(0), arg(1))
+		return f.merged(arg(0), arg(1))
 	case "concat":
 		return f.concat(inputs, s)
 	case "sprintf":
 		return f.sprintf(inputs, s)
 	case "internal.template_string":
 		if parts := places(arg(0)); parts != nil {
-			return joined(parts, "")
+			return f.joined(parts, "")
 		}
 	}
 	return f.made(op, inputs, s)
@@ -68,29 +69,61 @@ func (f *flow) made(op ast.Ref, inputs []*ast.Term, s *scope) []may {
 	}
 	var by []string
 	for _, t := range inputs {
-		by = deep(f.term(t, s), by)
+		by = f.deep(f.term(t, s), by)
 	}
 	return anything(by...)
 }
 
 // deep appends the rules of all that stands in something.
-func deep(all []may, by []string) []string {
+func (f *flow) deep(all []may, by []string) []string {
+	return f.below(all, slices.Clip(by), map[any]bool{})
+}
+
+// below is deep's, which goes once through what stands in several places: there may be more of these than anybody can count.
+func (f *flow) below(all []may, by []string, been map[any]bool) []string {
 	for _, m := range all {
+		if len(by) >= Most || f.steps <= 0 {
+			break
+		}
+		f.steps--
 		for _, id := range m.by {
 			if len(by) < Most && !slices.Contains(by, id) {
 				by = append(by, id)
 			}
 		}
-		if m.list != nil && len(by) < Most {
-			by = deep(m.list.items, by)
+		if m.list != nil && !been[m.list] {
+			been[m.list] = true
+			by = f.below(m.list.items, by, been)
 		}
-		for _, name := range sorted(m.members) {
-			if len(by) < Most {
-				by = deep(m.members[name], by)
+		if at := reflect.ValueOf(m.members).Pointer(); len(m.members) > 0 && !been[at] {
+			been[at] = true
+			for _, name := range sorted(m.members) {
+				by = f.below(m.members[name], by, been)
 			}
 		}
 	}
 	return by
+}
+
+// get is object.get of a key, or of a path that is an array.
+func (f *flow) get(all []may, key *ast.Term, s *scope) []may {
+	if path, ok := key.Value.(*ast.Array); ok {
+		var ref ast.Ref
+		path.Foreach(func(t *ast.Term) { ref = append(ref, t) })
+		return f.in(all, ref, s)
+	}
+	one := f.in(all, ast.Ref{key}, s)
+	switch keys := f.term(key, s); {
+	case allAre(keys, scalar, text):
+		return one
+	case allAre(one, scalar, text): // a path leads no further
+		return append(slices.Clip(one), all...)
+	}
+	return anything(f.deep(all, nil)...)
+}
+
+func allAre(all []may, kinds ...kind) bool {
+	return !slices.ContainsFunc(all, func(m may) bool { return !slices.Contains(kinds, m.is) })
 }
 
 // items are what stands in each of several lists.
@@ -106,11 +139,14 @@ func items(all []may) [][]may {
 	return out
 }
 
-// loose are lists with their items in any order and, if there are more than some, in any number.
+// loose are lists with their items in any order and, if there are more than some, in any number. What is no list, such as a number of
+// which another is taken, becomes anything.
 func loose(all []may, known int) []may {
 	out := make([]may, len(all))
 	for i, m := range all {
-		if m.is == many && len(m.list.places) > known {
+		if m.is != many {
+			m = may{by: m.by, late: m.late}
+		} else if len(m.list.places) > known {
 			m.list = listOf(list{items: m.list.items, set: m.list.set})
 		}
 		out[i] = m
@@ -129,22 +165,45 @@ func together(lists [][]may, set bool) []may {
 	return []may{{is: many, list: listOf(l)}}
 }
 
-// merged is an object with the members of both; the latter's go before.
-func merged(a, b []may) []may {
+// merged is an object with the members of both; the latter's go before, but for objects, which are merged themselves.
+func (f *flow) merged(a, b []may) []may {
+	work := 0
+	for _, m := range a {
+		work += (1 + len(m.members)) * len(b)
+	}
+	for _, m := range b {
+		work += len(m.members) * len(a)
+	}
+	if work > f.steps/2 { // with the next it may be that often as much
+		return anything(f.deep(b, f.deep(a, nil))...)
+	}
+	f.steps -= work
 	var all []may
 	for _, x := range a {
 		for _, y := range b {
 			by := append(slices.Clip(x.by), y.by...)
-			if x.is != object || y.is != object {
-				all = append(all, may{by: deep([]may{x, y}, by)})
+			if x.is != object || y.is != object || x.open || y.open {
+				all = append(all, may{by: f.deep([]may{x, y}, by)})
 				continue
 			}
-			m := may{by: by, is: object, open: x.open || y.open, members: maps.Clone(x.members)}
-			maps.Copy(m.members, y.members)
+			m := may{by: by, is: object, members: maps.Clone(x.members)}
+			for name, over := range y.members {
+				if under := x.members[name]; mayMerge(under) && mayMerge(over) {
+					over = anything(f.deep(over, f.deep(under, nil))...)
+				}
+				m.members[name] = over
+			}
 			all = append(all, m)
 		}
 	}
 	return all
+}
+
+// mayMerge reports whether something may be an object.
+func mayMerge(all []may) bool {
+	return slices.ContainsFunc(all, func(m may) bool {
+		return m.is == unknown || m.is == object || m.is == many && m.list.keys != nil
+	})
 }
 
 // places are the items of an array of which the length is known; nil if that is not so.
@@ -159,10 +218,10 @@ func (f *flow) concat(inputs []*ast.Term, s *scope) []may {
 	between, all := f.term(inputs[0], s), f.term(inputs[1], s)
 	if parts := places(all); parts != nil && len(between) == 1 && between[0].is == scalar {
 		if sep, ok := between[0].scalar.(string); ok {
-			return joined(parts, sep)
+			return f.joined(parts, sep)
 		}
 	}
-	return anything(deep(all, nil)...)
+	return anything(f.deep(all, nil)...)
 }
 
 // sprintf reads a format: what stands before and behind its verbs is known.
@@ -173,7 +232,7 @@ func (f *flow) sprintf(inputs []*ast.Term, s *scope) []may {
 	for _, one := range format {
 		text, ok := one.scalar.(string)
 		if !ok || values == nil {
-			out = append(out, anything(deep(all, one.by)...)...)
+			out = append(out, anything(f.deep(all, one.by)...)...)
 			continue
 		}
 		var parts [][]may
@@ -191,41 +250,44 @@ func (f *flow) sprintf(inputs []*ast.Term, s *scope) []may {
 				parts = append(parts, values[n])
 				n++
 			default: // of other verbs it is not known where they end
-				parts = append(parts, anything(deep(all, nil)...))
+				parts = append(parts, anything(f.deep(all, nil)...))
 				rest = " "
 			}
 			text = rest[1:]
 		}
-		out = append(out, through(joined(parts, ""), one.by)...)
+		out = append(out, through(f.joined(parts, ""), one.by)...)
 	}
 	return out
 }
 
 // joined is the text that parts make behind each other, where what each may be is said.
-func joined(parts [][]may, sep string) []may {
+func (f *flow) joined(parts [][]may, sep string) []may {
 	const most = 64
 	all := []may{{is: scalar, scalar: ""}}
 	for i, part := range parts {
 		if i > 0 && sep != "" {
-			all = behind(all, []may{{is: scalar, scalar: sep}})
+			all = f.behind(all, []may{{is: scalar, scalar: sep}})
 		}
 		if len(part) == 0 {
 			return nil // undefined
 		}
 		if len(all)*len(part) > most {
-			part = anything(deep(part, nil)...)
+			part = anything(f.deep(part, nil)...)
 		}
-		all = behind(all, part)
+		all = f.behind(all, part)
 	}
 	return all
 }
 
 // behind is each of some texts with each of others behind it.
-func behind(all, part []may) []may {
+func (f *flow) behind(all, part []may) []may {
 	var out []may
 	for _, m := range all {
 		for _, p := range part {
 			by := append(slices.Clip(m.by), p.by...)
+			if p.is == object || p.is == many {
+				by = f.deep([]may{p}, by)
+			}
 			said, plain := p.scalar.(string)
 			if !plain && p.is == scalar && p.scalar != nil {
 				said, plain = fmt.Sprint(p.scalar), true

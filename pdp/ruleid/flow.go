@@ -212,13 +212,18 @@ func (m may) at(key *ast.Term) []may {
 	case unknown:
 		return []may{m}
 	case object:
-		if name, ok := key.Value.(ast.String); ok {
-			return through(m.members[string(name)], m.by)
+		var all []may
+		name, named := key.Value.(ast.String)
+		member, there := m.members[string(name)]
+		switch {
+		case named && (there || !m.open):
+			return through(member, m.by)
+		case m.open: // of the data beside rules it is not known what it is
+			all = append(all, may{by: m.by})
 		}
 		if ast.IsConstant(key.Value) {
-			return nil
+			return all
 		}
-		var all []may
 		for _, name := range sorted(m.members) {
 			all = append(all, through(m.members[name], m.by)...)
 		}
@@ -246,6 +251,9 @@ func keys(all []may) []may {
 		case m.is == object:
 			for _, name := range sorted(m.members) {
 				out = append(out, may{by: m.by, is: scalar, scalar: name})
+			}
+			if m.open {
+				out = append(out, may{by: m.by})
 			}
 		case m.is == many && m.list.set:
 			out = append(out, through(m.list.items, m.by)...)

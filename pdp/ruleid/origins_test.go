@@ -129,6 +129,17 @@ words contains "b" if input.x`, `{}`, denied, `p.decision p.why`},
 why contains s if {"s": s} = thing
 pair := ["b", "a"]
 thing := {"s": "c"}`, `{}`, `{"allow": false, "reasons": ["a", "c"]}`, `p.decision p.why#1 p.why#2`},
+		{"a number less another", `decision := {"allow": false, "left": 10 - input.n}`, `{}`, `{"allow": false, "left": 7}`, `p.decision`},
+		{"a table by a path", reasons + `why contains object.get(data.words, ["order", "late"], "none") if input.x
+why contains object.get(data.words, ["order", input.y], "none") if input.y
+why contains r if { some path in [["order", "late"]]; r := object.get(data.words, path, "none") }
+why contains object.get(data.words, input.path, "none") if input.z
+why contains object.get(data.few, input.key, "b") if input.z`, `{"words": {"order": {"late": "a"}}, "few": {"a": "c"}}`, denied, `p.decision p.why#1 p.why#2 p.why#3 p.why#4`},
+		{"an object joined with one in the same place", `decision := object.union({"allow": false, "why": {"a": one}}, {"why": {"b": 2}})
+one := 1 if input.x`, `{}`, `{"allow": false, "why": {"a": 1, "b": 2}}`, `p.decision p.one`},
+		{"a list in a text", `decision := {"allow": false, "reasons": [sprintf("%v", [why]), $"{say(input.x)}"]}
+why contains "a" if input.x
+say(x) := "b" if x > 1`, `{}`, `{"allow": false, "reasons": ["{\"a\"}", "b"]}`, `p.decision p.say p.why["a"]`},
 	} {
 		t.Run(c.about, func(t *testing.T) {
 			t.Parallel()
@@ -159,6 +170,25 @@ deny contains "a" if input.z`
 		}
 		if got := strings.Join(p.Origins(ast.MustParseRef(path)).Of(v), " "); got != want {
 			t.Errorf("%s is by %s, want %s", path, got, want)
+		}
+	}
+}
+
+// Below a package there may be data beside its rules.
+func TestDataBesideRulesMayBeAReason(t *testing.T) {
+	t.Parallel()
+	for about, rule := range map[string]string{
+		"a name":     `why contains r if { all := data.q; r := all.two }`,
+		"a variable": `why contains r if { all := data.q; r := all[input.k] }`,
+		"a key":      `why contains r if some r, _ in data.q`,
+		"all keys":   `why contains r if some r in object.keys(data.q)`,
+		"an operand": "why contains at(data.q) if input.x\nat(all) := all.two",
+		"joined":     `why contains object.union({}, data.q).two if input.x`,
+	} {
+		p := policy(t, `{"q": {"two": "a", "a": 1}}`, "package p\ndecision := {\"allow\": false, \"reasons\": sort(why)}\n"+rule, "package q.one\nz := 1 if input.z")
+		got := p.Origins(ast.MustParseRef("data.p.decision")).Of(value(t, denied))
+		if !slices.Contains(got, "p.why") {
+			t.Errorf("%s: by %q", about, got)
 		}
 	}
 }
@@ -278,6 +308,31 @@ func TestAnAnalysisEnds(t *testing.T) {
 	b.WriteString("f30(x) := x\n")
 	if got := policy(t, `{}`, b.String()).Origins(ast.MustParseRef("data.p.decision")).Of("a"); len(got) == 0 || got[0] != "p.decision" {
 		t.Errorf("by %q", got)
+	}
+}
+
+// Neither do what many rules may be together, nor what stands in itself again and again: who publishes waits for it.
+func TestAnAnalysisOfProductsEnds(t *testing.T) {
+	t.Parallel()
+	var many, nested strings.Builder
+	many.WriteString("package p\ndecision := object.union(object.union(object.union(a, b), c), d)\n")
+	for _, name := range []string{"a", "b", "c", "d"} {
+		for i := range 60 {
+			fmt.Fprintf(&many, "%s := {\"%s%d\": 1} if input.x == %d\n", name, name, i, i)
+		}
+	}
+	nested.WriteString("package p\ndecision := {\"allow\": false, \"reasons\": [json.marshal(x) | some x in [")
+	for i := range 60 {
+		fmt.Fprintf(&nested, "r%d, ", i)
+	}
+	nested.WriteString("1]]}\nr0 := [\"a\"]\n")
+	for i := range 60 {
+		fmt.Fprintf(&nested, "r%d := [r%d, r%d]\n", i+1, i, i)
+	}
+	for _, text := range []string{many.String(), nested.String()} {
+		if got := policy(t, `{}`, text).Origins(ast.MustParseRef("data.p.decision")).Of(value(t, denied)); len(got) == 0 {
+			t.Errorf("by %q:\n%s", got, text)
+		}
 	}
 }
 
