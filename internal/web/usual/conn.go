@@ -189,7 +189,7 @@ func (c *conn) answer(w *response, r *request) bool {
 	goesOn := w.finish()
 	c.end()
 	c.asked = true
-	return goesOn
+	return goesOn && !(len(c.come) == 0 && c.server.ending()) // it may have been passed over as one that is not idle
 }
 
 func (c *conn) begin(cancel context.CancelFunc) {
@@ -200,9 +200,9 @@ func (c *conn) begin(cancel context.CancelFunc) {
 
 func (c *conn) end() {
 	c.mu.Lock()
-	c.idle, c.cancel = len(c.come) == 0, nil
 	watch := c.watch
-	c.watch = nil
+	c.cancel, c.watch = nil, nil
+	c.idle = len(c.come) == 0 && watch == nil
 	c.mu.Unlock()
 	if watch == nil {
 		return
@@ -213,6 +213,9 @@ func (c *conn) end() {
 	c.ahead = nil
 	c.renewed = time.Time{}
 	c.renew(time.Now())
+	c.mu.Lock()
+	c.idle = len(c.come) == 0
+	c.mu.Unlock()
 }
 
 // look has a request that takes long end when its client goes: it reads ahead, which costs too much to be done for all of them.

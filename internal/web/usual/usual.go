@@ -112,12 +112,19 @@ func passes(err error) bool {
 	return false
 }
 
-// take begins to serve a connection.
+// take begins to serve a connection, unless the server ends: nobody would close it then.
 func (s *server) take(nc net.Conn) {
 	c := newConn(nc, s)
 	s.mu.Lock()
-	s.conns[c] = struct{}{}
+	ending := s.ending()
+	if !ending {
+		s.conns[c] = struct{}{}
+	}
 	s.mu.Unlock()
+	if ending {
+		_ = nc.Close()
+		return
+	}
 	go c.serve()
 }
 
