@@ -181,7 +181,7 @@ func openAPIOffers(file string, text []byte) (all []Offer, err error) {
 				security = *said.Security
 			}
 			o := Offer{Operation: Operation{strings.ToUpper(method), pattern, ""}, File: file, Line: where.operation(pattern, method), Guard: Enforced}
-			if len(security) == 0 {
+			if anonymous(security) {
 				o.Guard = Unasked
 			} else if o.Type = kindOf(pattern); o.Type != "" {
 				o.Pattern = withID(pattern)
@@ -190,6 +190,11 @@ func openAPIOffers(file string, text []byte) (all []Offer, err error) {
 		}
 	}
 	return all, nil
+}
+
+// anonymous reports whether nobody has to say who they are: there are no requirements, or one of the alternatives is empty.
+func anonymous(security []map[string][]string) bool {
+	return len(security) == 0 || slices.ContainsFunc(security, func(one map[string][]string) bool { return len(one) == 0 })
 }
 
 // places knows the lines of a file. Where a thing is not written as usual (merged into a mapping, say) there is none.

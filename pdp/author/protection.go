@@ -111,7 +111,7 @@ func (p *Policy) stand(o Offer) Stand {
 	case o.Guard == Observed || o.Guard == Idle:
 		return Stand{o, Unprotected, "only observed: with mode observe what is denied goes on"}
 	case o.Guard == Unasked && o.Route == "":
-		return Stand{o, LeftOpen, "its security is empty"}
+		return Stand{o, LeftOpen, "its security is empty, or one of its alternatives"}
 	case o.Guard == Unasked && o.anybody:
 		return Stand{o, LeftOpen, "authorize is false, and whoever comes may"}
 	case o.Guard == Unasked:

@@ -103,6 +103,15 @@ func TestProtectionOfAnAPI(t *testing.T) {
 	}
 }
 
+// An empty requirement is met by anybody, whatever stands beside it (OpenAPI 3.1.1 section 4.8.30).
+func TestAnAlternativeThatAsksNothingLeavesOpen(t *testing.T) {
+	t.Parallel()
+	all, have := protection(t, "shop.yaml", "openapi: 3.1.0\nsecurity: [{}, {bearer: []}]\npaths:\n  /orders:\n    get: {}\n    post: {security: [{}]}\n    put: {security: [{bearer: []}]}\n")
+	if all.Open != 2 || all.Protected != 0 {
+		t.Errorf("operations\n%s", strings.Join(have, "\n"))
+	}
+}
+
 // A policy of which nothing is known that could be asked must not be told to leave everything unprotected.
 func TestNobodyToAskFor(t *testing.T) {
 	t.Parallel()

@@ -354,6 +354,7 @@ services: [{name: s, url: http://s, routes: [{name: r, paths: [/orders], methods
 		"-   ":                    {"openapi: 3.0.0\n", "-: there is no operation"},
 		"-    ":                   {"openapi: 3.0.0\npaths: [1]\n", "-:2: a list stands where a mapping is wanted"},
 		"- --fail-under 101":      {open, "no percentage"},
+		"- --fail-under NaN":      {open, "no percentage"},
 		"- --policies nowhere":    {open, "nowhere: no such file"},
 		"- --directory nowhere":   {open, "nowhere"},
 		"- --fail-under plenty":   {open, "usage: gatehouse-pdp coverage"},

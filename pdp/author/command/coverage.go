@@ -21,7 +21,7 @@ func coverageOf(ctx context.Context, in *invocation) (int, error) {
 	if len(rest) != 1 {
 		return Failure, errors.New("coverage takes a kong.yml or an OpenAPI 3 document")
 	}
-	if *least < 0 || *least > 100 {
+	if !(*least >= 0 && *least <= 100) { // NaN is none either
 		return Failure, fmt.Errorf("--fail-under: %g is no percentage", *least)
 	}
 	routes, _, err := in.routes(rest[0])
