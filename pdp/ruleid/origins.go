@@ -60,10 +60,11 @@ func (p Policy) Origins(ref ast.Ref, except ...string) *Origins {
 }
 
 // Of answers the ids of the rules that made a document this value, in JSON's types: those of the document first, and else in the order
-// of their names. There are none where nothing is known of it. The rules of a package as a whole are those of its members allow, allowed and reasons.
+// of their names. There are none where nothing is known of it, or to find out would take long. The rules of a package as a whole are those of its members allow, allowed and reasons.
 func (o *Origins) Of(value any) []string {
-	by, ok := match(o.alternatives, value, nil)
-	if !ok {
+	m := matching{left: mostMatched}
+	by, ok := m.any(o.alternatives, value, nil)
+	if !ok || m.left < 0 {
 		return nil
 	}
 	all := make([]string, 0, len(by))
@@ -192,22 +193,26 @@ func through(all []may, by []string) []may {
 	return out
 }
 
-// match appends the rules of each alternative that a value may be.
-func match(all []may, v any, by []string) (_ []string, ok bool) {
+// mostMatched is how many objects and lists are compared with parts of one value: each denial waits for it.
+const mostMatched = 2000
+
+// matching is the comparison of one value with what it may be.
+type matching struct{ left int }
+
+// any appends the rules of each alternative that a value may be.
+func (c *matching) any(all []may, v any, by []string) (_ []string, ok bool) {
 	for i := range all {
-		more, fits := all[i].match(v, by)
+		more, fits := c.one(&all[i], v, by)
 		by, ok = more, ok || fits
 	}
 	return by, ok
 }
 
-// match appends the rules by which m is v, or none if it cannot be.
-func (m *may) match(v any, by []string) (_ []string, ok bool) {
-	before := by
-	by = append(by, m.by...)
+// one appends the rules by which m is v, or none if it cannot be.
+func (c *matching) one(m *may, v any, by []string) (_ []string, ok bool) {
 	switch m.is {
 	case unknown:
-		ok = true
+		return append(by, m.by...), true
 	case scalar:
 		ok = v == m.scalar
 	case text:
@@ -215,78 +220,103 @@ func (m *may) match(v any, by []string) (_ []string, ok bool) {
 		ok = is && len(s) >= len(m.before)+len(m.after) && strings.HasPrefix(s, m.before) && strings.HasSuffix(s, m.after)
 	case object:
 		members, is := v.(map[string]any)
-		if !is {
-			return before, false
+		if !is || !m.open && m.other(members) {
+			return by, false
 		}
-		by, ok = m.matchObject(members, by)
-	case many:
-		switch v := v.(type) {
-		case []any:
-			by, ok = m.list.match(v, by)
-		case map[string]any:
-			for _, name := range slices.Sorted(maps.Keys(v)) {
-				by, ok = match(m.list.items, v[name], by)
-				if !ok {
-					return before, false
-				}
+		if c.left--; c.left >= 0 {
+			if all, ok := c.object(m, members, append(by, m.by...)); ok {
+				return all, true
 			}
-			ok = true
 		}
+		return by, false
+	case many:
+		if c.left--; c.left >= 0 {
+			if all, ok := c.list(m.list, v, append(by, m.by...)); ok {
+				return all, true
+			}
+		}
+		return by, false
 	}
 	if !ok {
-		return before, false
+		return by, false
 	}
-	return by, true
+	return append(by, m.by...), true
 }
 
-func (m *may) matchObject(members map[string]any, by []string) (_ []string, ok bool) {
+// other reports whether m is plainly not an object of these members. Of many alternatives nearly all are not.
+func (m *may) other(members map[string]any) bool {
+	if len(members) != len(m.members) {
+		return true
+	}
+	for name, all := range m.members {
+		v, there := members[name]
+		if !there || len(all) == 1 && all[0].is == scalar && v != all[0].scalar {
+			return true
+		}
+	}
+	return false
+}
+
+func (c *matching) object(m *may, members map[string]any, by []string) (_ []string, ok bool) {
 	if m.open {
 		for _, name := range []string{"allow", "allowed", "reasons"} {
 			if v, there := members[name]; there {
-				by, _ = match(m.members[name], v, by)
+				by, _ = c.any(m.members[name], v, by)
 			}
 		}
 		return by, true
 	}
-	if len(members) != len(m.members) {
-		return by, false
-	}
 	for _, name := range slices.Sorted(maps.Keys(members)) {
-		if by, ok = match(m.members[name], members[name], by); !ok {
+		if by, ok = c.any(m.members[name], members[name], by); !ok {
 			return by, false
 		}
 	}
 	return by, true
 }
 
-func (l *list) match(v []any, by []string) (_ []string, ok bool) {
+func (c *matching) list(l *list, v any, by []string) (_ []string, ok bool) {
+	switch v := v.(type) {
+	case []any:
+		return c.items(l, v, by)
+	case map[string]any:
+		for _, name := range slices.Sorted(maps.Keys(v)) {
+			if by, ok = c.any(l.items, v[name], by); !ok {
+				return by, false
+			}
+		}
+		return by, true
+	}
+	return by, false
+}
+
+func (c *matching) items(l *list, v []any, by []string) (_ []string, ok bool) {
 	if l.places != nil {
 		if len(v) != len(l.places) {
 			return by, false
 		}
 		for i, item := range v {
-			if by, ok = match(l.places[i], item, by); !ok {
+			if by, ok = c.any(l.places[i], item, by); !ok {
 				return by, false
 			}
 		}
 		return by, true
 	}
 	for _, item := range v {
-		if by, ok = l.matchItem(item, by); !ok {
+		if by, ok = c.item(l, item, by); !ok {
 			return by, false
 		}
 	}
 	return by, true
 }
 
-func (l *list) matchItem(v any, by []string) (_ []string, ok bool) {
+func (c *matching) item(l *list, v any, by []string) (_ []string, ok bool) {
 	s, is := v.(string)
 	if l.texts == nil || !is {
-		return match(l.items, v, by)
+		return c.any(l.items, v, by)
 	}
 	for _, some := range [][]int{l.texts[s], l.rest} {
 		for _, i := range some {
-			more, fits := l.items[i].match(v, by)
+			more, fits := c.one(&l.items[i], v, by)
 			by, ok = more, ok || fits
 		}
 	}

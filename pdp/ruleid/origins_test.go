@@ -336,6 +336,48 @@ func TestAnAnalysisOfProductsEnds(t *testing.T) {
 	}
 }
 
+// A denial does not wait for all that a value within values may have come from, and is not said to be by some of it.
+func TestWhatAValueIsComparedWithIsBounded(t *testing.T) { //nolint:paralleltest // AllocsPerRun
+	var b strings.Builder
+	b.WriteString("package p\n")
+	for i := range 6 {
+		for j := range 8 {
+			fmt.Fprintf(&b, "r%d := {\"allow\": false, \"x\": r%d} if input.x == %d\n", i, i+1, j)
+		}
+	}
+	b.WriteString("r6 := input.a\n")
+	p := policy(t, `{}`, b.String())
+	var v any
+	for i := 5; i >= 0; i-- {
+		v = map[string]any{"allow": false, "x": v}
+		o := p.Origins(ast.MustParseRef(fmt.Sprintf("data.p.r%d", i)))
+		got := o.Of(v)
+		if i >= 4 && len(got) != 8*(6-i) || i == 0 && got != nil {
+			t.Errorf("r%d is by %q", i, got)
+		}
+		if allocs := testing.AllocsPerRun(1, func() { o.Of(v) }); allocs > 20_000 {
+			t.Errorf("r%d: %v allocations", i, allocs)
+		}
+	}
+}
+
+// Of many objects that rules add nearly all are passed over at a glance.
+func TestManyObjects(t *testing.T) { //nolint:paralleltest // AllocsPerRun
+	var b strings.Builder
+	b.WriteString("package p\ndecision := {\"allow\": count(deny) == 0, \"deny\": deny}\n")
+	for i := range 3000 {
+		fmt.Fprintf(&b, "deny contains {\"code\": \"c%d\", \"at\": input.at} if input.x == %d\n", i, i)
+	}
+	o := policy(t, `{}`, b.String()).Origins(ast.MustParseRef("data.p.decision"))
+	v := value(t, `{"allow": false, "deny": [{"code": "c7", "at": "x"}, {"code": "c2999", "at": "x"}]}`)
+	if got := strings.Join(o.Of(v), " "); got != "p.decision p.deny#3000 p.deny#8" {
+		t.Errorf("by %s", got)
+	}
+	if allocs := testing.AllocsPerRun(1, func() { o.Of(v) }); allocs > 100 {
+		t.Errorf("%v allocations", allocs)
+	}
+}
+
 func BenchmarkOriginsOfTenThousandRules(b *testing.B) {
 	var text strings.Builder
 	text.WriteString("package p\ndecision := {\"allow\": false, \"reasons\": sort(why)}\n")
