@@ -28,6 +28,9 @@ const (
 // atFirst is how many bytes a connection has memory for until more come at once.
 const atFirst = 4 << 10
 
+// mostBlank is how many bytes of empty lines net/http passes over behind a body.
+const mostBlank = 4
+
 // conn is one connection. One goroutine serves it; what that shares with the server is under mu.
 type conn struct {
 	net.Conn
@@ -36,7 +39,7 @@ type conn struct {
 	come     []byte        // and not been answered; at the beginning of memory
 	memory   []byte
 	out      []byte // memory for answers
-	asked    bool   // a request was answered before
+	blank    int    // bytes of empty lines that may still come before the next request
 	last     bool   // the answer under way ends the connection
 	renewed  time.Time
 
@@ -111,9 +114,7 @@ func (c *conn) panicked(p any) {
 // next waits for a request. One that does not come as a whole, or not in good time, is no usual one.
 func (c *conn) next() (request, verdict, error) {
 	for begun := false; ; {
-		if c.asked {
-			c.skipEmptyLine()
-		}
+		c.skipEmptyLine()
 		if len(c.come) > 0 {
 			r, v := read(c.come)
 			if v == whole {
@@ -168,10 +169,11 @@ func (c *conn) more() error {
 // skipEmptyLine passes over the line that some clients send behind a body (RFC 9112 section 2.2).
 func (c *conn) skipEmptyLine() {
 	n := 0
-	for n < len(c.come) && n < 4 && (c.come[n] == '\r' || c.come[n] == '\n') {
+	for n < len(c.come) && n < c.blank && (c.come[n] == '\r' || c.come[n] == '\n') {
 		n++
 	}
 	if n > 0 {
+		c.blank -= n
 		c.come = c.memory[:copy(c.memory, c.come[n:])]
 	}
 }
@@ -188,7 +190,7 @@ func (c *conn) answer(w *response, r *request) bool {
 	c.server.handler.ServeHTTP(w, req)
 	goesOn := w.finish()
 	c.end()
-	c.asked = true
+	c.blank = mostBlank
 	return goesOn && !(len(c.come) == 0 && c.server.ending()) // it may have been passed over as one that is not idle
 }
 

@@ -165,6 +165,37 @@ func TestARequestMayComeInPieces(t *testing.T) {
 	}
 }
 
+// However they come, net/http passes over no more than two.
+func TestEmptyLinesAreCounted(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		ln := newPipes()
+		run(t, usual.Serve, ln, echo, io.Discard)
+		conn := ln.dial()
+		in := bufio.NewReader(conn)
+		for _, part := range []string{one, "\r\n", "\r\n" + one} {
+			_, _ = io.WriteString(conn, part)
+			if part == "\r\n" {
+				continue
+			}
+			res, err := http.ReadResponse(in, nil)
+			if err != nil || res.StatusCode != http.StatusAccepted {
+				t.Fatalf("%+v, %v", res, err)
+			}
+			_, _ = io.Copy(io.Discard, res.Body)
+		}
+		for range 3 {
+			_, _ = io.WriteString(conn, "\r\n")
+			synctest.Wait()
+		}
+		go func() { _, _ = io.WriteString(conn, one) }()
+		if res, err := http.ReadResponse(in, nil); err != nil || res.StatusCode != http.StatusBadRequest {
+			t.Errorf("%+v, %v", res, err)
+		}
+		_ = conn.Close()
+	})
+}
+
 func TestLargeAnswers(t *testing.T) {
 	t.Parallel()
 	const size = 300 << 10
