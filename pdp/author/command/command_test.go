@@ -348,7 +348,7 @@ services: [{name: s, url: http://s, routes: [{name: r, paths: [/orders], methods
 		"":                        {"", "coverage takes"},
 		"a b":                     {"", "coverage takes"},
 		"nowhere":                 {"", "nowhere: no such file"},
-		"-":                       {"_format_version: '3.0'\nservices:\n  - {name: s, url: http://s, colour: red}\n", "-:3: field colour not found"},
+		"-":                       {"_format_version: '3.0'\nservices:\n  - {url: http://s}\n", "services[0].name: required"},
 		"- ":                      {"swagger: '2.0'", "-: neither a kong.yml"},
 		"-  ":                     {"a: [", "-:1: "},
 		"-   ":                    {"openapi: 3.0.0\n", "-: there is no operation"},
