@@ -32,10 +32,11 @@ type NATSOptions struct {
 // NATS publishes each record to a stream, and takes it for delivered once the stream says so. The record's decision_id is the
 // message's id, so that JetStream drops what is delivered again within the stream's window.
 type NATS struct {
-	o      NATSOptions
-	conn   *nats.Conn
-	js     jetstream.JetStream
-	closed bool
+	o       NATSOptions
+	overTLS bool
+	conn    *nats.Conn
+	js      jetstream.JetStream
+	closed  bool
 }
 
 // OpenNATS checks the options; it connects when there is something to publish.
@@ -66,13 +67,13 @@ func OpenNATS(o NATSOptions) (*NATS, error) {
 	if _, err := o.TLS.config(); err != nil { // files that cannot be read are told now
 		return nil, fmt.Errorf("nats: %w", err)
 	}
-	return &NATS{o: o}, nil
+	return &NATS{o: o, overTLS: u.Scheme == "tls"}, nil
 }
 
 // connect makes a connection that ends when it breaks; the next Write makes another.
 func (n *NATS) connect() error {
 	options := []nats.Option{nats.NoReconnect(), nats.Timeout(5 * time.Second), nats.Name("gatehouse-pdp decision log")}
-	if strings.HasPrefix(n.o.URL, "tls:") {
+	if n.overTLS {
 		over, err := n.o.TLS.config()
 		if err != nil {
 			return fmt.Errorf("nats: %w", err)

@@ -207,6 +207,10 @@ func TestNATSIsReachedByTLS(t *testing.T) {
 	if err := write(base(us), 0, 300); err != nil {
 		t.Fatal(err)
 	}
+	large := base(us)
+	if large.URL = strings.Replace(large.URL, "tls", "TLS", 1); write(large, 0, 300) != nil { // schemes have no case (RFC 3986 section 3.1)
+		t.Error("a scheme in capital letters is another one")
+	}
 	for name, c := range map[string]struct {
 		change func(*sink.NATSOptions)
 		why    string
