@@ -75,6 +75,36 @@ func (s *server) document(w http.ResponseWriter, r *http.Request) {
 		dataRefusal(w, r, err)
 		return
 	}
+	s.tell(w, r, q, func(doc dataapi.Document, parsed time.Time) {
+		evaluated := s.Now()
+		res := dataapi.Response{DecisionID: doc.DecisionID}
+		if doc.Defined {
+			res.Result = &doc.Value
+		}
+		if r.Method == http.MethodPost && !q.HasInput {
+			res.Warning = &dataapi.Warning{Code: dataapi.CodeUsage, Message: "'input' key missing from the request"}
+		}
+		params := queryOf(r)
+		if flagged(params, "provenance") {
+			res.Provenance = s.provenance(doc.Revision)
+		}
+		if flagged(params, "metrics") {
+			res.Metrics = map[string]int64{
+				"timer_rego_input_parse_ns": parsed.Sub(start).Nanoseconds(),
+				"timer_rego_query_eval_ns":  evaluated.Sub(parsed).Nanoseconds(),
+				"timer_server_handler_ns":   evaluated.Sub(start).Nanoseconds(),
+			}
+		}
+		if yes, plain := doc.Value.(bool); plain && len(params) == 0 && res.Warning == nil {
+			write(w, http.StatusOK, plainAnswer(res.DecisionID, yes))
+			return
+		}
+		answerData(w, res, flagged(params, "pretty"), doc)
+	})
+}
+
+// tell asks for a document that is told, where there is room, and has it answered; or answers why not.
+func (s *server) tell(w http.ResponseWriter, r *http.Request, q dataapi.Question, answer func(doc dataapi.Document, parsed time.Time)) {
 	if !s.told(q.Path) {
 		dataError(w, http.StatusForbidden, notTold())
 		return
@@ -84,35 +114,12 @@ func (s *server) document(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	defer s.gate.leave()
-	doc, err := s.ask(r, q, parsed)
-	evaluated := s.Now()
+	doc, err := s.askDocument(r.Context(), apiData, q, parsed)
 	if err != nil {
 		dataFailure(w, err, doc)
 		return
 	}
-	res := dataapi.Response{DecisionID: doc.DecisionID}
-	if doc.Defined {
-		res.Result = &doc.Value
-	}
-	if r.Method == http.MethodPost && !q.HasInput {
-		res.Warning = &dataapi.Warning{Code: dataapi.CodeUsage, Message: "'input' key missing from the request"}
-	}
-	params := queryOf(r)
-	if flagged(params, "provenance") {
-		res.Provenance = s.provenance(doc.Revision)
-	}
-	if flagged(params, "metrics") {
-		res.Metrics = map[string]int64{
-			"timer_rego_input_parse_ns": parsed.Sub(start).Nanoseconds(),
-			"timer_rego_query_eval_ns":  evaluated.Sub(parsed).Nanoseconds(),
-			"timer_server_handler_ns":   evaluated.Sub(start).Nanoseconds(),
-		}
-	}
-	if yes, plain := doc.Value.(bool); plain && len(params) == 0 && res.Warning == nil {
-		write(w, http.StatusOK, plainAnswer(res.DecisionID, yes))
-		return
-	}
-	answerData(w, res, flagged(params, "pretty"), doc)
+	answer(doc, parsed)
 }
 
 // plainAnswer is what answerData writes of a document that is true or false, which most are.
@@ -134,10 +141,6 @@ func (s *server) told(path []string) bool {
 }
 
 // ask asks the engine, and sees to it that the answer is counted and, unless it is a plain yes, logged.
-func (s *server) ask(r *http.Request, q dataapi.Question, start time.Time) (dataapi.Document, error) {
-	return s.askDocument(r.Context(), apiData, q, start)
-}
-
 func (s *server) askDocument(ctx context.Context, api string, q dataapi.Question, start time.Time) (doc dataapi.Document, err error) {
 	func() {
 		defer func() {
@@ -275,24 +278,13 @@ func (s *server) plainDocument(w http.ResponseWriter, r *http.Request) {
 		dataRefusal(w, r, err)
 		return
 	}
-	if !s.told(q.Path) {
-		dataError(w, http.StatusForbidden, notTold())
-		return
-	}
-	parsed := s.Now()
-	if !s.admit(w, r, apiData, dataRefusal) {
-		return
-	}
-	defer s.gate.leave()
-	doc, err := s.ask(r, q, parsed)
-	switch {
-	case err != nil:
-		dataFailure(w, err, doc)
-	case !doc.Defined:
-		dataError(w, http.StatusNotFound, dataapi.Error{Code: dataapi.CodeUndefined, Message: "the document is undefined", DecisionID: doc.DecisionID})
-	default:
+	s.tell(w, r, q, func(doc dataapi.Document, _ time.Time) {
+		if !doc.Defined {
+			dataError(w, http.StatusNotFound, dataapi.Error{Code: dataapi.CodeUndefined, Message: "the document is undefined", DecisionID: doc.DecisionID})
+			return
+		}
 		answerData(w, doc.Value, flagged(queryOf(r), "pretty"), doc)
-	}
+	})
 }
 
 // dataPath reads the segments behind /v1/data or /v0/data, each unescaped by itself, so that one may hold a slash.
