@@ -70,8 +70,8 @@ func (d *Document) AllPlugins() []*Plugin {
 	return all
 }
 
-// Only leaves out the plugins of other names, for those who look at some and do not run any.
-func (d *Document) Only(names ...string) {
+// only leaves out the plugins of other names.
+func (d *Document) only(names []string) {
 	others := func(p Plugin) bool { return !slices.Contains(names, p.Name) }
 	drop := func(list *[]Plugin) { *list = slices.DeleteFunc(*list, others) }
 	drop(&d.Plugins)

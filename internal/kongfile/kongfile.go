@@ -169,9 +169,10 @@ func Parse(text []byte) (Document, error) {
 	return d, nil
 }
 
-// Survey reads the file for those who look at its routes and plugins and run none of them. What Kong knows beside these, of
-// whatever version, is passed over. A plugin for some consumers alone does not stand before everybody: it counts as disabled.
-func Survey(text []byte) (Document, error) {
+// Survey reads the file for those who look at its routes and some of its plugins and run none. What Kong knows beside these, in any of
+// its versions, is passed over, other plugins too. A plugin for some consumers alone does not stand before everybody: it counts as
+// disabled.
+func Survey(text []byte, plugins ...string) (Document, error) {
 	d, err := decode(text, false)
 	if err != nil {
 		return Document{}, err
@@ -182,6 +183,7 @@ func Survey(text []byte) (Document, error) {
 	if err := d.complete(); err != nil {
 		return Document{}, err
 	}
+	d.only(plugins)
 	for _, p := range d.AllPlugins() {
 		if p.forSome() {
 			p.Enabled = new(bool)

@@ -52,10 +52,24 @@ plugins:
 	}
 }
 
+// surveyed answers what a survey sees that looks for the plugin g.
+func surveyed(t *testing.T, file string) (Document, []Guarded) {
+	t.Helper()
+	d, err := Survey([]byte(file), "g")
+	if err != nil {
+		t.Fatal(err)
+	}
+	routes, err := d.Guarded()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return d, routes
+}
+
 // Two of other plugins on one route are no mistake to who looks at the guard alone, and stand where they stood.
 func TestOnlySomePlugins(t *testing.T) {
 	t.Parallel()
-	d, err := Parse([]byte(`
+	d, routes := surveyed(t, `
 _format_version: "3.0"
 services:
   - name: a
@@ -66,15 +80,7 @@ services:
       - {name: bare, paths: [/bare], plugins: [{name: cors}, {name: acl}]}
 routes: [{name: third, service: a, paths: [/third], plugins: [{name: acl}, {name: g}]}]
 plugins: [{name: cors}, {name: acl}]
-`))
-	if err != nil {
-		t.Fatal(err)
-	}
-	d.Only("g")
-	routes, err := d.Guarded()
-	if err != nil {
-		t.Fatal(err)
-	}
+`)
 	if routes[0].Plugin.At != "services[0].routes[0].plugins[1]" || routes[1].Plugin != nil || routes[2].Plugin.At != "routes[0].plugins[1]" || len(d.AllPlugins()) != 2 {
 		t.Errorf("routes %+v", routes)
 	}
@@ -83,7 +89,7 @@ plugins: [{name: cors}, {name: acl}]
 // What a gateway has beside routes and guards is no reason not to look at these, and a guard before some consumers guards no route.
 func TestASurveyPassesOverWhatIsNoneOfItsBusiness(t *testing.T) {
 	t.Parallel()
-	d, err := Survey([]byte(`
+	_, routes := surveyed(t, `
 _format_version: "1.1"
 _info: {select_tags: [a]}
 consumers: [{username: ann, plugins: [{name: rate-limiting}]}]
@@ -98,15 +104,7 @@ services:
       - {name: own, paths: [/own], path_handling: v1, plugins: [{name: g, consumer_group: {name: gold}}]}
   - {name: b, url: "http://b.test", routes: [{name: bare, paths: [/bare]}]}
 plugins: [{name: g, consumer: {username: ann}}]
-`))
-	if err != nil {
-		t.Fatal(err)
-	}
-	d.Only("g")
-	routes, err := d.Guarded()
-	if err != nil {
-		t.Fatal(err)
-	}
+`)
 	if len(routes) != 2 || routes[0].Plugin == nil || routes[0].Plugin.Config["n"] != "all" || routes[1].Plugin != nil {
 		t.Errorf("routes %+v", routes)
 	}

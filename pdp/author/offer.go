@@ -39,11 +39,10 @@ type Offer struct {
 const anyMethod = "any"
 
 func kongOffers(file string, text []byte) (all []Offer, err error) {
-	doc, err := kongfile.Survey(text)
+	doc, err := kongfile.Survey(text, "gatehouse")
 	if err != nil {
 		return nil, yamldoc.In(file, err)
 	}
-	doc.Only("gatehouse") // others run beside it
 	guarded, err := doc.Guarded()
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", file, err)

@@ -126,11 +126,10 @@ func members(file string, n *yaml.Node) (map[string]*Schema, error) {
 
 // kong reads what the edge sends: it runs as the plugin gatehouse.
 func (f *Sources) kong(text []byte) error {
-	doc, err := kongfile.Survey(text)
+	doc, err := kongfile.Survey(text, "gatehouse")
 	if err != nil {
 		return err
 	}
-	doc.Only("gatehouse")
 	guarded, err := doc.Guarded()
 	if err != nil {
 		return err
