@@ -137,7 +137,24 @@ func TestDisagreementsAreGroupedAndBecomeCases(t *testing.T) {
 	}
 }
 
-// S67: what the decision log masks is masked here, too, and that a case does not show the disagreement for it is said.
+// masked has one request decided by both, with a candidate in dir and a mask of what a pointer shows.
+func masked(t *testing.T, dir, pointer string, asked authzen.Request) *shadow.Shadow {
+	t.Helper()
+	masks, err := decisionlog.NewMasks([]decisionlog.Mask{{Pointer: pointer}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	active, s := setup(t, dir, func(o *shadow.Options) {
+		o.Masks = func(context.Context, decisionlog.Event) *decisionlog.Masks { return masks }
+	})
+	run(t, s)
+	await.That(t, "the candidate loads", func() bool { return s.Candidate() != nil })
+	if _, err := s.Wrap(active).Evaluate(t.Context(), asked); err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
 // What the candidate denies has the candidate's rules, unless a mask hides them, or the reasons (S67).
 func TestALossSaysByWhichRules(t *testing.T) {
 	t.Parallel()
@@ -153,18 +170,7 @@ decision := {"allow": false, "reasons": sort(misses)} if count(misses) > 0
 
 misses contains "closed" if input.subject.id != ""
 `)
-		masks, err := decisionlog.NewMasks([]decisionlog.Mask{{Pointer: pointer}})
-		if err != nil {
-			t.Fatal(err)
-		}
-		active, s := setup(t, dir, func(o *shadow.Options) {
-			o.Masks = func(context.Context, decisionlog.Event) *decisionlog.Masks { return masks }
-		})
-		run(t, s)
-		await.That(t, "the candidate loads", func() bool { return s.Candidate() != nil })
-		if _, err := s.Wrap(active).Evaluate(t.Context(), request("ann", "ann", "sales")); err != nil {
-			t.Fatal(err)
-		}
+		s := masked(t, dir, pointer, request("ann", "ann", "sales"))
 		await.That(t, "it is compared", func() bool { return s.Status().Counts.Loses == 1 })
 		got := slices.Sorted(slices.Values(s.Status().Disagreements[0].Rules))
 		if !slices.Equal(got, want) {
@@ -173,22 +179,12 @@ misses contains "closed" if input.subject.id != ""
 	}
 }
 
+// S67: what the decision log masks is masked here, too, and that a case does not show the disagreement for it is said.
 func TestExamplesAreMasked(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	save(t, dir, strings.Replace(rules, `"sales"`, `"canary-department"`, 1))
-	masks, err := decisionlog.NewMasks([]decisionlog.Mask{{Pointer: "/input/subject/properties/attributes/department"}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	active, s := setup(t, dir, func(o *shadow.Options) {
-		o.Masks = func(context.Context, decisionlog.Event) *decisionlog.Masks { return masks }
-	})
-	run(t, s)
-	await.That(t, "the candidate loads", func() bool { return s.Candidate() != nil })
-	if _, err := s.Wrap(active).Evaluate(t.Context(), request("ann", "ann", "canary-department")); err != nil {
-		t.Fatal(err)
-	}
+	s := masked(t, dir, "/input/subject/properties/attributes/department", request("ann", "ann", "canary-department"))
 	await.That(t, "it is compared", func() bool { return s.Status().Counts.Gains == 1 })
 	c, err := s.Case(t.Context(), s.Status().Disagreements[0].ID, shadow.Active)
 	if err != nil || c.Shows || len(c.Hidden) != 1 {
@@ -201,6 +197,7 @@ func TestExamplesAreMasked(t *testing.T) {
 
 // S67: what the decision log's mask policy hides of a record is hidden here, too: by what the record was, though less is kept of it, and in
 // what tells the kinds of disagreements apart; and where the policy fails nothing is kept.
+// S67: what the decision log masks is masked here, too, and that a case does not show the disagreement for it is said.
 func TestExamplesAreMaskedByPolicy(t *testing.T) {
 	t.Parallel()
 	for name, masks := range map[string]string{
