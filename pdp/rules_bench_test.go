@@ -7,10 +7,10 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
-	"slices"
 	"testing"
 	"time"
 
+	"github.com/gatehouse-auth/gatehouse/internal/testenv/turns"
 	"github.com/gatehouse-auth/gatehouse/pdp/authzen"
 	"github.com/gatehouse-auth/gatehouse/pdp/decisionlog"
 	"github.com/gatehouse-auth/gatehouse/pdp/engine"
@@ -71,37 +71,17 @@ misses contains "resource_unknown" if not input.resource.type in {"order", "user
 			for i, asked := range []server.Engine{e, speechless{e}} {
 				handlers[i] = server.New(server.Options{Engine: decisions.Engine(asked), DecisionLog: decisionlog.New(quiet), Log: quiet, Meter: metrics.New(e.Stats, time.Now)})
 			}
-			const turn = 1000
-			var took [2][]time.Duration
-			var over []float64
 			reader := bytes.NewReader(body)
-			for b.Loop() {
-				for n := range handlers {
-					i := (n + len(over)) % 2 // neither is always the first
-					h := handlers[i]
-					began := cpu(b)
-					for range turn {
-						reader.Reset(body)
-						r := &http.Request{
-							Method: http.MethodPost, URL: evaluationURL, Header: jsonHeader, Body: io.NopCloser(reader), ContentLength: int64(len(body)), RemoteAddr: "@",
-						}
-						w := &void{header: http.Header{}}
-						if h.ServeHTTP(w, r); w.status != 0 && w.status != http.StatusOK {
-							b.Fatal(w.status)
-						}
-					}
-					took[i] = append(took[i], (cpu(b)-began)/turn)
+			turns.Compare(b, "cpu-ns", func() time.Duration { return cpu(b) }, 1000, func(way int) {
+				reader.Reset(body)
+				r := &http.Request{
+					Method: http.MethodPost, URL: evaluationURL, Header: jsonHeader, Body: io.NopCloser(reader), ContentLength: int64(len(body)), RemoteAddr: "@",
 				}
-				last := len(over)
-				over = append(over, float64(took[0][last])/float64(took[1][last]))
-			}
-			slices.Sort(over)
-			for i := range took {
-				slices.Sort(took[i])
-			}
-			b.ReportMetric(float64(took[0][len(over)/2].Nanoseconds()), "with-cpu-ns")
-			b.ReportMetric(float64(took[1][len(over)/2].Nanoseconds()), "without-cpu-ns")
-			b.ReportMetric(100*(over[len(over)/2]-1), "added-%")
+				w := &void{header: http.Header{}}
+				if handlers[way].ServeHTTP(w, r); w.status != 0 && w.status != http.StatusOK {
+					b.Fatal(w.status)
+				}
+			})
 		})
 	}
 }

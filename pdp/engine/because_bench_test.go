@@ -2,10 +2,10 @@ package engine_test
 
 import (
 	"log/slog"
-	"slices"
 	"testing"
 	"time"
 
+	"github.com/gatehouse-auth/gatehouse/internal/testenv/turns"
 	"github.com/gatehouse-auth/gatehouse/pdp/engine"
 )
 
@@ -27,31 +27,12 @@ func BenchmarkWhatRuleIDsAdd(b *testing.B) {
 				engines[i] = e
 			}
 			engines[1].Speechless()
-			const turn = 200
-			var took [2][]time.Duration
-			var over []float64
-			for b.Loop() {
-				for n := range engines {
-					i := (n + len(over)) % 2 // neither is always the first
-					e := engines[i]
-					began := time.Now()
-					for range turn {
-						if res, err := e.Evaluate(b.Context(), denied); err != nil || res.Decision || (len(res.Context.Rules) == 2) != (i == 0) {
-							b.Fatal(res, err)
-						}
-					}
-					took[i] = append(took[i], time.Since(began)/turn)
+			begun := time.Now()
+			turns.Compare(b, "ns", func() time.Duration { return time.Since(begun) }, 200, func(way int) {
+				if res, err := engines[way].Evaluate(b.Context(), denied); err != nil || res.Decision || (len(res.Context.Rules) == 2) != (way == 0) {
+					b.Fatal(res, err)
 				}
-				last := len(over)
-				over = append(over, float64(took[0][last])/float64(took[1][last]))
-			}
-			slices.Sort(over)
-			for i := range took {
-				slices.Sort(took[i])
-			}
-			b.ReportMetric(float64(took[0][len(over)/2].Nanoseconds()), "with-ns")
-			b.ReportMetric(float64(took[1][len(over)/2].Nanoseconds()), "without-ns")
-			b.ReportMetric(100*(over[len(over)/2]-1), "added-%")
+			})
 		})
 	}
 }
