@@ -74,7 +74,7 @@ func (b *because) tell(a *answer) {
 		ids = b.origins.Of(decisionLike(about))
 		b.mu.Lock()
 		if len(b.known) < maxBecause && len(key) <= maxKey {
-			b.known[string(bytes.Clone(key))] = ids
+			b.known[string(key)] = ids
 		}
 		b.mu.Unlock()
 	}

@@ -27,7 +27,7 @@ func (l *oneByOne) Accept() (net.Conn, error) {
 		return c, nil
 	case <-l.closed:
 	}
-	time.Sleep(time.Millisecond)
+	time.Sleep(time.Millisecond) // of the bubble
 	select {
 	case c := <-l.last:
 		return c, nil
@@ -67,7 +67,7 @@ type endsWhenAnswered struct {
 func (c *endsWhenAnswered) Write(b []byte) (int, error) {
 	n, err := c.Conn.Write(b)
 	c.end()
-	time.Sleep(time.Millisecond) // it ends
+	time.Sleep(time.Millisecond) // of the bubble, in which it ends
 	return n, err
 }
 
