@@ -140,7 +140,7 @@ func (s *server) told(path []string) bool {
 	})
 }
 
-// ask asks the engine, and sees to it that the answer is counted and, unless it is a plain yes, logged.
+// askDocument asks the engine, and sees to it that the answer is counted and, unless it is a plain yes, logged.
 func (s *server) askDocument(ctx context.Context, api string, q dataapi.Question, start time.Time) (doc dataapi.Document, err error) {
 	func() {
 		defer func() {
