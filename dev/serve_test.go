@@ -58,7 +58,7 @@ func none(string) string { return "" }
 // everywhere are the flags that make every address a free port.
 func everywhere(more ...string) []string {
 	flags := []string{"-kong", "../kong.yml", "-policies", "../policies"}
-	for _, name := range []string{"gateway", "authsvc", "pdp", "mailbox", "orders-1", "orders-2", "status"} {
+	for _, name := range []string{"gateway", "authsvc", "admin", "pdp", "mailbox", "orders-1", "orders-2", "status"} {
 		flags = append(flags, "-"+name, "0")
 	}
 	return append(flags, more...)
